@@ -1,0 +1,2 @@
+"""tellapart."""
+__version__ = "0.1.0"

@@ -1,0 +1,230 @@
+"""The command line: parse, call a verb, print. Results go to standard output, all else to standard error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from .errors import TellapartError, unknown
+
+USAGE = """tellapart: learn what is alike by telling everything apart
+
+  tellapart demo                                             the main job on embedded digits, in under 2 minutes
+  tellapart train instdisc --data photos/ --out runs/photos  learn an encoder from unlabelled images
+  tellapart eval runs/photos                                 judge it against pixels and the untrained network
+  tellapart search runs/photos query.jpg                     look-alikes
+  tellapart embed runs/photos --data more/ --out more.npz    vectors of other images
+
+tellapart VERB --help tells the options of a verb; every verb takes --json."""
+
+Positional = tyro.conf.Positional
+Flat = tyro.conf.arg(name="")
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the result is shown."""
+
+    json: bool = False
+    """print the result as JSON, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Demo(Output):
+    """The main job. Example: tellapart demo --out runs/demo"""
+
+    out: Path = Path("runs/demo")
+    """folder of the run; the next free one if it is taken."""
+    seed: int = 0
+    """of everything random."""
+
+
+@dataclass(frozen=True)
+class Eval(Output):
+    """Judge a run beside its baselines. Example: tellapart eval runs/photos"""
+
+    run: Positional[Path] = tyro.MISSING
+    """folder of the run."""
+    data: str | None = None
+    """another source to judge it on."""
+
+
+@dataclass(frozen=True)
+class Search(Output):
+    """Find look-alikes. Example: tellapart search runs/photos query.jpg --k 5 --sheet found.png"""
+
+    run: Positional[Path] = tyro.MISSING
+    """folder of the run."""
+    queries: Positional[tuple[str, ...]] = tyro.MISSING
+    """image files, or ids of items of the run's source."""
+    k: int = 10
+    """look-alikes of each query."""
+    sheet: Path | None = None
+    """a picture of queries and look-alikes to write."""
+
+
+@dataclass(frozen=True)
+class Embed(Output):
+    """Vectors of a source. Example: tellapart embed runs/photos --data more/ --out more.npz"""
+
+    run: Positional[Path] = tyro.MISSING
+    """folder of the run."""
+    out: Path = tyro.MISSING
+    """an .npz file, or a folder whose vectors can be memory-mapped."""
+    data: str | None = None
+    """source; by default the one the run was trained on."""
+    output: Literal["features", "embedding"] = "features"
+    """features are what you take away, embedding is the space of the loss."""
+
+
+@dataclass(frozen=True)
+class Train(Output):
+    """What every training has beside its settings (`TrainConfig`), which are flags too."""
+
+    data: str = tyro.MISSING
+    """folder, list of paths, digits, fashion-mnist, cifar10, stl10, or scenes:NAME."""
+    out: Path = tyro.MISSING
+    """new folder of the run."""
+    resume: bool = False
+    """go on with the run in --out."""
+    preset: str | None = None
+    """settings to start from; by default those for the method and the data."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; errors go to standard error with exit status 2, Ctrl-C is 130."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
+    try:
+        result = _run(given)
+        if as_json:
+            print(json.dumps(result, indent=1, default=str))
+    except TellapartError as error:
+        _fail(str(error), as_json, 2)
+    except KeyboardInterrupt as error:
+        _fail(str(error) or "stopped", as_json, 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+    except Exception as error:
+        if os.environ.get("TELLAPART_DEBUG"):
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error} (TELLAPART_DEBUG=1 shows where)", as_json, 1)
+
+
+def _run(given: list[str]) -> Any:
+    if not given or given[0] in ("-h", "--help"):
+        print(USAGE)
+        return None
+    if given[0] == "--version":
+        from . import __version__
+
+        print(__version__)
+        return None
+    verb, rest = given[0], given[1:]
+    if verb not in VERBS:
+        raise unknown("verb", verb, VERBS)
+    return VERBS[verb](rest)
+
+
+def _train(rest: list[str]) -> Any:
+    from . import presets, verbs
+    from .objectives import METHODS
+    from .training.config import TrainConfig
+
+    if not rest or rest[0].startswith("-"):
+        if not rest or rest[0] not in ("-h", "--help"):
+            raise unknown("method", rest[0] if rest else "", METHODS)
+        rest = ["instdisc", *rest]
+    method = rest[0]
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    preset = _value(rest, "--preset") or presets.name_for(method, _value(rest, "--data") or "")
+    default = presets.named(preset)
+
+    made = dataclasses.make_dataclass(
+        "Train", [("config", Annotated[TrainConfig, Flat], default)], bases=(Train,), frozen=True
+    )
+    made.__doc__ = (
+        f"Train {method}; the defaults of the settings are those of the preset {preset}. "
+        f"Example: tellapart train {method} --data photos/ --out runs/photos --epochs 50 --objective.temperature 0.1"
+    )
+    args = _parse(made, rest[1:], f"tellapart train {method}")
+    return vars(
+        verbs.train(
+            method, data=args.data, out=args.out, resume=args.resume, config=args.config, console=_console(args)
+        )
+    )
+
+
+def _eval(rest: list[str]) -> Any:
+    args = _parse(Eval, rest, "tellapart eval")
+    from . import verbs
+
+    return verbs.evaluate(args.run, data=args.data, console=_console(args))
+
+
+def _embed(rest: list[str]) -> Any:
+    args = _parse(Embed, rest, "tellapart embed")
+    from . import verbs
+
+    found = verbs.embed(args.run, out=args.out, data=args.data, output=args.output, console=_console(args))
+    return {"out": str(args.out), "items": len(found), "width": found.vectors.shape[1]}
+
+
+def _search(rest: list[str]) -> Any:
+    args = _parse(Search, rest, "tellapart search")
+    from . import verbs
+
+    found = verbs.search(args.run, args.queries, k=args.k, sheet_path=args.sheet, console=_console(args))
+    result = [{"query": q, "found": near} for q, near in zip(args.queries, found, strict=True)]
+    if not args.json:
+        for row in result:
+            print(row["query"])
+            for near in row["found"]:
+                print(f"  {near['similarity']:.4f}  {near['id']}" + (f"  {near['label']}" if near["label"] else ""))
+    return result
+
+
+def _demo(rest: list[str]) -> Any:
+    args = _parse(Demo, rest, "tellapart demo")
+    from .demo import demo
+
+    return demo(args.out, seed=args.seed, console=_console(args))
+
+
+VERBS = {"demo": _demo, "train": _train, "eval": _eval, "search": _search, "embed": _embed}
+
+
+def _parse(kind: Any, rest: list[str], program: str) -> Any:
+    return tyro.cli(kind, args=rest, prog=program, description=kind.__doc__, config=(tyro.conf.AvoidSubcommands,))
+
+
+def _console(args: Any) -> Any:
+    from .console import Console
+
+    return Console(quiet=args.json)
+
+
+def _value(arguments: list[str], flag: str) -> str | None:
+    """The value of a flag before the real parsing, which needs the defaults that it chooses."""
+    for i, word in enumerate(arguments):
+        if word == flag and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _fail(message: str, as_json: bool, status: int) -> None:
+    if as_json:
+        print(json.dumps({"error": message}))
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(status)

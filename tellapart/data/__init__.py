@@ -1,0 +1,89 @@
+"""What instances are: image folders, scenes and known data sets, opened by the name a user types."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError, unknown
+from . import builtin, folder, packing, scenes
+from .cache import Cache, default_folder
+from .source import ImageSource, Pixels
+
+__all__ = ["Cache", "ImageSource", "Pixels", "default_folder", "open_source"]
+
+BUILTIN = ("digits", *builtin.READERS)
+SCENE_SIZE = 32
+Progress = Callable[[str, int, int], None]  # what is being done, done so far, of how many
+
+
+def open_source(
+    spec: str,
+    *,
+    image_size: int | None = None,
+    large: int = 64,
+    cache: str | Path | None = None,
+    cache_limit: float = 50.0,
+    progress: Progress | None = None,
+) -> ImageSource:
+    """The source a user names.
+
+    Args:
+        spec: "digits", "fashion-mnist[:FOLDER]", "cifar10[:FOLDER]", "stl10[:FOLDER]",
+            "scenes:NAME", a folder of images, a text file that lists images, or "images:" before either.
+            "./digits" is a folder, "digits" the built-in.
+        image_size: side of the view in pixels; None: 16 for digits, 32 for scenes, their own side for other
+            images of at most 64 pixels, and `large` for larger ones.
+        cache: folder for decoded data; None: $TELLAPART_CACHE or ~/.cache/tellapart.
+        cache_limit: GB that the cache may take.
+        progress: called with (what, done, total) while decoding.
+    Raises:
+        DataError: nothing there, nothing usable in it, or no room for it.
+
+    >>> source = open_source("digits")
+    >>> len(source), source.read(source_rows := __import__("torch").tensor([0, 5])).shape
+    (1797, torch.Size([2, 1, 16, 16]))
+    """
+    if image_size is not None and not 8 <= image_size <= 1024:
+        raise DataError(f"--image-size must lie in 8..1024 pixels, got {image_size}")
+    store = Cache(Path(cache) if cache else default_folder(), cache_limit * 1e9)
+    kind, _, rest = spec.partition(":")
+    if kind == "scenes":
+        return _scenes(spec, rest, image_size or SCENE_SIZE, store, progress)
+    if kind in BUILTIN:
+        data = builtin.read(kind, Path(rest) if rest else None, store.folder, image_size)
+        return builtin.as_source(spec, data, image_size)
+    path = Path(rest if kind == "images" else spec).expanduser()
+    if not path.exists():
+        raise _missing(spec, path)
+    listing = folder.list_folder(path) if path.is_dir() else folder.list_file(path)
+    report = (lambda done, total: progress("decoding images", done, total)) if progress else None
+    return folder.image_source(spec, listing, store, size=image_size, large=large, progress=report)
+
+
+def _scenes(spec: str, inner: str, size: int, store: Cache, progress: Progress | None) -> ImageSource:
+    name, _, place = inner.partition(":")
+    if name not in BUILTIN:
+        raise unknown("items for scenes:", name, BUILTIN)
+    items = builtin.read(name, Path(place) if place else None, store.folder, None)
+    key = hashlib.blake2b(items.images.tobytes(), digest_size=16).hexdigest()
+    report = (lambda done: progress("composing scenes", done, len(items.labels))) if progress else None
+
+    def make(into: Path, limit: float) -> None:
+        made = builtin.composed(items, size, report)
+        if made.images.nbytes > limit:
+            raise DataError(f"the scenes need {made.images.nbytes / 1e9:.1f} GB, more than --cache-limit")
+        packing.save_array(into, made.images)
+
+    entry = store.entry(f"{scenes.VERSION}-{size}-{key}", make)
+    images = np.load(entry / "images.npy", mmap_mode="r")
+    made = builtin.Labelled(images, items.labels, items.classes, items.parts, items.licence)
+    return builtin.as_source(spec, made, size)
+
+
+def _missing(spec: str, path: Path) -> DataError:
+    hint = unknown("data", spec.split(":")[0], BUILTIN)
+    return DataError(f"{path} does not exist (a folder of images, a list of paths, or a known name: {hint})")

@@ -1,0 +1,67 @@
+"""The main job in under two minutes: train on embedded digits, judge against baselines, search, show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import sheet, verbs
+from .console import Console
+from .index import Index
+from .run import require_new
+
+QUERIES, NEIGHBOURS = 8, 10
+
+
+def demo(out: str | Path = "runs/demo", *, seed: int = 0, console: Console | None = None) -> dict[str, Any]:
+    """Train InstDisc on scikit-learn's digits, score it, and draw test digits with their look-alikes.
+
+    Args:
+        out: a new folder; when it is taken, the next free of out-2, out-3, ...
+    Returns:
+        What eval.json holds, with "run" and "picture".
+    """
+    console = console or Console()
+    folder = _free(Path(out))
+    console.say("1,797 handwritten digits, 1,437 to learn from without their labels, 360 kept aside\n")
+    verbs.train("instdisc", data="digits", out=folder, seed=seed, console=console)
+    console.say("")
+    result = verbs.evaluate(folder, console=console)
+    picture = folder / "neighbours.png"
+    draw_neighbours(folder, picture, queries=QUERIES, k=NEIGHBOURS, console=console)
+    console.say(f"\nlook-alikes of {QUERIES} digits it never saw: {picture}\nthe encoder, yours: {folder / 'encoder'}")
+    return result | {"run": str(folder), "picture": str(picture)}
+
+
+def draw_neighbours(
+    run: str | Path, path: str | Path, *, queries: int, k: int, console: Console, seed: int = 0
+) -> None:
+    """Draw test items, each class in turn, with their nearest training items; green marks the same class."""
+    loaded = verbs.load(run)
+    source = loaded.source(console=console)
+    train, test = source.split("train"), source.split("test")
+    assert test.labels is not None and train.labels is not None
+    random = np.random.default_rng(seed)
+    classes = np.unique(test.labels)
+    picked = [int(random.choice(np.flatnonzero(test.labels == classes[i % len(classes)]))) for i in range(queries)]
+    chosen = test.subset(np.array(picked))
+    index = Index(verbs.embed_source(loaded.encoder, train))
+    _, rows = index.search(verbs.embed_source(loaded.encoder, chosen).vectors, k)
+    sheet.save(
+        sheet.draw(
+            [(chosen.image(i), [train.image(int(r)) for r in found]) for i, found in enumerate(rows)],
+            same=[[bool(train.labels[r] == test.labels[picked[i]]) for r in found] for i, found in enumerate(rows)],
+        ),
+        path,
+    )
+
+
+def _free(folder: Path) -> Path:
+    for number in range(1, 1000):
+        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        if not candidate.exists():
+            return candidate
+    require_new(folder)
+    return folder

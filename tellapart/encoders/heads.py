@@ -1,0 +1,38 @@
+"""Projection heads: from features (N, F) to the space of the loss (N, D)."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import nn
+
+from ..errors import unknown
+
+Kind = Literal["linear", "mlp", "linear-bn", "mlp-bn"]
+
+
+def head(kind: str, width: int, dim: int) -> nn.Module:
+    """A head by name.
+
+    Args:
+        kind: "linear", one layer (InstDisc, MoCo v1); "mlp", width -> width -> ReLU -> dim (MoCo v2); with
+            "-bn" each layer is followed by a BatchNorm, the last one without a shift (SimCLR), which centres
+            the embeddings: those of a fresh network otherwise all point one way.
+        width: F. dim: D.
+    Raises:
+        ConfigError: another name.
+    """
+    if kind not in get_args(Kind):
+        raise unknown("head", kind, get_args(Kind))
+    norm = kind.endswith("-bn")
+    layers: list[nn.Module] = []
+    if kind.startswith("mlp"):
+        layers += [nn.Linear(width, width, bias=not norm)]
+        layers += [nn.BatchNorm1d(width)] if norm else []
+        layers += [nn.ReLU(inplace=True)]
+    layers += [nn.Linear(width, dim, bias=not norm)]
+    if norm:
+        last = nn.BatchNorm1d(dim)
+        last.bias.requires_grad_(False)
+        layers += [last]
+    return nn.Sequential(*layers) if len(layers) > 1 else layers[0]

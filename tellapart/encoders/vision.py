@@ -1,0 +1,196 @@
+"""Image backbones: the pinned `small-resnet`, and any of timm's and torchvision's.
+
+Shapes: N batch, C channels, P side of a view, F feature width.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import ConfigError, unknown
+
+SMALL_IMAGE = 64  # up to this side a ResNet gets the CIFAR stem: 3 x 3, stride 1, no max-pool
+
+
+class Backbone(nn.Module):
+    """Maps (N, C, P, P) to (N, F). `width` is F; `maps` gives one feature map per stage."""
+
+    width: int
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """Feature maps of the stages, first to last."""
+        raise NotImplementedError  # every backbone below has its own
+
+
+class SmallResNet(Backbone):
+    """The encoder that every CPU figure names: 3 x 3 stem, max-pool, three basic residual blocks, average pool.
+
+    Args:
+        channels: C. base: w; the blocks have widths w, 2w, 4w and strides 1, 2, 2, so F = 4w.
+    """
+
+    def __init__(self, channels: int, base: int = 16) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU(inplace=True)
+        )
+        self.pool = nn.MaxPool2d(2)
+        self.blocks = nn.ModuleList(
+            [BasicBlock(base, base, 1), BasicBlock(base, 2 * base, 2), BasicBlock(2 * base, 4 * base, 2)]
+        )
+        self.width = 4 * base
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.maps(x)[-1].mean((2, 3))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        stem = self.stem(x)
+        out = [stem]
+        x = self.pool(stem)
+        for block in self.blocks:
+            x = block(x)
+            out.append(x)
+        return out
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions around a shortcut (He et al. 2016), 1 x 1 on the shortcut where the shape changes."""
+
+    def __init__(self, inside: int, outside: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outside)
+        self.conv2 = nn.Conv2d(outside, outside, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outside)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inside != outside:
+            self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x), inplace=True)
+
+
+class TimmBackbone(Backbone):
+    """Any timm model without its classifier."""
+
+    def __init__(self, name: str, channels: int, size: int, pretrained: bool) -> None:
+        super().__init__()
+        import timm
+
+        if not timm.is_model(name):
+            raise unknown("timm model", name, timm.list_models())
+        try:
+            options = {"img_size": size} if "vit" in name or "swin" in name else {}
+            self.model = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels, **options)
+        except Exception as error:  # timm raises many kinds: a hub that cannot be reached among them
+            raise ConfigError(f"timm/{name} could not be made: {error}") from error
+        self.width = int(self.model.num_features)
+        if size <= SMALL_IMAGE and not pretrained:
+            cifar_stem(self.model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(x)
+        return out
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        out: list[Tensor] = self.model.forward_intermediates(x, intermediates_only=True)
+        return out
+
+
+class TorchvisionBackbone(Backbone):
+    """Any torchvision classifier without its last linear layer."""
+
+    def __init__(self, name: str, channels: int, size: int, pretrained: bool) -> None:
+        super().__init__()
+        import torchvision.models
+
+        known = torchvision.models.list_models(module=torchvision.models)
+        if name not in known:
+            raise unknown("torchvision model", name, known)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # initialisation notices of old models
+                self.model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+        except Exception as error:  # the weights could not be fetched
+            raise ConfigError(f"torchvision/{name} could not be made: {error}") from error
+        if size <= SMALL_IMAGE and not pretrained:
+            cifar_stem(self.model)
+        self.width = _drop_classifier(self.model)
+        _take_channels(self.model, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model(x)
+        return out.flatten(1)
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        stages = getattr(self.model, "features", None) or nn.ModuleList(
+            m for n, m in self.model.named_children() if n not in ("avgpool", "fc", "classifier", "heads", "head")
+        )
+        out: list[Tensor] = []
+        for stage in stages:
+            x = stage(x)
+            if x.ndim == 4 and out and out[-1].shape[2:] == x.shape[2:]:
+                out.pop()  # keep the last map of each resolution
+            out.append(x)
+        return [m for m in out if m.ndim == 4]
+
+
+def backbone(name: str, *, channels: int, size: int, width: int = 16, pretrained: bool = False) -> Backbone:
+    """A backbone by name.
+
+    Args:
+        name: "small-resnet", "timm/NAME" or "torchvision/NAME".
+        channels: C of the images, any number. size: P; up to 64 pixels a ResNet gets the CIFAR stem.
+        width: base width of small-resnet.
+        pretrained: load the library's weights (and keep the stem they were trained with).
+    Raises:
+        ConfigError: an unknown name, with the nearest one.
+
+    >>> backbone("small-resnet", channels=3, size=32).width
+    64
+    """
+    kind, _, inner = name.partition("/")
+    if name == "small-resnet":
+        return SmallResNet(channels, width)
+    if kind == "timm" and inner:
+        return TimmBackbone(inner, channels, size, pretrained)
+    if kind == "torchvision" and inner:
+        return TorchvisionBackbone(inner, channels, size, pretrained)
+    raise unknown("encoder", name, ["small-resnet", "timm/resnet18", "torchvision/resnet18"])
+
+
+def cifar_stem(model: nn.Module) -> bool:
+    """Give a ResNet a 3 x 3 stem of stride 1 and no max-pool; False where the model has no such stem."""
+    conv = getattr(model, "conv1", None)
+    if not isinstance(conv, nn.Conv2d) or not hasattr(model, "maxpool"):
+        return False
+    model.conv1 = nn.Conv2d(conv.in_channels, conv.out_channels, 3, 1, 1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    return True
+
+
+def _drop_classifier(model: nn.Module) -> int:
+    """Replace the last linear layer by an identity and return its input width."""
+    name, last = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
+    parent = model.get_submodule(name.rpartition(".")[0])
+    setattr(parent, name.rpartition(".")[2], nn.Identity())
+    return last.in_features
+
+
+def _take_channels(model: nn.Module, channels: int) -> None:
+    """Make the first convolution read C channels; pretrained filters are averaged over theirs."""
+    name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    if conv.in_channels == channels:
+        return
+    with torch.no_grad():
+        weight = conv.weight.mean(1, keepdim=True).expand(-1, channels, -1, -1) * conv.in_channels / channels
+        conv.in_channels, conv.weight = channels, nn.Parameter(weight.contiguous())

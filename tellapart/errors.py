@@ -1,0 +1,59 @@
+"""Every error a user can cause, each saying what was given, what is needed and what to type.
+
+    TellapartError
+    ├── ConfigError (ValueError)          a flag or an argument outside its range
+    ├── DataError (ValueError)            a source that cannot be read, or holds too little
+    ├── RunError                          a run folder that is missing, in use, damaged or cannot be written
+    ├── TrainingError                     training cannot go on: the loss is not a number
+    └── MissingExtraError (ImportError)   an optional package; the message holds the pip command
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TellapartError(Exception):
+    """The base of every error raised on purpose; the command line prints it without a traceback."""
+
+
+class ConfigError(TellapartError, ValueError):
+    """A flag or an argument outside its range."""
+
+
+class DataError(TellapartError, ValueError):
+    """A source that cannot be read, or that holds too little."""
+
+
+class RunError(TellapartError):
+    """A run folder that is missing, in use, damaged or cannot be written."""
+
+
+class TrainingError(TellapartError):
+    """Training cannot go on."""
+
+
+class MissingExtraError(TellapartError, ImportError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; type: pip install 'tellapart[{extra}]'")
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that is not in the list, with the nearest one that is.
+
+    >>> print(unknown("method", "instdsic", ["instdisc", "exemplar"]))
+    unknown method 'instdsic'; did you mean 'instdisc'? (known: exemplar, instdisc)
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return ConfigError(f"unknown {kind} {given!r}{hint} (known: {', '.join(names)})")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError(message) unless `condition` holds."""
+    if not condition:
+        raise ConfigError(message)

@@ -1,0 +1,57 @@
+"""What an objective is: a loss and the state it needs, behind four verbs that the Trainer calls.
+
+`embed` and `loss` read; `after_step` is the only writer. Shapes: N batch, D width, S instances.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..data import ImageSource
+from ..encoders import Encoder
+
+Embedded = dict[str, Tensor]  # every value (N, ...): the only tensors a Trainer may cache and replay
+
+
+class Batch(NamedTuple):
+    """V views of the same N instances, and which rows of the source they are."""
+
+    views: list[Any]  # V of (N, ...) tensors, or dicts of them
+    index: Tensor  # (N,) int64
+    label: Tensor | None = None  # (N,) only for objectives that need it
+
+
+class Out(NamedTuple):
+    """A loss to minimise, numbers to log, and what `after_step` has to write."""
+
+    loss: Tensor
+    logs: dict[str, Tensor]
+    writes: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """A loss and its state. `views`: how many views of an instance it compares."""
+
+    views: int = 1
+    needs_labels: bool = False
+
+    def attach(self, encoder: Encoder, source: ImageSource) -> None:
+        """Once, before the first step: whatever depends on the encoder or the data."""
+
+    def embed(self, encoder: Encoder, batch: Batch) -> Embedded:
+        """Run the network on the views."""
+        return {f"z{i}" if i else "z": encoder(view) for i, view in enumerate(batch.views)}
+
+    def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
+        """The loss of embedded views; writes nothing."""
+        raise NotImplementedError  # each objective is this function
+
+    def chance(self, n: int) -> float | None:
+        """The loss when every row, memory included, coincides; None without a closed form. n: global batch."""
+        return None
+
+    def after_step(self, encoder: Encoder, out: Out) -> None:
+        """Write memory; not called when a step was skipped."""

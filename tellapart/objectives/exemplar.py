@@ -1,0 +1,55 @@
+"""The parametric softmax over instances: a trained weight per image, the baseline of Wu et al. 2018, Table 1."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .. import losses
+from ..data import ImageSource, sampler
+from ..encoders import Encoder
+from ..errors import require
+from .base import Batch, Embedded, Objective, Out
+
+
+@dataclass(frozen=True)
+class ExemplarOptions:
+    """Options of `exemplar`."""
+
+    temperature: float = 0.07
+    """tau > 0 of the inner products with the trained weights."""
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
+
+
+class Exemplar(Objective):
+    """Every instance is a class of its own with a trained weight w_i.
+
+    Formula: -log exp(w_i . v / tau) / sum_j exp(w_j . v / tau) (eq. 1; v a unit row, w free).
+    When: to see what the memory bank is worth; not for use.
+    Good to know: the S x D weights are trained by the optimiser of the encoder and saved with the objective.
+    Chance: ln S.
+    """
+
+    weight: nn.Parameter
+
+    def __init__(self, options: ExemplarOptions, seed: int) -> None:
+        super().__init__()
+        self.options, self.seed = options, seed
+
+    def attach(self, encoder: Encoder, source: ImageSource) -> None:
+        generator = sampler.generator("exemplar", self.seed)
+        rows = torch.randn(len(source), encoder.dim, generator=generator)
+        self.weight = nn.Parameter((rows / math.sqrt(encoder.dim)).to(encoder.mean.device))
+
+    def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
+        z = embedded["z"]
+        loss = losses.instance_softmax(z, self.weight, batch.index, temperature=self.options.temperature)
+        return Out(loss, {}, {"z": z.detach(), "index": batch.index})
+
+    def chance(self, n: int) -> float | None:
+        return math.log(len(self.weight))

@@ -1,0 +1,179 @@
+"""Instance discrimination with a memory bank (Wu et al., CVPR 2018, arXiv 1805.01978)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .. import losses
+from ..data import ImageSource, sampler
+from ..encoders import Encoder, to_device
+from ..errors import ConfigError, require
+from ..memory import MemoryBank
+from ..views.images import centre_view
+from .base import Batch, Embedded, Objective, Out
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FIRST_PASS_BATCH = 256
+
+
+@dataclass(frozen=True)
+class InstDiscOptions:
+    """Options of `instdisc`."""
+
+    temperature: float = 0.07
+    """tau > 0: how sharply the softmax looks at the nearest memories."""
+    loss: Literal["softmax", "nce"] = "softmax"
+    """softmax: eq. 2 over the whole bank, exact; nce: eq. 3-7 with `negatives` noise samples."""
+    negatives: int = 4096
+    """m, noise samples of nce."""
+    noise: Literal["shared", "instance"] = "shared"
+    """one noise sample for the batch (one matrix product), or one per instance as the paper has it."""
+    exclude_positive: bool = True
+    """never draw an instance as its own noise; with shared noise, no instance of the batch is drawn."""
+    z: Literal["average", "frozen"] = "average"
+    """ln Z kept as an exponential average, or frozen after `z_batches` batches as in the paper."""
+    z_momentum: float = 0.99
+    """of the average, per step."""
+    z_batches: int = 1
+    """batches that the frozen estimate is the mean of."""
+    proximal: float = 0.0
+    """lambda of eq. 10: pulls each embedding towards its own memory."""
+    bank_momentum: float = 0.5
+    """how much of a memory survives each visit (nce_m of the authors' code; not the proximal term)."""
+    bank_start: Literal["random", "encoder"] = "random"
+    """first rows of the bank: random unit rows (paper), or one pass of the untrained encoder."""
+    bank_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """storage of the bank."""
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
+        require(self.negatives > 0, f"--objective.negatives must be above 0, got {self.negatives}")
+        require(0 <= self.z_momentum < 1, f"--objective.z-momentum must lie in [0, 1), got {self.z_momentum}")
+        require(self.z_batches > 0, f"--objective.z-batches must be above 0, got {self.z_batches}")
+        require(self.proximal >= 0, f"--objective.proximal must be 0 or more, got {self.proximal}")
+        require(0 <= self.bank_momentum < 1, f"--objective.bank-momentum must be in [0, 1), got {self.bank_momentum}")
+
+
+class InstDisc(Objective):
+    """Every instance is a class of its own; its memory row is the class weight.
+
+    Formula: -log P(i | v), P(i | v) = exp(v_i . v / tau) / sum_j exp(v_j . v / tau), over a bank of unit rows
+    v_1..v_S; or its noise-contrastive estimate with m samples; plus lambda |v(t) - v(t-1)|^2.
+    When: one view per image is all you can afford, or S fits in memory and you want look-alikes.
+    Good to know: each row is refreshed once an epoch, so learning starts slowly; with random rows the loss
+    begins at ln S + 1/(2 D tau^2), above chance, and that is healthy.
+    Chance: ln S for the softmax, (m+1) ln(m+1) - m ln m for nce.
+    """
+
+    log_z: Tensor
+    z_seen: Tensor
+
+    def __init__(self, options: InstDiscOptions, seed: int) -> None:
+        super().__init__()
+        self.options, self.seed = options, seed
+        self.bank: MemoryBank | None = None
+        self.register_buffer("log_z", torch.zeros(()))
+        self.register_buffer("z_seen", torch.zeros((), dtype=torch.int64))
+
+    def attach(self, encoder: Encoder, source: ImageSource) -> None:
+        device = encoder.mean.device
+        self.bank = MemoryBank(
+            len(source),
+            encoder.dim,
+            momentum=self.options.bank_momentum,
+            generator=sampler.generator("bank", self.seed),
+            dtype=DTYPES[self.options.bank_dtype],
+        )
+        self.bank.to(device)
+        if self.options.bank_start == "encoder":
+            self._first_pass(encoder, source)
+
+    def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
+        z, index, o = embedded["z"], batch.index, self.options
+        rows = self._rows()
+        writes = {"z": z.detach(), "index": index}
+        if o.loss == "softmax":
+            loss = losses.instance_softmax(z, rows, index, temperature=o.temperature)
+        else:
+            noise = self._noise(index, generator)
+            writes["log_z"] = log_z = self._estimate_log_z(z.detach(), noise)
+            loss = losses.nce(z, rows, index, noise, temperature=o.temperature, log_z=log_z)
+        moved = losses.proximal(z, rows[index])
+        logs = {"positive": 1 - moved.detach() / 2}  # similarity with its own memory, unit rows
+        if o.proximal:
+            logs["contrastive"] = loss.detach()
+            loss = loss + o.proximal * moved
+        if "log_z" in writes:
+            logs["log_z"] = writes["log_z"]
+        return Out(loss, logs, writes)
+
+    def chance(self, n: int) -> float | None:
+        if self.options.loss == "nce":
+            return losses.nce_chance(self.options.negatives)
+        return math.log(len(self._rows()))
+
+    def after_step(self, encoder: Encoder, out: Out) -> None:
+        self._bank().update(out.writes["index"], out.writes["z"])
+        if "log_z" in out.writes:
+            self.log_z.copy_(out.writes["log_z"])
+            self.z_seen += 1
+
+    @torch.no_grad()
+    def _first_pass(self, encoder: Encoder, source: ImageSource) -> None:
+        """Fill the bank by the untrained encoder, in train mode: a fresh BatchNorm has no statistics of its own."""
+        device = encoder.mean.device
+        order = torch.randperm(len(source), generator=sampler.generator("first pass", self.seed))
+        training = encoder.training
+        encoder.train()
+        for index in order.split(FIRST_PASS_BATCH):
+            view = centre_view(to_device(source.read(index), device), source.image_size)
+            self._bank().fill(index.to(device), encoder(view))
+        encoder.train(training)
+
+    def _bank(self) -> MemoryBank:
+        if self.bank is None:
+            raise ConfigError("call attach(encoder, source) before the first step")
+        return self.bank
+
+    def _rows(self) -> Tensor:
+        return self._bank().rows
+
+    def _noise(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Rows drawn uniformly, with replacement: (M,) shared by the batch, or (N, M)."""
+        size, m, n = len(self._rows()), self.options.negatives, len(index)
+
+        def draw(high: int, shape: tuple[int, ...]) -> Tensor:
+            require(high > 0, f"no instance is left to draw noise from: {size} instances, a batch of {n}")
+            return torch.randint(high, shape, generator=generator, device=index.device)
+
+        if self.options.noise == "instance":
+            if not self.options.exclude_positive:
+                return draw(size, (n, m))
+            drawn = draw(size - 1, (n, m))
+            return drawn + (drawn >= index[:, None])
+        if not self.options.exclude_positive:
+            return draw(size, (m,))
+        taken = index.sort().values - torch.arange(n, device=index.device)  # gaps: the r-th free row is r + passed
+        drawn = draw(size - n, (m,))
+        return drawn + torch.searchsorted(taken, drawn, right=True)
+
+    def _estimate_log_z(self, z: Tensor, noise: Tensor) -> Tensor:
+        """ln Z after this batch: Z = S * mean over queries and noise of exp(v_j . v / tau), in the log domain.
+
+        A frozen Z is the paper's: the mean over the first batches, then a constant. The average follows the
+        encoder: Z of a fresh encoder, whose outputs nearly coincide, is a thousand times that of a trained one.
+        """
+        o, seen = self.options, self.z_seen
+        if o.z == "frozen" and bool(seen >= o.z_batches):
+            return self.log_z.clone()
+        rows = self._rows()
+        drawn = rows[noise].to(z.dtype)
+        s = z @ drawn.T if noise.ndim == 1 else torch.einsum("nd,nmd->nm", z, drawn)
+        now = torch.logsumexp(s.flatten() / o.temperature, 0) - math.log(s.numel()) + math.log(len(rows))
+        keep = seen / (seen + 1) if o.z == "frozen" else torch.where(seen > 0, o.z_momentum, 0.0)
+        return torch.logaddexp(self.log_z + torch.log(keep), now + torch.log1p(-keep))

@@ -1,0 +1,95 @@
+"""One function per system and scale; every number carries its source.
+
+Sources: [paper] Wu et al. 2018, arXiv 1805.01978; [authors] their released code and its README, on CIFAR-10;
+[tuned] chosen on the validation part of the training data here, see docs/experiments.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .errors import unknown
+from .objectives import ExemplarOptions, InstDiscOptions
+from .training.config import TrainConfig
+
+
+def instdisc_cifar10() -> TrainConfig:
+    """The authors' CIFAR-10 run; 80.8 % kNN in the paper's Table 1. Wants a GPU."""
+    return TrainConfig(
+        encoder="timm/resnet18",  # [authors] with the 3 x 3 stem and no max-pool
+        dim=128,  # [paper] sec. 4
+        epochs=200,  # [authors]
+        batch_size=128,  # [authors]
+        lr=0.03,  # [authors]
+        momentum=0.9,  # [authors]
+        weight_decay=5e-4,  # [authors]
+        schedule="step",
+        lr_steps=(0.6, 0.8),  # [authors] epochs 120 and 160 of 200
+        area=(0.2, 1.0),  # [authors]
+        flip=0.0,  # [authors] commented out in their CIFAR script
+        jitter=1.0,  # [authors] always
+        brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4,  # [authors]
+        grayscale=0.2,  # [authors]
+        objective=InstDiscOptions(
+            temperature=0.1,  # [authors] --nce-t 0.1
+            loss="softmax",  # [authors] --nce-k 0 is the full softmax
+            bank_momentum=0.5,  # [authors] nce_m
+        ),
+    )  # fmt: skip
+
+
+def instdisc_scenes() -> TrainConfig:
+    """Scenes of 32 px on two cores in a quarter of an hour."""
+    return TrainConfig()
+
+
+def instdisc_fashion_mnist() -> TrainConfig:
+    """Plain Fashion-MNIST, 28 px gray: no colour to change, and a mirrored shoe is a shoe."""
+    return TrainConfig()
+
+
+def instdisc_digits() -> TrainConfig:
+    """1,797 digits of 16 px in under a minute; a mirrored or far turned digit is another one."""
+    return TrainConfig()
+
+
+def instdisc_folder() -> TrainConfig:
+    """Any folder of photographs."""
+    return TrainConfig()
+
+
+def exemplar_scenes() -> TrainConfig:
+    """The parametric softmax with the views and steps of `instdisc_scenes`."""
+    return TrainConfig(objective=ExemplarOptions())
+
+
+PRESETS: dict[str, Callable[[], TrainConfig]] = {
+    f.__name__: f
+    for f in (
+        instdisc_cifar10, instdisc_scenes, instdisc_fashion_mnist, instdisc_digits, instdisc_folder, exemplar_scenes
+    )
+}  # fmt: skip
+
+
+def named(name: str) -> TrainConfig:
+    """The preset of that name.
+
+    Raises:
+        ConfigError: an unknown name, with the nearest one.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]()
+
+
+def name_for(method: str, data: str) -> str:
+    """The preset that `train METHOD --data DATA` starts from.
+
+    >>> name_for("instdisc", "scenes:fashion-mnist"), name_for("instdisc", "photos/")
+    ('instdisc_scenes', 'instdisc_folder')
+    """
+    kind = data.partition(":")[0].replace("-", "_")
+    for scale in (kind, "folder", "scenes"):
+        if f"{method}_{scale}" in PRESETS:
+            return f"{method}_{scale}"
+    raise unknown("method", method, {p.partition("_")[0] for p in PRESETS})

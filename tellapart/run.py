@@ -1,0 +1,245 @@
+"""A run folder: the only code that reads or writes one. Every write is atomic, and the manifest comes last.
+
+    run.json            configuration, data, versions, hardware, status, heartbeat
+    metrics.jsonl       a line per logged step
+    checkpoints/        last.pt (all state), step-*.pt (the encoder alone, newest three)
+    encoder/            model.safetensors, config.json, preprocessor.json, README.md
+    embeddings/  eval.json  neighbours.png
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from .encoders import Encoder
+from .errors import RunError
+
+FORMAT = 1
+KEPT = 3  # encoders kept beside the last full state
+Manifest = dict[str, Any]
+
+
+class Run:
+    """A run folder that exists.
+
+    Attributes:
+        path: its place. manifest: what run.json holds.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+
+    @classmethod
+    def create(cls, path: str | Path, manifest: Manifest) -> Run:
+        """A new run in an empty or missing folder.
+
+        Raises:
+            RunError: the folder holds something, or cannot be written.
+        """
+        folder = Path(path)
+        require_new(folder)
+        run = cls(folder, {"format": FORMAT, "status": "running"} | manifest)
+        with _writing(folder):
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        run.update()
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """The run in a folder.
+
+        Raises:
+            RunError: no run there, a damaged manifest, or one of another format.
+        """
+        folder = Path(path)
+        file = folder / "run.json"
+        if not file.is_file():
+            raise RunError(f"{folder} is not a run (it has no run.json); `tellapart train METHOD --out {folder}` makes one")
+        try:
+            manifest = json.loads(file.read_text())
+            found = manifest["format"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{file} is damaged: {error}") from error
+        if found != FORMAT:
+            raise RunError(f"{folder} is a run of format {found}; this version reads format {FORMAT}")
+        return cls(folder, manifest)
+
+    def update(self, **fields: Any) -> None:
+        """Change fields of the manifest and write it with a fresh heartbeat."""
+        self.manifest |= fields | {"heartbeat": round(time.time(), 1)}
+        self.write_json("run.json", self.manifest)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run."""
+        text = json.dumps(value, indent=1, allow_nan=False)
+        _replace(self.path / name, lambda file: file.write(text.encode()))
+
+    def read_json(self, name: str) -> Any | None:
+        """A JSON file of the run, None where it is missing or damaged."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except (OSError, ValueError):
+            return None
+
+    # metrics ---------------------------------------------------------------------------------------------
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        with _writing(self.path), open(self.path / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line cut short by a crash is left out."""
+        rows = []
+        with contextlib.suppress(OSError):
+            for line in (self.path / "metrics.jsonl").read_text().splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except ValueError:
+                    break
+        return rows
+
+    def cut_metrics(self, step: int) -> None:
+        """Forget the lines after `step`: a continuation writes them again."""
+        kept = [json.dumps(r) + "\n" for r in self.metrics() if r["step"] <= step]
+        _replace(self.path / "metrics.jsonl", lambda file: file.write("".join(kept).encode()))
+
+    # checkpoints -----------------------------------------------------------------------------------------
+
+    def save(self, state: dict[str, Any], encoder: Encoder, description: dict[str, Any]) -> None:
+        """Write a full state, the encoder beside it, and the encoder's own folder."""
+        folder = self.path / "checkpoints"
+        with _writing(self.path):
+            if (self.path / "metrics.jsonl").exists():
+                with open(self.path / "metrics.jsonl", "rb+") as file:
+                    os.fsync(file.fileno())  # a state never outlives the lines before it
+        small = {"format": FORMAT, "step": state["step"], "encoder": state["encoder"]}
+        _replace(folder / f"step-{state['step']:08d}.pt", lambda file: torch.save(small, file))
+        _replace(folder / "last.pt", lambda file: torch.save(state, file))
+        with _writing(self.path):
+            for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
+                old.unlink()
+        self.save_encoder(encoder, description)
+
+    def load(self) -> dict[str, Any] | None:
+        """The last full state, None where there is none yet.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        file = self.path / "checkpoints" / "last.pt"
+        if not file.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            found = state["format"]
+        except Exception as error:  # a damaged file fails in many ways: zip, pickle, key, type
+            raise RunError(
+                f"{file} is damaged ({type(error).__name__}). Nothing was changed. Train again into another --out; "
+                f"the encoders in {file.parent}/step-*.pt may still be whole"
+            ) from error
+        if found != FORMAT:
+            raise RunError(f"{file} is a checkpoint of format {found}; this version reads format {FORMAT}")
+        return state
+
+    # encoder ---------------------------------------------------------------------------------------------
+
+    def save_encoder(self, encoder: Encoder, description: dict[str, Any]) -> None:
+        """Write encoder/: weights, how to build it, how to prepare an image, and a model card."""
+        folder = self.path / "encoder"
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
+        weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
+        preprocessor = {
+            "image_size": description["size"],
+            "channels": description["channels"],
+            "resize": "short side to image_size x 1.15, the middle square of image_size",
+            "rescale": "uint8 / 255",
+            "mean": encoder.mean.flatten().tolist(),
+            "std": encoder.std.flatten().tolist(),
+            "normalisation": "inside the encoder",
+        }
+        card = model_card(self.manifest, description)
+        _replace(folder / "model.safetensors", lambda file: file.write(save_safetensors(weights)))
+        _replace(folder / "preprocessor.json", lambda file: file.write(json.dumps(preprocessor, indent=1).encode()))
+        _replace(folder / "README.md", lambda file: file.write(card.encode()))
+        _replace(folder / "config.json", lambda file: file.write(json.dumps(description, indent=1).encode()))
+
+    def encoder_files(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """What `save_encoder` wrote: the description and the weights.
+
+        Raises:
+            RunError: missing or damaged.
+        """
+        folder = self.path / "encoder"
+        try:
+            description = json.loads((folder / "config.json").read_text())
+            return description, load_safetensors((folder / "model.safetensors").read_bytes())
+        except FileNotFoundError as error:
+            raise RunError(f"{self.path} has no encoder yet; `tellapart train ... --resume` goes on with it") from error
+        except Exception as error:  # a damaged file fails in many ways
+            raise RunError(f"{folder} is damaged: {error}") from error
+
+
+def require_new(folder: Path) -> None:
+    """Raise RunError unless `folder` is missing or empty."""
+    if folder.is_file():
+        raise RunError(f"{folder} is a file; --out names a folder")
+    try:
+        used = folder.exists() and any(folder.iterdir())
+    except OSError as error:
+        raise RunError(f"{folder} cannot be read: {error.strerror}") from error
+    if used:
+        raise RunError(f"{folder} is not empty; add --resume to continue the run in it, or give another --out")
+
+
+def model_card(manifest: Manifest, description: dict[str, Any]) -> str:
+    """What the encoder is, in words, without a path, a time or a host."""
+    data = manifest.get("data", {})
+    licence = f" (licence of the data: {data['licence']})" if data.get("licence") else ""
+    return f"""# {manifest.get("method", "?")} encoder
+
+- backbone: {description["encoder"]}, {description["channels"]} channel(s), {description["size"]} px
+- trained by: `tellapart train {manifest.get("method", "?")}` on `{data.get("name", "?")}`{licence},
+  {data.get("trained_on", "?")} items, fingerprint `{data.get("fingerprint", "?")}`, no labels used
+- features: the output of the backbone; embedding: {description["dim"]} unit-norm values, the space of the loss
+
+The weights are yours.
+"""
+
+
+@contextlib.contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "give another --out"
+        raise RunError(f"cannot write {place}: {error.strerror}; {hint}. What was saved before is whole") from error
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file beside `path` and give it the name only once it is on the disk."""
+    work = path.with_name(f".{path.name}.part")
+    with _writing(path):
+        try:
+            with open(work, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(work, path)
+        except RuntimeError as error:  # torch.save hides the reason of a failed write
+            raise OSError(errno.ENOSPC, f"the file could not be written whole ({str(error).splitlines()[0]})") from error
+        finally:
+            with contextlib.suppress(OSError):
+                work.unlink()

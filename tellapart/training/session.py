@@ -1,0 +1,189 @@
+"""Train into a run folder: the lines, the checkpoints and the end, so that nothing is lost on `kill -9`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ..console import Console
+from ..data import ImageSource
+from ..errors import MissingExtraError, RunError
+from ..run import Manifest, Run
+from . import machine, verdict
+from .config import TrainConfig, differences
+from .trainer import NotANumber, Step, Trainer
+
+HEARTBEAT = 10.0  # seconds
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or a polite kill: the state is saved."""
+
+
+def manifest(method: str, config: TrainConfig, source: ImageSource, trained: ImageSource) -> Manifest:
+    """What run.json says of a training before its first step."""
+    import tellapart
+
+    return {
+        "method": method,
+        "config": config.to_dict(),
+        "data": {
+            "name": source.name,
+            "items": len(source),
+            "trained_on": len(trained),
+            "splits": {name: len(rows) for name, rows in source.splits.items()},
+            "image_size": source.image_size,
+            "channels": source.channels,
+            "fingerprint": source.fingerprint,
+            "duplicates": source.duplicates,
+            "licence": source.licence,
+        },
+        "skipped": [dict(s) for s in source.skipped],
+        "versions": {"tellapart": tellapart.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "seed": config.seed,
+    }
+
+
+def check_same(run: Run, wanted: Manifest) -> None:
+    """Raise RunError, naming the fields, unless a run can be continued as `wanted`."""
+    found = [] if run.manifest.get("method") == wanted["method"] else [f"method {run.manifest.get('method')}"]
+    found += differences(run.manifest.get("config", {}), wanted["config"])
+    if run.manifest.get("data", {}).get("fingerprint") != wanted["data"]["fingerprint"]:
+        found.append(f"the data ({run.manifest.get('data', {}).get('name')} has other contents now)")
+    if found:
+        raise RunError(
+            f"{run.path} was trained otherwise: {'; '.join(found)}. Continue it with the same settings, "
+            "or give another --out"
+        )
+
+
+def description(trainer: Trainer) -> dict[str, Any]:
+    """How to build the encoder again: the arguments of `encoders.build`."""
+    config, source = trainer.config, trainer.source
+    return {
+        "format": 1,
+        "encoder": config.encoder,
+        "channels": source.channels,
+        "size": source.image_size,
+        "dim": config.dim,
+        "head_kind": config.head,
+        "width": config.width,
+    }
+
+
+def train_into(run: Run, trainer: Trainer, console: Console) -> verdict.Verdict:
+    """Go from where the trainer stands to its end, or to Ctrl-C; every number ends up in the run.
+
+    Raises:
+        Interrupted: after saving. NotANumber: the ids of the batch are in run.json.
+    """
+    config = trainer.config
+    save_every = config.save_every or max(1, round(trainer.total / 20))
+    spent = float(run.manifest.get("seconds", 0.0)) if trainer.number else 0.0
+    began = beat = time.monotonic()
+    writer = _tensorboard(run) if config.tensorboard else None
+    what = f"training {run.manifest['method']}"
+    with _polite_stop() as stop, console.track(what, trainer.total, done=trainer.number) as advance:
+        try:
+            for step in trainer:
+                seconds = spent + time.monotonic() - began
+                last = step.number == trainer.total
+                if step.number % config.log_every == 0 or last:
+                    row = trainer.measure(step) | {"seconds": round(seconds, 2)}
+                    row["items_per_second"] = round(step.number * trainer.batch / max(seconds, 1e-9), 1)
+                    run.append(row)
+                    if writer:
+                        for name in row.keys() - {"step"}:
+                            writer.add_scalar(name, row[name], step.number)
+                advance(step.number, _line(trainer, step, seconds))
+                if stop or last or step.number % save_every == 0:
+                    run.save(trainer.state(), trainer.encoder, description(trainer))
+                    run.update(seconds=round(seconds, 1), step=step.number)
+                elif time.monotonic() - beat > HEARTBEAT:
+                    beat = time.monotonic()
+                    run.update(step=step.number)
+                if stop and not last:
+                    run.update(status="interrupted")
+                    raise Interrupted(f"stopped after step {step.number}; --resume goes on from there")
+        except NotANumber as error:
+            run.update(status="failed", error=str(error), bad_batch=error.ids)
+            raise
+    found = verdict.judge(run.metrics())
+    run.update(status="finished", verdict={"kind": found.kind, "sentence": found.sentence})
+    return found
+
+
+def plan(trainer: Trainer, seconds_per_step: float) -> str:
+    """What is about to happen, in words: steps, minutes, memory, and what was decided and why."""
+    config, source, hardware = trainer.config, trainer.source, trainer.machine
+    left = trainer.total - trainer.number
+    from ..console import clock
+
+    rows = sum(b.numel() * b.element_size() for b in trainer.objective.buffers())
+    rows += sum(p.numel() * p.element_size() for p in trainer.objective.parameters())
+    lines = [
+        f"{source.name}: {len(source):,} images to tell apart, {source.channels} channel(s), seen at {source.image_size} px",
+        f"{left:,} steps of {trainer.batch} ({trainer.total / trainer.per_epoch:g} epochs), about "
+        f"{clock(left * seconds_per_step)} at {trainer.batch / max(seconds_per_step, 1e-9):,.0f} images/s",
+        f"on {hardware.device} with {hardware.threads} thread(s) in {hardware.precision}; "
+        f"memory of the objective {rows / 1e6:,.1f} MB",
+    ]
+    if trainer.batch < config.batch_size:
+        lines.append(f"batch {trainer.batch} instead of {config.batch_size}: there are no more images")
+    if config.encoder != "small-resnet" and source.image_size <= 64:
+        lines.append("3 x 3 stem without max-pool where the encoder is a ResNet: the images have 64 px or fewer")
+    if source.skipped:
+        first = source.skipped[0]
+        lines.append(f"{len(source.skipped)} file(s) skipped, listed in run.json; the first: {first['path']}: {first['reason']}")
+    if source.duplicates:
+        lines.append(f"{source.duplicates} item(s) repeat another byte for byte: each is asked to differ from its copy")
+    busy, cores = machine.load(), os.cpu_count() or 1
+    if hardware.device == "cpu" and busy and busy + hardware.threads > cores + 0.5:
+        lines.append(
+            f"warning: {busy:.1f} other threads are busy on {cores} cores; a multi-threaded step beside them is many "
+            "times slower. Wait, or give --threads 1"
+        )
+    return "\n".join(lines)
+
+
+def _line(trainer: Trainer, step: Step, seconds: float) -> str:
+    beside = f" (chance {trainer.chance:.2f})" if trainer.chance is not None else ""
+    return f"loss {step.loss:.3f}{beside}  {step.number * trainer.batch / max(seconds, 1e-9):,.0f} images/s"
+
+
+@contextmanager
+def _polite_stop() -> Iterator[list[int]]:
+    """A list that is not empty once Ctrl-C or SIGTERM came; a second Ctrl-C is not caught."""
+    came: list[int] = []
+
+    def note(number: int, _: Any) -> None:
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    old = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            old[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread: the caller's signals stay
+        pass
+    try:
+        yield came
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _tensorboard(run: Run) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtraError("tensorboard", "track") from error
+    return SummaryWriter(str(run.path / "tensorboard"))

@@ -1,0 +1,79 @@
+"""Is it learning? A sentence in words from the lines of metrics.
+
+Chance is the loss when every row coincides. A healthy start can sit above it (a random bank adds about
+1 / (2 D tau^2)), and a collapsed run sits exactly on it, so the trend and the spread decide, not the level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+COLLAPSED_STD = 0.05  # spread of unit rows; 1 = centred on the sphere
+COLLAPSED_RANK = 1.5
+AT_CHANCE = 0.01  # of the chance level
+FALL = 0.02  # smallest fall of the loss, of its highest level, that counts as a trend
+
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`kind`: "learning", "collapsed", "at chance", "flat" or "too early"; `sentence`: cause and remedy."""
+
+    kind: str
+    sentence: str
+
+
+def judge(rows: Sequence[Row]) -> Verdict:
+    """The verdict over the lines of metrics.jsonl so far.
+
+    >>> rows = [{"step": s, "loss": 5 - s / 100, "std": 0.9, "effective_rank": 40.0} for s in range(0, 200, 20)]
+    >>> judge(rows).kind
+    'learning'
+    """
+    if len(rows) < 5:
+        return Verdict("too early", f"too early to say: {len(rows)} logged steps, 5 are needed")
+    if since := _collapsed_since(rows):
+        return Verdict(
+            "collapsed",
+            f"collapsed since step {since:.0f}: all embeddings nearly coincide (standard deviation "
+            f"{rows[-1]['std']:.3f}, effective rank {rows[-1]['effective_rank']:.1f}). "
+            "Lower --lr, or raise --objective.temperature",
+        )
+    size = max(1, len(rows) // 5)
+    start, now = max(_mean(rows[i : i + size]) for i in range(len(rows) - size + 1)), _mean(rows[-size:])
+    chance = rows[-1].get("chance")
+    fallen = start - now > FALL * abs(start)
+    if chance is not None and abs(now - chance) < AT_CHANCE * chance and not fallen:
+        return Verdict(
+            "at chance",
+            f"at chance: the loss {now:.2f} is that of embeddings that all coincide ({chance:.2f}), and does not "
+            "fall. Raise --lr, train for longer, or check that the views keep what tells the items apart",
+        )
+    if not fallen:
+        return Verdict(
+            "flat",
+            f"no clear fall of the loss yet ({start:.2f} at its highest, {now:.2f} now). "
+            "Train for longer (--epochs), or raise --lr",
+        )
+    beside = f", chance {chance:.2f}" if chance is not None else ""
+    return Verdict(
+        "learning",
+        f"learning: the loss fell from {start:.2f} to {now:.2f}{beside}; embeddings vary in "
+        f"{rows[-1]['effective_rank']:.0f} directions",
+    )
+
+
+def _collapsed_since(rows: Sequence[Row]) -> float | None:
+    """The first step of the unbroken collapsed stretch at the end, None if there is none."""
+    since = None
+    for row in reversed(rows):
+        if row.get("std", 1.0) > COLLAPSED_STD and row.get("effective_rank", 2.0) > COLLAPSED_RANK:
+            break
+        since = row["step"]
+    return since
+
+
+def _mean(rows: Sequence[Row]) -> float:
+    return sum(r["loss"] for r in rows) / len(rows)

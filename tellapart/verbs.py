@@ -1,0 +1,349 @@
+"""What tellapart does, as Python functions with the names and arguments of the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import encoders, presets, sheet
+from .console import Console, clock
+from .data import ImageSource, open_source
+from .data.packing import decode, fit
+from .embeddings import Embeddings
+from .embeddings import embed as embed_source
+from .encoders import Encoder
+from .encoders.inference import Output
+from .errors import ConfigError, DataError, RunError, unknown
+from .evaluation import baselines, protocol
+from .index import Index
+from .objectives import METHODS
+from .run import Run, require_new
+from .training import session
+from .training.config import TrainConfig
+from .training.machine import hardware
+from .training.trainer import Trainer, build_encoder
+
+HEADLINE = {"instdisc": "embedding"}  # DESIGN: on the embedding where the loss is a memory's, else on the features
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that ended: its folder, how many steps it has, whether this call trained, and the verdict."""
+
+    run: str
+    steps: int
+    trained: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run opened for use: the encoder in eval mode, the run, and the source it was trained on (lazily)."""
+
+    encoder: Encoder
+    run: Run
+
+    def source(self, data: str | None = None, *, console: Console | None = None) -> ImageSource:
+        """The run's source, or another one seen at the encoder's size."""
+        about = self.run.manifest["data"]
+        config = self.run.manifest["config"]
+        source = open_source(
+            data or about["name"],
+            image_size=about["image_size"],
+            cache=config["cache"],
+            cache_limit=config["cache_limit"],
+            progress=console.progress if console else None,
+        )
+        if source.channels != about["channels"]:
+            raise DataError(
+                f"{source.name} has {source.channels} channel(s), the encoder of {self.run.path} wants {about['channels']}"
+            )
+        return source
+
+
+def train(
+    method: str,
+    *,
+    data: str,
+    out: str | Path,
+    resume: bool = False,
+    preset: str | None = None,
+    config: TrainConfig | None = None,
+    console: Console | None = None,
+    **options: Any,
+) -> Trained:
+    """Train an encoder on unlabelled images, into a run folder.
+
+    Args:
+        method: "instdisc" or "exemplar".
+        data: as `data.open_source`. out: a new or empty folder, or with `resume` the run to continue.
+        preset: the settings to start from; by default those for the method and the data (`presets.name_for`).
+        config: all settings at once, instead of a preset.
+        options: single settings by the names of `TrainConfig`; `objective` may be a dict of its options.
+    Raises:
+        ConfigError, DataError: bad settings or data, before anything is written.
+        RunError: `out` is in use, was trained otherwise, or cannot be written.
+        TrainingError: the loss is not a number.
+    """
+    console = console or Console()
+    settings = _settings(method, data, preset, config, options)
+    resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    folder = Path(out)
+    old = Run.open(folder) if resume and (folder / "run.json").exists() else None
+    if old is None:
+        require_new(folder)
+    source = open_source(
+        data,
+        image_size=settings.image_size,
+        large=64 if settings.encoder == "small-resnet" else 224,
+        cache=settings.cache,
+        cache_limit=settings.cache_limit,
+        progress=console.progress,
+    )
+    part = training_part(source, settings)
+    wanted = session.manifest(method, settings, source, part)
+    if old:
+        session.check_same(old, wanted)
+        if old.manifest["status"] == "finished":
+            console.say(f"{folder} is finished ({old.manifest['step']:,} steps); nothing was changed")
+            return Trained(str(folder), old.manifest["step"], False, old.manifest["verdict"]["sentence"])
+        state = old.load()
+    trainer = Trainer(method, settings, part)
+    if old and state:
+        trainer.load_state(state)
+        console.say(f"going on with {folder} after step {trainer.number:,} of {trainer.total:,}")
+    console.say(session.plan(trainer, trainer.seconds_per_step()))
+    wanted["hardware"] = hardware(trainer.machine)
+    run = old or Run.create(folder, wanted)
+    run.cut_metrics(trainer.number)
+    run.update(status="running", hardware=wanted["hardware"])
+    found = session.train_into(run, trainer, console)
+    console.say(f"{found.sentence}\n{clock(run.manifest['seconds'])} in {folder}")
+    return Trained(str(folder), trainer.number, True, found.sentence)
+
+
+def evaluate(run: str | Path, *, data: str | None = None, console: Console | None = None) -> dict[str, Any]:
+    """Score the encoder of a run beside its baselines, under the frozen protocol, into eval.json.
+
+    Rows: centred raw pixels, the same network before training, the trained features and embedding. With labels:
+    weighted kNN, a linear classifier and ten labels per class. Without: their geometry, and that it cannot tell.
+
+    Args:
+        run: a run folder. data: another source to judge it on; by default its own.
+    Returns:
+        What eval.json holds; `verdict` is a sentence.
+    """
+    from .evaluation.table import geometry_only, print_table
+
+    console = console or Console()
+    loaded = load(run)
+    source = loaded.source(data, console=console)
+    pairs = _pairs(loaded, source, console)
+    headline = f"trained {HEADLINE.get(loaded.run.manifest['method'], 'features')}"
+    if source.labels is None or "test" not in source.splits:
+        result = geometry_only(pairs)
+    else:
+        table = protocol.score(
+            pairs,
+            headline=headline,
+            baselines=("centred pixels", "random init"),
+            progress=lambda name: console.say(f"scoring {name}"),
+        )
+        result = table.to_dict()
+    result |= {"data": source.name, "fingerprint": source.fingerprint, "headline": headline}
+    loaded.run.write_json("eval.json", result)
+    print_table(result, console)
+    return result
+
+
+def embed(
+    run: str | Path,
+    *,
+    out: str | Path,
+    data: str | None = None,
+    output: Output = "features",
+    console: Console | None = None,
+) -> Embeddings:
+    """Embed a source with the encoder of a run and save the vectors.
+
+    Args:
+        out: an .npz file, or a folder whose vectors can be memory-mapped. data: by default the run's own.
+        output: "features" or "embedding".
+    """
+    console = console or Console()
+    loaded = load(run)
+    found = _embedded(loaded, loaded.source(data, console=console), output, console)
+    found.save(out)
+    console.say(f"{len(found):,} vectors of {found.vectors.shape[1]} in {out}")
+    return found
+
+
+def search(
+    run: str | Path,
+    queries: Sequence[str | Path],
+    *,
+    k: int = 10,
+    sheet_path: str | Path | None = None,
+    console: Console | None = None,
+) -> list[list[dict[str, Any]]]:
+    """The items of a run's source that look most like each query.
+
+    Args:
+        queries: image files, or ids of items of the source (then the item itself is left out).
+        k: look-alikes per query. sheet_path: a picture of queries and look-alikes to write.
+    Returns:
+        For each query its look-alikes, best first: {"id", "similarity", "label"}.
+    """
+    console = console or Console()
+    loaded = load(run)
+    source = loaded.source(console=console)
+    places = {name: i for i, name in enumerate(source.ids)}
+    images = [_query(q, places, source) for q in queries]
+    index = Index(_stored(loaded, source, console))
+    own = [places.get(str(q)) if not Path(q).is_file() else None for q in queries]
+    vectors = np.stack([_features(loaded, image, source.image_size) for image in images])
+    found = _neighbours(index, vectors, own, min(k, len(source)))
+    if sheet_path:
+        rows = [(image, [source.image(r) for r, _ in near]) for image, near in zip(images, found, strict=True)]
+        sheet.save(sheet.draw(rows, captions=[[f"{s:.2f}" for _, s in near] for near in found]), sheet_path)
+        console.say(f"picture: {sheet_path}")
+    return [[_described(source, row, similarity) for row, similarity in near] for near in found]
+
+
+def load(run: str | Path) -> Loaded:
+    """Open a run for use: `load("runs/x").encoder.features(images)`."""
+    opened = Run.open(run)
+    about, weights = opened.encoder_files()
+    encoder = encoders.build(
+        about["encoder"],
+        channels=about["channels"],
+        size=about["size"],
+        dim=about["dim"],
+        head_kind=about["head_kind"],
+        width=about["width"],
+    )
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RunError(f"the weights of {run} do not fit its config.json: {error}") from error
+    return Loaded(encoder.eval(), opened)
+
+
+def training_part(source: ImageSource, config: TrainConfig) -> ImageSource:
+    """The items that training sees: the training split, less `validation` items cut by hash."""
+    part = source.split("train") if "train" in source.splits else source
+    return part.hold_out(config.validation)[0] if config.validation else part
+
+
+def _settings(
+    method: str, data: str, preset: str | None, config: TrainConfig | None, options: dict[str, Any]
+) -> TrainConfig:
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    base = config or presets.named(preset or presets.name_for(method, data))
+    fields = {f.name for f in dataclasses.fields(TrainConfig)}
+    for name in options:
+        if name not in fields:
+            raise unknown("setting", name, fields)
+    inner = options.get("objective")
+    if isinstance(inner, dict):
+        known = {f.name for f in dataclasses.fields(base.objective)}
+        for name in inner:
+            if name not in known:
+                raise unknown("setting of the objective", name, known)
+        options = options | {"objective": dataclasses.replace(base.objective, **inner)}
+    settings = dataclasses.replace(base, **options)
+    if not isinstance(settings.objective, METHODS[method][1]):
+        raise ConfigError(f"these settings are of another method than {method}")
+    return settings
+
+
+def _pairs(loaded: Loaded, source: ImageSource, console: Console) -> dict[str, protocol.Pair]:
+    """Training and test embeddings of every row of the table."""
+    config = TrainConfig.from_dict(loaded.run.manifest["method"], loaded.run.manifest["config"])
+    train_part = source.split("train") if "train" in source.splits else source
+    test_part = source.split("test") if "test" in source.splits else train_part
+    fresh = build_encoder(config, training_part(source, config)).eval()
+
+    def both(encoder: Encoder, output: Output) -> protocol.Pair:
+        return embed_source(encoder, train_part, output=output), embed_source(encoder, test_part, output=output)
+
+    console.say(f"embedding {len(train_part):,} + {len(test_part):,} images")
+    return {
+        "centred pixels": baselines.pixels(train_part, test_part),
+        "random init": both(fresh, "features"),
+        "trained features": both(loaded.encoder, "features"),
+        "trained embedding": both(loaded.encoder, "embedding"),
+    }
+
+
+def _embedded(loaded: Loaded, source: ImageSource, output: Output, console: Console) -> Embeddings:
+    with console.track("embedding", len(source)) as advance:
+        found = embed_source(loaded.encoder, source, output=output, progress=lambda done: advance(done, "images"))
+    found.provenance["method"] = loaded.run.manifest["method"]
+    return found
+
+
+def _stored(loaded: Loaded, source: ImageSource, console: Console) -> Embeddings:
+    """The features of the run's source: from its folder, or made and kept there."""
+    folder = loaded.run.path / "embeddings"
+    step = loaded.run.manifest.get("step")
+    if (folder / "items.npz").exists():
+        kept = Embeddings.load(folder)
+        if kept.provenance.get("step") == step and kept.provenance["fingerprint"] == source.fingerprint:
+            return kept
+    found = _embedded(loaded, source, "features", console)
+    found.provenance["step"] = step
+    found.save(folder)
+    return found
+
+
+def _query(query: str | Path, places: dict[str, int], source: ImageSource) -> np.ndarray[Any, Any]:
+    path = Path(query)
+    if not path.is_file():
+        if str(query) in places:
+            return source.image(places[str(query)])
+        example = random.Random(0).choice(source.ids)
+        raise DataError(f"{query} is neither a file nor the id of an item (such as {example}) of {source.name}")
+    try:
+        picture, _ = decode(path, source.channels)
+    except Exception as error:  # Pillow raises many kinds on a damaged file
+        raise DataError(f"{path} cannot be read as an image: {error}") from error
+    image = np.asarray(fit(picture, source.image_size))
+    return image if image.ndim == 3 else image[:, :, None]
+
+
+@torch.inference_mode()
+def _features(loaded: Loaded, image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    from .views.images import centre_view
+
+    batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    found: np.ndarray[Any, Any] = loaded.encoder.features(centre_view(batch, size))[0].numpy()
+    return found
+
+
+def _neighbours(
+    index: Index, vectors: np.ndarray[Any, Any], own: Sequence[int | None], k: int
+) -> list[list[tuple[int, float]]]:
+    """Rows and similarities of the k nearest, the query itself left out."""
+    if k < 1:
+        raise ConfigError(f"--k must be 1 or more, got {k}")
+    similarity, row = index.search(vectors, min(k + 1, len(index)))
+    return [
+        [(int(r), float(s)) for r, s in zip(rows, values, strict=True) if int(r) != mine][:k]
+        for rows, values, mine in zip(row, similarity, own, strict=True)
+    ]
+
+
+def _described(source: ImageSource, row: int, similarity: float) -> dict[str, Any]:
+    label = None if source.labels is None else int(source.labels[row])
+    name = source.classes[label] if label is not None and label >= 0 else None
+    return {"id": source.all_ids[source.rows[row]], "similarity": round(similarity, 4), "label": name}

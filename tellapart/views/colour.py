@@ -1,0 +1,95 @@
+"""Colour, blur and edges of a batch of images with per-item parameters.
+
+Shapes: N batch, C channels, P side. Values in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LUMA = (0.2989, 0.587, 0.114)  # torchvision's and Pillow's weights of a gray image
+
+
+def adjust(
+    x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, gray: Tensor
+) -> Tensor:
+    """Brightness, contrast, saturation, hue and grayscale as one matrix and one offset per image, then a clamp.
+
+    Contrast pulls towards the mean luma of the image, which is linear in its three channel means, so that one
+    reduction is all it needs. torchvision clamps to [0, 1] after each operation; here once at the end.
+
+    Args:
+        x: (N, C, P, P). With C other than 3 there is no colour: only brightness and contrast act.
+        brightness, contrast, saturation: (N,) factors >= 0, 1 = unchanged.
+        hue: (N,) turns in [-0.5, 0.5], positive from red towards yellow as in torchvision. gray: (N,) bool.
+    Returns:
+        (N, C, P, P) in [0, 1].
+    """
+    n, c = x.shape[:2]
+    flat = x.reshape(n, c, -1)
+    mean = flat.mean(2)
+    if c == 3:
+        matrix = brightness[:, None, None] * _colour_matrix(saturation, hue, gray)
+        luma = mean @ mean.new_tensor(LUMA)
+    else:
+        matrix = brightness[:, None, None] * torch.eye(c, device=x.device)
+        luma = mean.mean(1)
+    offset = (1 - contrast) * brightness * luma
+    matrix = contrast[:, None, None] * matrix
+    if c == 1:
+        return x.mul(matrix[..., None]).add_(offset[:, None, None, None]).clamp_(0, 1)
+    out = torch.baddbmm(offset[:, None, None].expand(n, c, 1), matrix, flat)
+    return out.clamp_(0, 1).view_as(x)
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
+    """Blur every image with its own sigma (N,) in pixels: one separable convolution, borders reflected.
+
+    The kernel is a tenth of the side (SimCLR, appendix A), at least 3 wide and odd.
+    """
+    n, c, height, width = x.shape
+    if not n:
+        return x
+    reach = max(1, (min(height, width) // 10) // 2)
+    offsets = torch.arange(-reach, reach + 1, device=x.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma[:, None]).square())
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)
+    flat = F.pad(x, (reach, reach, reach, reach), mode="reflect").view(1, n * c, height + 2 * reach, -1)
+    flat = F.conv2d(flat, kernel[:, None, :, None], groups=n * c)
+    return F.conv2d(flat, kernel[:, None, None, :], groups=n * c).view_as(x)
+
+
+def sobel(x: Tensor) -> Tensor:
+    """Length of the luma's Sobel gradient, in every channel; a full edge is 1."""
+    luma = luminance(x)
+    kernel = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
+    edges = F.conv2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), torch.stack([kernel, kernel.T])[:, None])
+    return edges.norm(dim=1, keepdim=True).clamp(0, 1).expand_as(x)
+
+
+def luminance(x: Tensor) -> Tensor:
+    """(N, 1, P, P): weighted channels of an RGB image, their mean otherwise."""
+    if x.shape[1] != 3:
+        return x.mean(1, keepdim=True)
+    return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+
+
+def hue_rotation(turns: Tensor) -> Tensor:
+    """(N, 3, 3): rotation of the chroma plane of YIQ. Gray and luma stay; a full turn is the identity."""
+    to_yiq = turns.new_tensor([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
+    angle = -2 * math.pi * turns  # YIQ runs clockwise in HSV's sense: red to yellow is a negative turn
+    cos, sin, one, zero = angle.cos(), angle.sin(), torch.ones_like(angle), torch.zeros_like(angle)
+    turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).view(-1, 3, 3)
+    return torch.linalg.inv(to_yiq) @ turn @ to_yiq
+
+
+def _colour_matrix(saturation: Tensor, hue: Tensor, gray: Tensor) -> Tensor:
+    """(N, 3, 3): hue, then saturation; a gray image keeps no saturation."""
+    eye = torch.eye(3, device=hue.device)
+    luma = hue.new_tensor(LUMA).expand(3, 3)
+    keep = torch.where(gray, 0.0, saturation)[:, None, None]
+    return (keep * eye + (1 - keep) * luma) @ hue_rotation(hue)

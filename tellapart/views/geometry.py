@@ -1,0 +1,156 @@
+"""Crops, mirror images, rotations and shifts of a batch as one resampling.
+
+Boxes are (N, 4) int64: top, left, height, width in pixels. Shapes as in `views.images`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+TRIES = 10  # as torchvision: then the largest centred box of an allowed aspect
+SHARP = 64  # from this side on, or when shrinking by more than SHRINK, each crop is resized with antialiasing
+SHRINK = 1.25
+
+Images = Tensor | dict[str, Tensor]
+
+
+def sizes(images: Images) -> tuple[Tensor, Tensor]:
+    """Height and width (N,) int64 of every image."""
+    if isinstance(images, dict):
+        return images["height"], images["width"]
+    n, _, h, w = images.shape
+    return tuple(torch.full((n,), side, device=images.device) for side in (h, w))  # type: ignore[return-value]
+
+
+def crop_boxes(
+    height: Tensor,
+    width: Tensor,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    generator: torch.Generator,
+) -> Tensor:
+    """Boxes of random area and aspect inside each image: torchvision's RandomResizedCrop for a batch.
+
+    The area is uniform in `area` times the image, the aspect log-uniform in `aspect`; ten tries, and if none
+    fits, the largest centred box of an allowed aspect.
+    """
+    n, device = len(height), height.device
+    u = torch.rand(n, 2, TRIES, generator=generator, device=device)
+    target = (height * width)[:, None] * (area[0] + (area[1] - area[0]) * u[:, 0])
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    ratio = torch.exp(low + (high - low) * u[:, 1])
+    w, h = (target * ratio).sqrt().round().long(), (target / ratio).sqrt().round().long()
+    fits = (0 < w) & (w <= width[:, None]) & (0 < h) & (h <= height[:, None])
+    first = fits.int().argmax(1, keepdim=True)
+    whole = (width / height).clamp(*aspect)  # aspect of the fallback
+    w = torch.where(fits.any(1), w.gather(1, first)[:, 0], torch.minimum(width, (height * whole).round().long()))
+    h = torch.where(fits.any(1), h.gather(1, first)[:, 0], torch.minimum(height, (width / whole).round().long()))
+    place = torch.rand(2, n, generator=generator, device=device)
+    place = torch.where(fits.any(1), place, 0.5)
+    top = (place[0] * (height - h + 1)).long().minimum(height - h)
+    left = (place[1] * (width - w + 1)).long().minimum(width - w)
+    return torch.stack([top, left, h, w], 1)
+
+
+def resample(
+    images: Images,
+    boxes: Tensor,
+    flip: Tensor,
+    size: int,
+    *,
+    angle: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> Tensor:
+    """Each box of each image, mirrored where `flip`, turned and shifted, at `size` pixels a side.
+
+    Small images are sampled bilinearly in one call for the batch. Large ones, images of unequal size and boxes
+    that shrink by more than a quarter are resized one by one with antialiasing (in uint8, which is faster than
+    a float batch), and a rotation is then a second resampling. Boxes that are the whole image at its own size
+    are copied exactly.
+
+    Args:
+        images: (N, C, H, W) uint8, or packed images of unequal size. flip: (N,) bool.
+        angle: (N,) radians, counter-clockwise; shift: (N, 2) right and down, in sides of the view.
+    Returns:
+        (N, C, P, P) float32 in [0, 1]. Outside the image its border is repeated.
+    """
+    turned = angle is not None or shift is not None
+    if isinstance(images, Tensor) and not turned and _is_whole(images, boxes, size):
+        x = images.float().div_(255)
+        return torch.where(flip[:, None, None, None], x.flip(3), x) if bool(flip.any()) else x
+    if isinstance(images, dict) or size >= SHARP or _shrink(boxes, size) > SHRINK:
+        x = _crop_each(images, boxes, flip, size)
+        if not turned:
+            return x
+        n, full = len(x), torch.tensor([0, 0, size, size], device=x.device)
+        return _sample(x, _theta(full.expand(n, 4), torch.zeros_like(flip), (size, size), angle, shift), size)
+    x = images.contiguous().float().div_(255)
+    return _sample(x, _theta(boxes, flip, (images.shape[2], images.shape[3]), angle, shift), size)
+
+
+def square(n: int, size: int, side: float, generator: torch.Generator, device: torch.device) -> Tensor:
+    """(N, 1, P, P) bool: a square of `side` times the view's side, its centre uniform over the view."""
+    centre = torch.rand(n, 2, 1, generator=generator, device=device) * size
+    near = (torch.arange(size, device=device) + 0.5 - centre).abs() < side * size / 2
+    return (near[:, 0, :, None] & near[:, 1, None, :])[:, None]
+
+
+def _is_whole(images: Tensor, boxes: Tensor, size: int) -> bool:
+    h, w = images.shape[2:]
+    return h == w == size and bool((boxes == boxes.new_tensor([0, 0, h, w])).all())
+
+
+def _shrink(boxes: Tensor, size: int) -> float:
+    return float(boxes[:, 2:].max()) / size
+
+
+def _crop_each(images: Images, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
+    out = []
+    parts = _separate(images)
+    for image, (top, left, h, w) in zip(parts, boxes.tolist(), strict=True):
+        crop = image[None, :, top : top + h, left : left + w]
+        if (h, w) != (size, size):
+            crop = F.interpolate(crop, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+        out.append(crop)
+    x = torch.cat(out)
+    if bool(flip.any()):
+        x[flip] = x[flip].flip(3)
+    return x.float().div_(255)
+
+
+def _separate(images: Images) -> list[Tensor]:
+    """Each image (C, h, w)."""
+    if isinstance(images, Tensor):
+        return list(images.unbind(0))
+    c = int(images["channels"][0])
+    shapes = list(zip(images["height"].tolist(), images["width"].tolist(), strict=True))
+    parts = images["pixels"].split([h * w * c for h, w in shapes])
+    return [p.view(h, w, c).permute(2, 0, 1) for p, (h, w) in zip(parts, shapes, strict=True)]
+
+
+def _theta(
+    boxes: Tensor, flip: Tensor, shape: tuple[int, int], angle: Tensor | None, shift: Tensor | None
+) -> Tensor:
+    """(N, 2, 3): where each pixel of the view lies in the image, both in coordinates -1..1."""
+    height, width = shape
+    top, left, h, w = boxes.float().unbind(1)
+    scale_x, scale_y = w / width, h / height
+    mirror = torch.where(flip, -1.0, 1.0)
+    cos, sin = (torch.ones_like(w), torch.zeros_like(w)) if angle is None else (angle.cos(), angle.sin())
+    dx, dy = (0.0, 0.0) if shift is None else (2 * shift).unbind(1)
+    # a point of the view, moved back by the shift, turned back, mirrored, then placed in the box
+    a, b = mirror * cos, -mirror * sin
+    rows = [
+        torch.stack([scale_x * a, scale_x * b, (2 * left + w) / width - 1 - scale_x * (a * dx + b * dy)], 1),
+        torch.stack([scale_y * sin, scale_y * cos, (2 * top + h) / height - 1 - scale_y * (sin * dx + cos * dy)], 1),
+    ]
+    return torch.stack(rows, 1)
+
+
+def _sample(x: Tensor, theta: Tensor, size: int) -> Tensor:
+    grid = F.affine_grid(theta, [len(x), x.shape[1], size, size], align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)

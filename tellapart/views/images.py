@@ -1,0 +1,157 @@
+"""Random views of a batch of images, on its device, with parameters of its own for every item.
+
+Geometry is one resampling, colour one 3 x 4 matrix, blur one separable convolution.
+Shapes: N batch, C channels, H and W pixels of the images, P side of a view.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import require
+from . import colour, geometry
+
+Images = Tensor | dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ImageViews:
+    """A distribution over views; call it with images and a generator.
+
+    Geometry. `area`: share of the image that a crop keeps; `aspect`: its width / height; `flip`: probability of
+    a mirror image; `rotation`: degrees to either side; `translation`: share of the side to either side.
+    Colour. With probability `jitter`: factors of brightness, contrast and saturation in 1 +- the value (at least
+    0), a hue turn of +- `hue` full circles; `grayscale`: probability.
+    Then, each with its probability: `blur` (sigma in `blur_sigma` pixels), `solarize` (values above one half
+    inverted), `sobel` (edges), `cutout` (a grey square of a quarter of the area); `noise`: standard deviation.
+
+    The order of brightness, contrast, saturation and hue does not matter here: without torchvision's clamp
+    after each of them they are linear maps that commute. Values are clamped to [0, 1] once, after the colour.
+
+    >>> views = ImageViews(size=16)
+    >>> batch = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    >>> views(batch, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 3, 16, 16])
+    """
+
+    size: int
+    area: tuple[float, float] = (0.2, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    rotation: float = 0.0
+    translation: float = 0.0
+    jitter: float = 1.0
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    hue: float = 0.4
+    grayscale: float = 0.2
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+    sobel: float = 0.0
+    cutout: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "jitter", "grayscale", "blur", "solarize", "sobel", "cutout"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"--{name} is a probability in 0..1, got {value}")
+        for name in ("rotation", "translation", "brightness", "contrast", "saturation", "noise"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"--{name} must be 0 or more, got {value}")
+        require(0 <= self.hue <= 0.5, f"--hue must lie in 0..0.5 (of a full turn), got {self.hue}")
+        require(0 < self.area[0] <= self.area[1] <= 1, f"--area must lie in (0, 1], low first, got {self.area}")
+        require(0 < self.aspect[0] <= self.aspect[1], f"--aspect must be above 0, low first, got {self.aspect}")
+        require(0 < self.blur_sigma[0] <= self.blur_sigma[1], f"--blur-sigma: low > 0 first, got {self.blur_sigma}")
+
+    def __call__(self, images: Images, generator: torch.Generator) -> Tensor:
+        """A view of every image.
+
+        Args:
+            images: (N, C, H, W) uint8, or what `ImageSource.read` returns for images of unequal size.
+            generator: on the device of the images; the only source of randomness.
+        Returns:
+            (N, C, P, P) float32 in [0, 1].
+        """
+        x = self._geometry(images, generator)
+        x = self._colour(x, generator)
+        n, device = len(x), x.device
+        if self.blur:
+            sigma = uniform(n, self.blur_sigma, generator, device)
+            chosen = chance(n, self.blur, generator, device)
+            x[chosen] = colour.gaussian_blur(x[chosen], sigma[chosen])
+        if self.solarize:
+            x = torch.where(_each(chance(n, self.solarize, generator, device)) & (x > 0.5), 1 - x, x)
+        if self.sobel:
+            x = torch.where(_each(chance(n, self.sobel, generator, device)), colour.sobel(x), x)
+        if self.noise:
+            x = (x + self.noise * torch.randn(x.shape, generator=generator, device=device)).clamp_(0, 1)
+        if self.cutout:
+            hidden = geometry.square(n, self.size, 0.5, generator, device)
+            hidden &= _each(chance(n, self.cutout, generator, device))
+            x = x.masked_fill(hidden, 0.5)
+        return x
+
+    def _geometry(self, images: Images, generator: torch.Generator) -> Tensor:
+        height, width = geometry.sizes(images)
+        n, device = len(height), height.device
+        boxes = geometry.crop_boxes(height, width, self.area, self.aspect, generator)
+        flip = chance(n, self.flip, generator, device)
+        angle = shift = None
+        if self.rotation:
+            angle = uniform(n, (-math.radians(self.rotation), math.radians(self.rotation)), generator, device)
+        if self.translation:
+            shift = uniform(2 * n, (-self.translation, self.translation), generator, device).view(n, 2)
+        return geometry.resample(images, boxes, flip, self.size, angle=angle, shift=shift)
+
+    def _colour(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        n, device = len(x), x.device
+        on = chance(n, self.jitter, generator, device)
+
+        def factor(strength: float) -> Tensor:
+            low, high = max(0.0, 1 - strength), 1 + strength
+            return torch.where(on, uniform(n, (low, high), generator, device), 1.0)
+
+        brightness, contrast = factor(self.brightness), factor(self.contrast)
+        saturation = factor(self.saturation)
+        hue = torch.where(on, uniform(n, (-self.hue, self.hue), generator, device), 0.0)
+        gray = chance(n, self.grayscale, generator, device)
+        if not (self.grayscale or self.jitter and (self.brightness or self.contrast or self.saturation or self.hue)):
+            return x
+        return colour.adjust(x, brightness, contrast, saturation, hue, gray)
+
+
+def centre_view(images: Images, size: int) -> Tensor:
+    """The view of evaluation: the middle of each image, nothing random.
+
+    An image packed with a margin is cut to the middle `size` pixels; one that is smaller is enlarged.
+
+    Args: images as in `ImageViews`; size: P.
+    Returns: (N, C, P, P) float32 in [0, 1].
+    """
+    height, width = geometry.sizes(images)
+    side = torch.minimum(torch.minimum(height, width), torch.full_like(height, size))
+    small = torch.minimum(height, width) < size
+    side = torch.where(small, torch.minimum(height, width), side)
+    boxes = torch.stack([(height - side) // 2, (width - side) // 2, side, side], 1)
+    return geometry.resample(images, boxes, torch.zeros_like(small), size)
+
+
+def chance(n: int, p: float, generator: torch.Generator, device: torch.device) -> Tensor:
+    """(N,) bool, true with probability p."""
+    return torch.rand(n, generator=generator, device=device) < p
+
+
+def uniform(n: int, bounds: tuple[float, float], generator: torch.Generator, device: torch.device) -> Tensor:
+    """(N,) float32 in [low, high)."""
+    low, high = bounds
+    return low + (high - low) * torch.rand(n, generator=generator, device=device)
+
+
+def _each(mask: Tensor) -> Tensor:
+    return mask[:, None, None, None]

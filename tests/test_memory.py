@@ -1,0 +1,53 @@
+"""memory: unit rows, one writer, state that survives, and how its random rows start."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tellapart.errors import ConfigError
+from tellapart.memory import MemoryBank
+
+
+def _bank(**options):
+    return MemoryBank(50, 8, generator=torch.Generator().manual_seed(0), **options)
+
+
+def test_rows_start_as_unit_rows_from_the_generator():
+    rows = _bank().rows
+    torch.testing.assert_close(rows.norm(dim=1), torch.ones(50))
+    assert torch.equal(rows, _bank().rows)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_update_is_the_normalised_moving_average(momentum):
+    bank = _bank(momentum=momentum)
+    before, z = bank.rows.clone(), F.normalize(torch.randn(3, 8), dim=1)
+    index = torch.tensor([4, 0, 30])
+    bank.update(index, z)
+    torch.testing.assert_close(bank.rows[index], F.normalize(momentum * before[index] + (1 - momentum) * z, dim=1))
+    untouched = torch.ones(50, dtype=torch.bool)
+    untouched[index] = False
+    assert torch.equal(bank.rows[untouched], before[untouched])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_storage_keeps_directions(dtype):
+    bank = _bank(dtype=dtype)
+    z = F.normalize(torch.randn(50, 8), dim=1)
+    bank.fill(torch.arange(50), z)
+    assert bank.rows.dtype == dtype
+    assert float((F.normalize(bank.rows.float(), dim=1) * z).sum(1).min()) > 0.9999
+
+
+def test_the_state_holds_everything():
+    bank, other = _bank(), MemoryBank(50, 8, generator=torch.Generator().manual_seed(1))
+    other.load_state_dict(bank.state_dict())
+    assert torch.equal(bank.rows, other.rows)
+
+
+@pytest.mark.parametrize(("size", "momentum"), [(0, 0.5), (5, 1.0), (5, -0.1)])
+def test_bad_arguments_are_named(size, momentum):
+    with pytest.raises(ConfigError):
+        MemoryBank(size, 4, momentum=momentum, generator=torch.Generator())
