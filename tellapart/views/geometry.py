@@ -50,9 +50,8 @@ def crop_boxes(
     w = torch.where(fits.any(1), w.gather(1, first)[:, 0], torch.minimum(width, (height * whole).round().long()))
     h = torch.where(fits.any(1), h.gather(1, first)[:, 0], torch.minimum(height, (width / whole).round().long()))
     place = torch.rand(2, n, generator=generator, device=device)
-    place = torch.where(fits.any(1), place, 0.5)
-    top = (place[0] * (height - h + 1)).long().minimum(height - h)
-    left = (place[1] * (width - w + 1)).long().minimum(width - w)
+    top = torch.where(fits.any(1), (place[0] * (height - h + 1)).long().minimum(height - h), (height - h) // 2)
+    left = torch.where(fits.any(1), (place[1] * (width - w + 1)).long().minimum(width - w), (width - w) // 2)
     return torch.stack([top, left, h, w], 1)
 
 
