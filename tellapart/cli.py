@@ -25,7 +25,6 @@ USAGE = """tellapart: learn what is alike by telling everything apart
 
 tellapart VERB --help tells the options of a verb; every verb takes --json."""
 
-Positional = tyro.conf.Positional
 Flat = tyro.conf.arg(name="")
 
 
@@ -51,7 +50,7 @@ class Demo(Output):
 class Eval(Output):
     """Judge a run beside its baselines. Example: tellapart eval runs/photos"""
 
-    run: Positional[Path] = tyro.MISSING
+    run: tyro.conf.Positional[Path] = tyro.MISSING
     """folder of the run."""
     data: str | None = None
     """another source to judge it on."""
@@ -61,9 +60,9 @@ class Eval(Output):
 class Search(Output):
     """Find look-alikes. Example: tellapart search runs/photos query.jpg --k 5 --sheet found.png"""
 
-    run: Positional[Path] = tyro.MISSING
+    run: tyro.conf.Positional[Path] = tyro.MISSING
     """folder of the run."""
-    queries: Positional[tuple[str, ...]] = tyro.MISSING
+    queries: tyro.conf.Positional[tuple[str, ...]] = tyro.MISSING
     """image files, or ids of items of the run's source."""
     k: int = 10
     """look-alikes of each query."""
@@ -75,7 +74,7 @@ class Search(Output):
 class Embed(Output):
     """Vectors of a source. Example: tellapart embed runs/photos --data more/ --out more.npz"""
 
-    run: Positional[Path] = tyro.MISSING
+    run: tyro.conf.Positional[Path] = tyro.MISSING
     """folder of the run."""
     out: Path = tyro.MISSING
     """an .npz file, or a folder whose vectors can be memory-mapped."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Advance = Callable[[int, str], None]  # done so far, and a short text
+
+class Advance(Protocol):
+    """Called with what is done so far, and a short text."""
+
+    def __call__(self, done: int, text: str = "") -> None: ...
 
 
 class Console:
@@ -33,14 +38,19 @@ class Console:
     def track(self, what: str, total: int, *, done: int = 0, every: float = 5.0) -> Iterator[Advance]:
         """A bar with the time left; where there is no terminal, a line every `every` seconds."""
         if self.quiet:
-            yield lambda done, text="": None
+            yield _silent
         elif self.terminal.is_terminal:
             columns = (
-                TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"),
+                TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),
             )  # fmt: skip
             with Progress(*columns, console=self.terminal, transient=True) as bar:
                 task = bar.add_task(what, total=total, completed=done, text="")
-                yield lambda done, text="": bar.update(task, completed=done, text=text)
+
+                def advance(done: int, text: str = "") -> None:
+                    bar.update(task, completed=done, text=text)
+
+                yield advance
         else:
             yield self._lines(what, total, done, every)
 
@@ -66,6 +76,10 @@ class Console:
             self.say(f"{what} {done:,}/{total:,}  {text}  {clock(left)} left")
 
         return advance
+
+
+def _silent(done: int, text: str = "") -> None:
+    """Nothing to see."""
 
 
 def clock(seconds: float) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import sheet, verbs
 from .console import Console
+from .embeddings import embed as embed_source
 from .index import Index
 from .run import require_new
 
@@ -42,13 +43,14 @@ def draw_neighbours(
     loaded = verbs.load(run)
     source = loaded.source(console=console)
     train, test = source.split("train"), source.split("test")
-    assert test.labels is not None and train.labels is not None
+    assert test.labels is not None
+    assert train.labels is not None
     random = np.random.default_rng(seed)
     classes = np.unique(test.labels)
     picked = [int(random.choice(np.flatnonzero(test.labels == classes[i % len(classes)]))) for i in range(queries)]
     chosen = test.subset(np.array(picked))
-    index = Index(verbs.embed_source(loaded.encoder, train))
-    _, rows = index.search(verbs.embed_source(loaded.encoder, chosen).vectors, k)
+    index = Index(embed_source(loaded.encoder, train))
+    _, rows = index.search(embed_source(loaded.encoder, chosen).vectors, k)
     sheet.save(
         sheet.draw(
             [(chosen.image(i), [train.image(int(r)) for r in found]) for i, found in enumerate(rows)],

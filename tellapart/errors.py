@@ -1,11 +1,11 @@
 """Every error a user can cause, each saying what was given, what is needed and what to type.
 
-    TellapartError
-    ├── ConfigError (ValueError)          a flag or an argument outside its range
-    ├── DataError (ValueError)            a source that cannot be read, or holds too little
-    ├── RunError                          a run folder that is missing, in use, damaged or cannot be written
-    ├── TrainingError                     training cannot go on: the loss is not a number
-    └── MissingExtraError (ImportError)   an optional package; the message holds the pip command
+TellapartError
+├── ConfigError (ValueError)          a flag or an argument outside its range
+├── DataError (ValueError)            a source that cannot be read, or holds too little
+├── RunError                          a run folder that is missing, in use, damaged or cannot be written
+├── TrainingError                     training cannot go on: the loss is not a number
+└── MissingExtraError (ImportError)   an optional package; the message holds the pip command
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ def alignment(a: Tensor, b: Tensor, *, alpha: float = 2) -> Tensor:
     tensor(2.0000)
     """
     require(a.shape == b.shape and len(a) > 0, f"two (N, D) are needed, got {tuple(a.shape)}, {tuple(b.shape)}")
-    return (a - b).norm(dim=1).pow(alpha).mean()
+    distance: Tensor = torch.linalg.vector_norm(a - b, dim=1)
+    return distance.pow(alpha).mean()
 
 
 def uniformity(z: Tensor, *, t: float = 2) -> Tensor:

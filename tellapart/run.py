@@ -1,10 +1,10 @@
 """A run folder: the only code that reads or writes one. Every write is atomic, and the manifest comes last.
 
-    run.json            configuration, data, versions, hardware, status, heartbeat
-    metrics.jsonl       a line per logged step
-    checkpoints/        last.pt (all state), step-*.pt (the encoder alone, newest three)
-    encoder/            model.safetensors, config.json, preprocessor.json, README.md
-    embeddings/  eval.json  neighbours.png
+run.json            configuration, data, versions, hardware, status, heartbeat
+metrics.jsonl       a line per logged step
+checkpoints/        last.pt (all state), step-*.pt (the encoder alone, newest three)
+encoder/            model.safetensors, config.json, preprocessor.json, README.md
+embeddings/  eval.json  neighbours.png
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Run:
         folder = Path(path)
         file = folder / "run.json"
         if not file.is_file():
-            raise RunError(f"{folder} is not a run (it has no run.json); `tellapart train METHOD --out {folder}` makes one")
+            raise RunError(
+                f"{folder} is not a run (it has no run.json); `tellapart train METHOD --out {folder}` makes one"
+            )
         try:
             manifest = json.loads(file.read_text())
             found = manifest["format"]
@@ -239,7 +241,9 @@ def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
                 os.fsync(file.fileno())
             os.replace(work, path)
         except RuntimeError as error:  # torch.save hides the reason of a failed write
-            raise OSError(errno.ENOSPC, f"the file could not be written whole ({str(error).splitlines()[0]})") from error
+            raise OSError(
+                errno.ENOSPC, f"the file could not be written whole ({str(error).splitlines()[0]})"
+            ) from error
         finally:
             with contextlib.suppress(OSError):
                 work.unlink()

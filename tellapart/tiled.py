@@ -44,10 +44,11 @@ def logsumexp(q: Tensor, k: Tensor, *, temperature: float) -> Tensor:
         f"queries (N, D) and rows (S, D), S > 0, are needed; got {tuple(q.shape)} and {tuple(k.shape)}",
     )
     q, k = _same_precision(q, k)
-    if len(q) * len(k) <= DENSE_ELEMENTS:
-        return torch.logsumexp(q.to(k.device) / temperature @ k.to(q.dtype).T, dim=1)
-    result: Tensor = _TiledLogSumExp.apply(q, k, temperature)  # type: ignore[no-untyped-call]
-    return result
+    with torch.autocast(q.device.type, enabled=False):
+        if len(q) * len(k) <= DENSE_ELEMENTS:
+            return torch.logsumexp(q / temperature @ k.to(q.dtype).T, dim=1)
+        result: Tensor = _TiledLogSumExp.apply(q, k, temperature)
+        return result
 
 
 def top_k(q: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -91,28 +92,27 @@ def _same_precision(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 class _TiledLogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, temperature: float) -> Tensor:  # type: ignore[no-untyped-def]
-        with torch.autocast(q.device.type, enabled=False):
-            scaled = q / temperature
-            top = q.new_full((len(q),), float("-inf"))
-            total = q.new_zeros(len(q))
-            mean = torch.zeros_like(q) if ctx.needs_input_grad[0] else None
-            for tile in k.split(_tile_width(q)):
-                tile = tile.to(q.dtype)
-                s = scaled @ tile.T
-                new_top = torch.maximum(top, s.amax(1))
-                shrink = (top - new_top).exp_()
-                p = s.sub_(new_top[:, None]).exp_()
-                total.mul_(shrink).add_(p.sum(1))
-                if mean is not None:
-                    mean.mul_(shrink[:, None]).addmm_(p, tile)
-                top = new_top
-            value = top + total.log()
-            ctx.temperature = temperature
-            ctx.save_for_backward(q, k, value, None if mean is None else mean.div_(total[:, None]))
-            return value
+        scaled = q / temperature
+        top = q.new_full((len(q),), float("-inf"))
+        total = q.new_zeros(len(q))
+        mean = torch.zeros_like(q) if ctx.needs_input_grad[0] else None
+        for tile in k.split(_tile_width(q)):
+            tile = tile.to(q.dtype)
+            s = scaled @ tile.T
+            new_top = torch.maximum(top, s.amax(1))
+            shrink = (top - new_top).exp_()
+            p = s.sub_(new_top[:, None]).exp_()
+            total.mul_(shrink).add_(p.sum(1))
+            if mean is not None:
+                mean.mul_(shrink[:, None]).addmm_(p, tile)
+            top = new_top
+        value = top + total.log()
+        ctx.temperature = temperature
+        ctx.save_for_backward(q, k, value, None if mean is None else mean.div_(total[:, None]))
+        return value
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
         q, k, value, mean = ctx.saved_tensors
         grad_q = None if mean is None else mean * (grad / ctx.temperature)[:, None]

@@ -64,7 +64,8 @@ class Loaded:
         )
         if source.channels != about["channels"]:
             raise DataError(
-                f"{source.name} has {source.channels} channel(s), the encoder of {self.run.path} wants {about['channels']}"
+                f"{source.name} has {source.channels} channel(s); the encoder of {self.run.path} wants "
+                f"{about['channels']}"
             )
         return source
 
@@ -325,7 +326,7 @@ def _query(query: str | Path, places: dict[str, int], source: ImageSource) -> np
 def _features(loaded: Loaded, image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
     from .views.images import centre_view
 
-    batch = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    batch = torch.tensor(image).permute(2, 0, 1)[None]
     found: np.ndarray[Any, Any] = loaded.encoder.features(centre_view(batch, size))[0].numpy()
     return found
 

@@ -17,7 +17,6 @@ from tellapart.data import scenes as scenes_module
 from tellapart.data.sampler import batch_at, epoch_order, steps_per_epoch
 from tellapart.errors import ConfigError, DataError
 
-
 # built-in sets ---------------------------------------------------------------------------------------------
 
 
@@ -166,7 +165,7 @@ def test_a_picture_too_large_to_decode_is_skipped(photos):
 def test_too_few_images_is_an_error(tmp_path, count):
     for i in range(count):
         Image.new("RGB", (9, 9)).save(tmp_path / f"{i}.png")
-    with pytest.raises(DataError, match="no images|1 usable image"):
+    with pytest.raises(DataError, match=r"no images|1 usable image"):
         open_source(str(tmp_path))
 
 

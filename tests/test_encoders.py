@@ -11,7 +11,12 @@ from tellapart.errors import ConfigError
 
 @pytest.mark.parametrize(
     ("name", "width"),
-    [("small-resnet", 64), ("timm/resnet18", 512), ("torchvision/resnet18", 512), ("torchvision/mobilenet_v3_small", 1024)],
+    [
+        ("small-resnet", 64),
+        ("timm/resnet18", 512),
+        ("torchvision/resnet18", 512),
+        ("torchvision/mobilenet_v3_small", 1024),
+    ],
 )
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_shapes_for_any_number_of_channels(name, width, channels):
@@ -77,7 +82,12 @@ def test_a_bn_head_spreads_the_embeddings_of_a_fresh_network():
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("small-resent", "small-resnet"), ("timm/resnet81", "resnet"), ("torchvision/resnet19", "resnet1"), ("resnet18", "resnet18")],
+    [
+        ("small-resent", "small-resnet"),
+        ("timm/resnet81", "resnet"),
+        ("torchvision/resnet19", "resnet1"),
+        ("resnet18", "resnet18"),
+    ],
 )
 def test_unknown_names_come_with_the_nearest(name, hint):
     with pytest.raises(ConfigError, match=f"did you mean '[^']*{hint}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -86,7 +87,7 @@ def test_the_gradient_of_nce_tends_to_that_of_the_softmax():
         noise = torch.arange(S).repeat(copies)
         value = losses.nce(query, bank, index, noise, temperature=TAU, log_z=log_z)
         errors.append(float((torch.autograd.grad(value, query)[0] - exact).norm()))
-    for wide, narrow in zip(errors, errors[1:], strict=False):
+    for wide, narrow in itertools.pairwise(errors):
         assert narrow == pytest.approx(wide / 10, rel=0.5)
 
 

@@ -108,7 +108,7 @@ def test_permuting_the_batch_changes_nothing(name, parts):
 
 @pytest.mark.parametrize("name", CASES)
 def test_collapse_sits_exactly_at_chance(name, parts):
-    source, encoder = parts
+    source, _encoder = parts
     objective = _made(name, parts)
     point = F.normalize(torch.ones(1, 8), dim=1)
     if objective.options.__class__ is InstDiscOptions:
@@ -217,7 +217,10 @@ def test_average_z_follows_the_encoder(parts):
 
 def test_the_proximal_term_and_the_bank_momentum_are_two_things(parts):
     source, encoder = parts
-    plain, prox = _made("softmax", parts), objectives.build("instdisc", InstDiscOptions(temperature=0.1, proximal=2.0), 0)
+    plain, prox = (
+        _made("softmax", parts),
+        objectives.build("instdisc", InstDiscOptions(temperature=0.1, proximal=2.0), 0),
+    )
     prox.attach(encoder, source)
     batch = _batch(source)
     a, b = _loss(plain, encoder, batch), _loss(prox, encoder, batch)
@@ -237,7 +240,14 @@ def test_a_bank_started_by_the_encoder_holds_its_embeddings(parts):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("temperature", 0.0), ("temperature", -1), ("negatives", 0), ("z_momentum", 1.0), ("proximal", -1), ("bank_momentum", 1.0)],
+    [
+        ("temperature", 0.0),
+        ("temperature", -1),
+        ("negatives", 0),
+        ("z_momentum", 1.0),
+        ("proximal", -1),
+        ("bank_momentum", 1.0),
+    ],
 )
 def test_options_outside_their_range_are_named(field, value):
     with pytest.raises(ConfigError, match=f"--objective.{field.replace('_', '-')}"):

@@ -66,7 +66,9 @@ def test_kill_and_resume_equals_an_uninterrupted_run(tmp_path):
 
 def test_ctrl_c_saves(tmp_path):
     out = tmp_path / "run"
-    process = subprocess.Popen([*COMMAND, "--out", str(out), "--save-every", "10000"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*COMMAND, "--out", str(out), "--save-every", "10000"], stderr=subprocess.PIPE, text=True
+    )
     while not (out / "metrics.jsonl").exists() or len(Run.open(out).metrics()) < 3:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -104,7 +106,9 @@ def test_resuming_with_other_settings_or_data_names_them(tmp_path):
     with pytest.raises(RunError, match=r"--objective.temperature .* \(now 0\.9\)"):
         _train(tmp_path / "run", resume=True, objective={"temperature": 0.9})
     with pytest.raises(RunError, match="the data"):
-        verbs.train("instdisc", data="scenes:digits", out=tmp_path / "run", resume=True, preset="instdisc_digits", **FAST)
+        verbs.train(
+            "instdisc", data="scenes:digits", out=tmp_path / "run", resume=True, preset="instdisc_digits", **FAST
+        )
     assert _bytes(tmp_path / "run") == before
 
 

@@ -229,9 +229,7 @@ def test_a_random_bank_above_chance_that_falls_is_healthy():
 
 
 def test_collapse_is_dated():
-    rows = _rows([9, 8.5, 8]) + [
-        r | {"step": 100 + 20 * i} for i, r in enumerate(_rows([7.0] * 5, std=0.01, rank=1.1))
-    ]
+    rows = _rows([9, 8.5, 8]) + [r | {"step": 100 + 20 * i} for i, r in enumerate(_rows([7.0] * 5, std=0.01, rank=1.1))]
     found = verdict.judge(rows)
     assert found.kind == "collapsed"
     assert "collapsed since step 100" in found.sentence

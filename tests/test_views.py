@@ -74,9 +74,7 @@ def test_colour_in_torchvisions_order_with_its_clamps_noted():
     """Factors above 1 clip: torchvision clips after each operation, here once, so only unclipped pixels agree."""
     x = (_images().float() / 255) * 0.3 + 0.2
     wanted = tv.adjust_saturation(tv.adjust_contrast(tv.adjust_brightness(x, 1.3), 1.2), 0.7)
-    torch.testing.assert_close(
-        _adjust(x, brightness=1.3, contrast=1.2, saturation=0.7), wanted, atol=2e-3, rtol=0
-    )
+    torch.testing.assert_close(_adjust(x, brightness=1.3, contrast=1.2, saturation=0.7), wanted, atol=2e-3, rtol=0)
 
 
 def test_grayscale_agrees_with_torchvision():
@@ -94,7 +92,9 @@ def test_hue_obeys_its_own_laws():
     luma = torch.tensor(colour.LUMA, dtype=torch.float64)
     torch.testing.assert_close(luma @ matrix, luma.expand(5, 3), atol=1e-5, rtol=0)
     both = colour.hue_rotation(torch.tensor([0.35])).double()[0]
-    torch.testing.assert_close(matrix[3] @ colour.hue_rotation(torch.tensor([0.25])).double()[0], both, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        matrix[3] @ colour.hue_rotation(torch.tensor([0.25])).double()[0], both, atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("turn", [0.1, -0.1, 0.25])

@@ -42,7 +42,8 @@ def digits(size: int) -> Labelled:
 
     bunch = load_digits()
     small = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-    images = np.stack([Image.fromarray(i).resize((size, size), Image.Resampling.BICUBIC) for i in small])
+    large = [Image.fromarray(i).resize((size, size), Image.Resampling.BICUBIC) for i in small]
+    images = np.stack([np.asarray(i) for i in large])
     rows = np.arange(len(images))
     parts = {"train": rows[:-DIGITS_TEST], "test": rows[-DIGITS_TEST:]}
     names = tuple(str(i) for i in range(10))
@@ -58,9 +59,7 @@ def fashion_mnist(folder: Path | None, download_to: Path) -> Labelled:
         found = _torchvision("FashionMNIST", download_to, "fashion-mnist").raw_folder
     train = _read_idx(Path(found), "train-images-idx3-ubyte"), _read_idx(Path(found), "train-labels-idx1-ubyte")
     test = _read_idx(Path(found), "t10k-images-idx3-ubyte"), _read_idx(Path(found), "t10k-labels-idx1-ubyte")
-    return _joined(
-        [train[0][..., None], test[0][..., None]], [train[1], test[1]], FASHION_CLASSES, "MIT (Zalando SE)"
-    )
+    return _joined([train[0][..., None], test[0][..., None]], [train[1], test[1]], FASHION_CLASSES, "MIT (Zalando SE)")
 
 
 def cifar10(folder: Path | None, download_to: Path) -> Labelled:

@@ -37,7 +37,9 @@ class Cache:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise DataError(f"cannot write the cache {self.folder}: {error.strerror}; give another --cache") from error
+                raise DataError(
+                    f"cannot write the cache {self.folder}: {error.strerror}; give another --cache"
+                ) from error
             make(path, self.limit)
             self._trim(keep=path)
         os.utime(path)

@@ -54,7 +54,7 @@ def list_folder(root: Path) -> Listing:
         seen.add(real)
         for file in sorted(files):
             if Path(file).suffix.lower() in EXTENSIONS and not file.startswith("."):
-                names.append(os.path.relpath(os.path.join(folder, file), root))
+                names.append(os.path.relpath(os.path.join(folder, file), root))  # noqa: PERF401 (reads better)
     names.sort()
     parts = [Path(n).parts[:-1] for n in names]
     splits = [SPLITS.get(p[0].lower()) if p else None for p in parts]
@@ -125,7 +125,9 @@ def _source(name: str, listing: Listing, packed: packing.Packed, size: int) -> I
         labels = np.array([-1 if n is None else number[n] for n in names], np.int64)
     given = [listing.splits[i] for i in packed.kept]
     if "train" in given:
-        parts = {s: np.array([i for i, g in enumerate(given) if (g or "train") == s], np.int64) for s in ("train", "test")}
+        parts = {
+            s: np.array([i for i, g in enumerate(given) if (g or "train") == s], np.int64) for s in ("train", "test")
+        }
     elif labels is not None:
         parts = hash_split(packed.hashes, TEST_SHARE)
     else:

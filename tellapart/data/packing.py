@@ -47,7 +47,7 @@ def decode(path: Path, channels: int) -> tuple[Image.Image, str]:
         raise DataError("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        picture = Image.open(io.BytesIO(raw))
+        picture: Image.Image = Image.open(io.BytesIO(raw))
         if picture.width * picture.height > MAX_PIXELS:
             raise DataError(f"{picture.width} x {picture.height} pixels is more than {MAX_PIXELS:,}")
         picture.load()

@@ -75,9 +75,7 @@ def compose(
 
 def _numbers(seed: int, copy: int, first: int, count: int) -> Tensor:
     """(count, 823) uniform in [0, 1), 24 bits each, from Philox keyed by (seed, copy) and the item."""
-    raw = np.stack(
-        [np.random.Philox(key=[(seed << 32) | copy, first + i]).random_raw(_NUMBERS) for i in range(count)]
-    )
+    raw = np.stack([np.random.Philox(key=[(seed << 32) | copy, first + i]).random_raw(_NUMBERS) for i in range(count)])
     return torch.from_numpy((raw >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
 
 

@@ -6,6 +6,7 @@ Shapes: N batch, C channels, P side of a view, F feature width.
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,11 +89,11 @@ class TimmBackbone(Backbone):
         if not timm.is_model(name):
             raise unknown("timm model", name, timm.list_models())
         try:
-            options = {"img_size": size} if "vit" in name or "swin" in name else {}
-            self.model = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels, **options)
+            options: dict[str, Any] = {"img_size": size} if "vit" in name or "swin" in name else {}
+            model: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels, **options)
         except Exception as error:  # timm raises many kinds: a hub that cannot be reached among them
             raise ConfigError(f"timm/{name} could not be made: {error}") from error
-        self.width = int(self.model.num_features)
+        self.model, self.width = model, int(model.num_features)
         if size <= SMALL_IMAGE and not pretrained:
             cifar_stem(self.model)
 
@@ -188,7 +189,7 @@ def _drop_classifier(model: nn.Module) -> int:
 
 def _take_channels(model: nn.Module, channels: int) -> None:
     """Make the first convolution read C channels; pretrained filters are averaged over theirs."""
-    name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    _name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     if conv.in_channels == channels:
         return
     with torch.no_grad():

@@ -9,7 +9,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
 from ..embeddings import Embeddings
 from ..errors import require
@@ -62,6 +61,8 @@ def balanced(train: Embeddings, per_class: int, *, seed: int) -> Array:
 
 def _choose(chosen: Embeddings, mean: Array, scale: Array) -> float | None:
     """A cost of the logistic regression, or None for 1-NN: the best in cross-validation, the earlier on a tie."""
+    from sklearn.model_selection import StratifiedKFold
+
     labels = np.asarray(chosen.labels)
     folds = StratifiedKFold(min(FOLDS, int(np.bincount(labels)[np.unique(labels)].min())), shuffle=True, random_state=0)
     best: tuple[float, float | None] = (-1.0, None)

@@ -133,7 +133,8 @@ def _said(column: str) -> str:
 
 def _columns(train: Embeddings, test: Embeddings) -> tuple[dict[str, Array], dict[str, str]]:
     """Which test items each column gets right (N,), and notes."""
-    assert train.labels is not None and test.labels is not None
+    assert train.labels is not None
+    assert test.labels is not None
     right: dict[str, Array] = {}
     notes: dict[str, str] = {}
     smallest = smallest_class(train)

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from ..errors import ConfigError, unknown
 from .base import Batch, Embedded, Objective, Out
 from .exemplar import Exemplar, ExemplarOptions
 from .instdisc import InstDisc, InstDiscOptions
 
-__all__ = ["METHODS", "Batch", "Embedded", "Exemplar", "InstDisc", "Objective", "Options", "Out", "build"]
+__all__ = [
+    "METHODS",
+    "Batch",
+    "Embedded",
+    "Exemplar",
+    "ExemplarOptions",
+    "InstDisc",
+    "InstDiscOptions",
+    "Objective",
+    "Options",
+    "Out",
+    "build",
+]
 
 Options = InstDiscOptions | ExemplarOptions
-METHODS = {"instdisc": (InstDisc, InstDiscOptions), "exemplar": (Exemplar, ExemplarOptions)}
+METHODS: dict[str, tuple[Callable[[Any, int], Objective], type[Options]]] = {
+    "instdisc": (InstDisc, InstDiscOptions),
+    "exemplar": (Exemplar, ExemplarOptions),
+}
 
 
 def build(method: str, options: Options, seed: int) -> Objective:

@@ -20,7 +20,7 @@ class Batch(NamedTuple):
     """V views of the same N instances, and which rows of the source they are."""
 
     views: list[Any]  # V of (N, ...) tensors, or dicts of them
-    index: Tensor  # (N,) int64
+    index: Tensor  # type: ignore[assignment]  # (N,) int64; hides tuple.index, which nobody needs here
     label: Tensor | None = None  # (N,) only for objectives that need it
 
 

@@ -127,9 +127,7 @@ class TrainConfig:
             require(0 <= value < math.inf, f"{_flag(name)} must be 0 or more, got {value}")
         require(0 <= self.momentum < 1, f"--momentum must lie in [0, 1), got {self.momentum}")
         require(not self.nesterov or self.momentum > 0, "--nesterov needs --momentum above 0")
-        require(
-            all(0 < s < 1 for s in self.lr_steps), f"--lr-steps are shares of the training, 0..1: {self.lr_steps}"
-        )
+        require(all(0 < s < 1 for s in self.lr_steps), f"--lr-steps are shares of the training, 0..1: {self.lr_steps}")
         self.views(32)  # checks the ranges of the views
 
     def views(self, size: int) -> ImageViews:
@@ -145,7 +143,9 @@ class TrainConfig:
     def from_dict(cls, method: str, values: dict[str, Any]) -> TrainConfig:
         """The inverse of `to_dict`, for a run of `method`."""
         kind = METHODS[method][1]
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "objective"}
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "objective"
+        }
         return cls(**plain, objective=kind(**values["objective"]))
 
 

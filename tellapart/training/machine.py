@@ -44,9 +44,7 @@ class Machine:
 
     def autocast(self) -> torch.autocast:
         """bfloat16 for the network where decided, else nothing."""
-        return torch.autocast(
-            self.torch_device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
-        )
+        return torch.autocast(self.torch_device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 def decide(config: TrainConfig) -> Machine:
@@ -71,7 +69,7 @@ def decide(config: TrainConfig) -> Machine:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether the processor has bfloat16 arithmetic, not only a conversion."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and _cpu_flag("avx512_bf16", "amx_bf16", "bf16")
 
 

@@ -20,11 +20,9 @@ def optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> torch.
     """
     params = [p for p in parameters if p.requires_grad]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(
-            params, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay
-        )
+        return torch.optim.AdamW(params, lr=config.lr, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
     if config.optimizer == "lars":
-        from timm.optim import Lars
+        from timm.optim.lars import Lars
 
         groups: list[dict[str, Any]] = [
             {"params": [p for p in params if p.ndim > 1], "weight_decay": config.weight_decay},

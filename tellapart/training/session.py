@@ -46,7 +46,11 @@ def manifest(method: str, config: TrainConfig, source: ImageSource, trained: Ima
             "licence": source.licence,
         },
         "skipped": [dict(s) for s in source.skipped],
-        "versions": {"tellapart": tellapart.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "tellapart": tellapart.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "seed": config.seed,
     }
 
@@ -129,7 +133,8 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
     rows = sum(b.numel() * b.element_size() for b in trainer.objective.buffers())
     rows += sum(p.numel() * p.element_size() for p in trainer.objective.parameters())
     lines = [
-        f"{source.name}: {len(source):,} images to tell apart, {source.channels} channel(s), seen at {source.image_size} px",
+        f"{source.name}: {len(source):,} images to tell apart, "
+        f"{source.channels} channel(s), seen at {source.image_size} px",
         f"{left:,} steps of {trainer.batch} ({trainer.total / trainer.per_epoch:g} epochs), about "
         f"{clock(left * seconds_per_step)} at {trainer.batch / max(seconds_per_step, 1e-9):,.0f} images/s",
         f"on {hardware.device} with {hardware.threads} thread(s) in {hardware.precision}; "
@@ -141,7 +146,9 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
         lines.append("3 x 3 stem without max-pool where the encoder is a ResNet: the images have 64 px or fewer")
     if source.skipped:
         first = source.skipped[0]
-        lines.append(f"{len(source.skipped)} file(s) skipped, listed in run.json; the first: {first['path']}: {first['reason']}")
+        lines.append(
+            f"{len(source.skipped)} file(s) skipped, listed in run.json; the first: {first['path']}: {first['reason']}"
+        )
     if source.duplicates:
         lines.append(f"{source.duplicates} item(s) repeat another byte for byte: each is asked to differ from its copy")
     busy, cores = machine.load(), os.cpu_count() or 1

@@ -106,7 +106,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        out.loss.backward()  # type: ignore[no-untyped-call]
+        out.loss.backward()
         if config.clip:
             torch.nn.utils.clip_grad_norm_(self._parameters(), config.clip)
         self.optimizer.step()

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 LUMA = (0.2989, 0.587, 0.114)  # torchvision's and Pillow's weights of a gray image
 
+NARROW = 2  # taps to either side up to which a blur is a sum of shifted images
 
-def adjust(
-    x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, gray: Tensor
-) -> Tensor:
+
+def adjust(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, gray: Tensor) -> Tensor:
     """Brightness, contrast, saturation, hue and grayscale as one matrix and one offset per image, then a clamp.
 
     Contrast pulls towards the mean luma of the image, which is linear in its three channel means, so that one
@@ -49,18 +49,29 @@ def adjust(
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Blur every image with its own sigma (N,) in pixels: one separable convolution, borders reflected.
 
-    The kernel is a tenth of the side (SimCLR, appendix A), at least 3 wide and odd.
+    The kernel is a tenth of the side (SimCLR, appendix A), at least 3 wide and odd, but no wider than 3.5 of the
+    largest sigma to either side, where less than 1/1000 of the weight is left.
     """
     n, c, height, width = x.shape
     if not n:
         return x
-    reach = max(1, (min(height, width) // 10) // 2)
+    reach = max(1, min(min(height, width) // 10 // 2, math.ceil(3.5 * float(sigma.max()))))
     offsets = torch.arange(-reach, reach + 1, device=x.device)
     kernel = torch.exp(-0.5 * (offsets / sigma[:, None]).square())
-    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(c, 0)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    if reach <= NARROW:  # few taps: shifted sums stay in the cache and beat a grouped convolution
+        for axis in (2, 3):
+            pads = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
+            padded, side = F.pad(x, pads, mode="reflect"), x.shape[axis]
+            taps = kernel[:, :, None, None, None].unbind(1)
+            x = padded.narrow(axis, 0, side) * taps[0]
+            for shift, tap in enumerate(taps[1:], start=1):
+                x.addcmul_(padded.narrow(axis, shift, side), tap)
+        return x
+    weight = kernel.repeat_interleave(c, 0)
     flat = F.pad(x, (reach, reach, reach, reach), mode="reflect").view(1, n * c, height + 2 * reach, -1)
-    flat = F.conv2d(flat, kernel[:, None, :, None], groups=n * c)
-    return F.conv2d(flat, kernel[:, None, None, :], groups=n * c).view_as(x)
+    flat = F.conv2d(flat, weight[:, None, :, None], groups=n * c)
+    return F.conv2d(flat, weight[:, None, None, :], groups=n * c).view_as(x)
 
 
 def sobel(x: Tensor) -> Tensor:
@@ -68,7 +79,8 @@ def sobel(x: Tensor) -> Tensor:
     luma = luminance(x)
     kernel = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
     edges = F.conv2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), torch.stack([kernel, kernel.T])[:, None])
-    return edges.norm(dim=1, keepdim=True).clamp(0, 1).expand_as(x)
+    length: Tensor = torch.linalg.vector_norm(edges, dim=1, keepdim=True)
+    return length.clamp(0, 1).expand_as(x)
 
 
 def luminance(x: Tensor) -> Tensor:
@@ -84,7 +96,8 @@ def hue_rotation(turns: Tensor) -> Tensor:
     angle = -2 * math.pi * turns  # YIQ runs clockwise in HSV's sense: red to yellow is a negative turn
     cos, sin, one, zero = angle.cos(), angle.sin(), torch.ones_like(angle), torch.zeros_like(angle)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).view(-1, 3, 3)
-    return torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    back: Tensor = torch.linalg.inv(to_yiq)
+    return back @ turn @ to_yiq
 
 
 def _colour_matrix(saturation: Tensor, hue: Tensor, gray: Tensor) -> Tensor:

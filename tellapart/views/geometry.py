@@ -44,7 +44,7 @@ def crop_boxes(
     low, high = math.log(aspect[0]), math.log(aspect[1])
     ratio = torch.exp(low + (high - low) * u[:, 1])
     w, h = (target * ratio).sqrt().round().long(), (target / ratio).sqrt().round().long()
-    fits = (0 < w) & (w <= width[:, None]) & (0 < h) & (h <= height[:, None])
+    fits = (w > 0) & (w <= width[:, None]) & (h > 0) & (h <= height[:, None])
     first = fits.int().argmax(1, keepdim=True)
     whole = (width / height).clamp(*aspect)  # aspect of the fallback
     w = torch.where(fits.any(1), w.gather(1, first)[:, 0], torch.minimum(width, (height * whole).round().long()))
@@ -86,9 +86,9 @@ def resample(
         if not turned:
             return x
         n, full = len(x), torch.tensor([0, 0, size, size], device=x.device)
-        return _sample(x, _theta(full.expand(n, 4), torch.zeros_like(flip), (size, size), angle, shift), size)
+        return _sample(x, _grid(full.expand(n, 4), torch.zeros_like(flip), (size, size), size, angle, shift))
     x = images.contiguous().float().div_(255)
-    return _sample(x, _theta(boxes, flip, (images.shape[2], images.shape[3]), angle, shift), size)
+    return _sample(x, _grid(boxes, flip, (images.shape[2], images.shape[3]), size, angle, shift))
 
 
 def square(n: int, size: int, side: float, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -108,17 +108,14 @@ def _shrink(boxes: Tensor, size: int) -> float:
 
 
 def _crop_each(images: Images, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
-    out = []
     parts = _separate(images)
-    for image, (top, left, h, w) in zip(parts, boxes.tolist(), strict=True):
+    out = torch.empty(len(parts), len(parts[0]), size, size, dtype=torch.uint8, device=parts[0].device)
+    for i, (image, (top, left, h, w), mirror) in enumerate(zip(parts, boxes.tolist(), flip.tolist(), strict=True)):
         crop = image[None, :, top : top + h, left : left + w]
         if (h, w) != (size, size):
             crop = F.interpolate(crop, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        out.append(crop)
-    x = torch.cat(out)
-    if bool(flip.any()):
-        x[flip] = x[flip].flip(3)
-    return x.float().div_(255)
+        out[i] = crop[0].flip(2) if mirror else crop[0]
+    return out.float().div_(255)
 
 
 def _separate(images: Images) -> list[Tensor]:
@@ -131,25 +128,29 @@ def _separate(images: Images) -> list[Tensor]:
     return [p.view(h, w, c).permute(2, 0, 1) for p, (h, w) in zip(parts, shapes, strict=True)]
 
 
-def _theta(
-    boxes: Tensor, flip: Tensor, shape: tuple[int, int], angle: Tensor | None, shift: Tensor | None
+def _grid(
+    boxes: Tensor, flip: Tensor, shape: tuple[int, int], size: int, angle: Tensor | None, shift: Tensor | None
 ) -> Tensor:
-    """(N, 2, 3): where each pixel of the view lies in the image, both in coordinates -1..1."""
+    """(N, P, P, 2): where each pixel of the view lies in the image, x and y in -1..1 between its outer edges.
+
+    A point of the view is moved back by the shift, turned back, mirrored, then placed in the box. Without a
+    turn x depends on the column alone and y on the row alone.
+    """
+    top, left, h, w = boxes.float()[:, :, None, None].unbind(1)
+    line = (torch.arange(size, device=boxes.device) * 2 + 1) / size - 1
+    x, y = line[None, None, :], line[None, :, None]
+    if shift is not None:
+        x, y = x - 2 * shift[:, :1, None], y - 2 * shift[:, 1:, None]
+    if angle is not None:
+        cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+        x, y = cos * x - sin * y, sin * x + cos * y
+    x = x * torch.where(flip, -1.0, 1.0)[:, None, None]
     height, width = shape
-    top, left, h, w = boxes.float().unbind(1)
-    scale_x, scale_y = w / width, h / height
-    mirror = torch.where(flip, -1.0, 1.0)
-    cos, sin = (torch.ones_like(w), torch.zeros_like(w)) if angle is None else (angle.cos(), angle.sin())
-    dx, dy = (0.0, 0.0) if shift is None else (2 * shift).unbind(1)
-    # a point of the view, moved back by the shift, turned back, mirrored, then placed in the box
-    a, b = mirror * cos, -mirror * sin
-    rows = [
-        torch.stack([scale_x * a, scale_x * b, (2 * left + w) / width - 1 - scale_x * (a * dx + b * dy)], 1),
-        torch.stack([scale_y * sin, scale_y * cos, (2 * top + h) / height - 1 - scale_y * (sin * dx + cos * dy)], 1),
-    ]
-    return torch.stack(rows, 1)
+    grid = torch.empty(len(boxes), size, size, 2, device=boxes.device)
+    grid[..., 0] = x * (w / width) + ((2 * left + w) / width - 1)
+    grid[..., 1] = y * (h / height) + ((2 * top + h) / height - 1)
+    return grid
 
 
-def _sample(x: Tensor, theta: Tensor, size: int) -> Tensor:
-    grid = F.affine_grid(theta, [len(x), x.shape[1], size, size], align_corners=False)
+def _sample(x: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -121,7 +121,7 @@ class ImageViews:
         saturation = factor(self.saturation)
         hue = torch.where(on, uniform(n, (-self.hue, self.hue), generator, device), 0.0)
         gray = chance(n, self.grayscale, generator, device)
-        if not (self.grayscale or self.jitter and (self.brightness or self.contrast or self.saturation or self.hue)):
+        if not (self.grayscale or (self.jitter and (self.brightness or self.contrast or self.saturation or self.hue))):
             return x
         return colour.adjust(x, brightness, contrast, saturation, hue, gray)
 

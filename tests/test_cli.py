@@ -1,0 +1,165 @@
+"""The command line as a user meets it: every verb, every error a sentence, no traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tellapart import cli
+from tellapart.embeddings import Embeddings
+
+
+def _run(capsys, *arguments):
+    """(exit status, standard output, standard error) of a command."""
+    try:
+        cli.main([str(a) for a in arguments])
+        status = 0
+    except SystemExit as stop:
+        status = stop.code
+    out, err = capsys.readouterr()
+    assert "Traceback" not in out + err
+    return status, out, err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    cli.main(["train", "instdisc", "--data", "digits", "--out", str(folder), "--epochs", "4", "--threads", "1"])
+    return folder
+
+
+def test_train_says_the_plan_the_chance_and_a_verdict(capsys, tmp_path):
+    status, _, said = _run(
+        capsys, "train", "instdisc", "--data", "digits", "--out", tmp_path / "r", "--epochs", "1", "--threads", "1",
+        "--objective.temperature", "0.2", "--batch-size", "500",
+    )  # fmt: skip
+    assert status == 0
+    assert "1,437 images to tell apart" in said
+    assert "(chance 7.27)" in said
+    assert "images/s" in said
+    assert json.loads((tmp_path / "r/run.json").read_text())["config"]["objective"]["temperature"] == 0.2
+
+
+def test_eval_prints_a_table_and_a_verdict(capsys, run):
+    status, _, said = _run(capsys, "eval", run)
+    assert status == 0
+    for word in ("centred pixels", "random init", "trained embedding", "10 labels", "95 % interval"):
+        assert word in said
+    result = json.loads((run / "eval.json").read_text())
+    assert result["protocol"] == "eval-draft"
+    assert result["scores"]["centred pixels"]["knn@1"]["value"] == pytest.approx(0.953, abs=0.003)
+    assert result["scores"]["centred pixels"]["knn@20"]["value"] == pytest.approx(0.950, abs=0.004)
+
+
+def test_search_by_file_and_by_id(capsys, run, tmp_path, digits):
+    Image.fromarray(digits.image(1500)[:, :, 0]).save(tmp_path / "q.png")
+    status, out, _ = _run(
+        capsys, "search", run, tmp_path / "q.png", "test/00063", "--k", 3, "--json", "--sheet", tmp_path / "s.png"
+    )
+    assert status == 0
+    by_file, by_id = json.loads(out)
+    assert by_file["found"][0]["id"] == "test/00063"  # the file is that item
+    assert by_file["found"][0]["similarity"] == pytest.approx(1, abs=1e-4)
+    assert [f["id"] for f in by_id["found"]][:2] == [f["id"] for f in by_file["found"]][1:]
+    assert Image.open(tmp_path / "s.png").size[0] > 64 * 4
+    assert (run / "embeddings/vectors.npy").exists()
+
+
+def test_embed_another_folder(capsys, run, tmp_path):
+    for i in range(3):
+        Image.fromarray(np.full((20 + i, 20), 40 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    status, out, _ = _run(capsys, "embed", run, "--data", tmp_path, "--out", tmp_path / "v.npz", "--json")
+    assert status == 0
+    assert json.loads(out) == {"out": str(tmp_path / "v.npz"), "items": 3, "width": 64}
+    assert Embeddings.load(tmp_path / "v.npz").ids == ["0.png", "1.png", "2.png"]
+
+
+def test_a_folder_of_photographs_from_train_to_eval(capsys, photos, tmp_path):
+    out = tmp_path / "run"
+    assert _run(capsys, "train", "instdisc", "--data", photos, "--out", out, "--epochs", 3, "--threads", 1)[0] == 0
+    status, _, said = _run(capsys, "eval", out)
+    assert status == 0
+    assert "The trained encoder" in said
+    manifest = json.loads((out / "run.json").read_text())
+    assert manifest["data"]["items"] == 24
+    assert _run(capsys, "search", out, photos / "red" / "1.png", "--k", 2)[0] == 0
+
+
+def test_images_without_labels_get_geometry_and_an_honest_sentence(capsys, photos, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, file in enumerate(sorted(photos.rglob("*.png"))):
+        file.rename(flat / f"{i}.png")
+    out = tmp_path / "run"
+    assert _run(capsys, "train", "instdisc", "--data", flat, "--out", out, "--epochs", 2, "--threads", 1)[0] == 0
+    status, _, said = _run(capsys, "eval", out)
+    assert status == 0
+    assert "nothing can tell which row is better" in said
+
+
+ERRORS = [
+    (["trian"], "did you mean 'train'"),
+    (["train"], "unknown method"),
+    (["train", "instdsic"], "did you mean 'instdisc'"),
+    (["train", "instdisc", "--data", "digits", "--out", "x", "--objective.temperature", "0"], "above 0, got 0"),
+    (["train", "instdisc", "--data", "digits", "--out", "x", "--epochs", "-1"], "--epochs must be above 0"),
+    (["train", "instdisc", "--data", "digit", "--out", "x"], "did you mean 'digits'"),
+    (["train", "instdisc", "--data", "digits", "--out", "x", "--preset", "nope"], "unknown preset"),
+    (["train", "instdisc", "--data", "digits", "--out", "x", "--encoder", "small-resnot"], "small-resnet"),
+    (["train", "instdisc", "--data", "digits", "--out", "x", "--image-size", "4"], "--image-size must lie in 8..1024"),
+    (["eval", "nowhere"], "is not a run"),
+    (["search", "nowhere", "q.png"], "is not a run"),
+    (["embed", "nowhere", "--out", "x.npz"], "is not a run"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), ERRORS)
+def test_errors_are_sentences(capsys, tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    status, _, said = _run(capsys, *arguments)
+    assert status == 2
+    assert sentence in " ".join(said.translate({ord(c): " " for c in "│╭╮╰╯─"}).split())  # out of its box
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_unknown_option_comes_with_the_nearest(capsys, tmp_path):
+    status, out, said = _run(capsys, "train", "instdisc", "--data", "digits", "--out", tmp_path / "x", "--epohs", "3")
+    assert status == 2
+    assert "--epochs" in out + said
+
+
+def test_errors_as_json(capsys):
+    status, out, _ = _run(capsys, "eval", "nowhere", "--json")
+    assert status == 2
+    assert "is not a run" in json.loads(out)["error"]
+
+
+def test_queries_that_cannot_be_read_are_sentences(capsys, run, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    assert "cannot be read as an image" in _run(capsys, "search", run, tmp_path / "bad.png")[2]
+    assert "neither a file nor the id" in _run(capsys, "search", run, "gone.png")[2]
+    assert "--k must be 1 or more" in _run(capsys, "search", run, "test/00001", "--k", 0)[2]
+    assert "cannot write the picture" in _run(capsys, "search", run, "test/00001", "--sheet", tmp_path / "x.nope")[2]
+
+
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
+def test_every_verb_has_help_with_an_example_and_json(capsys, verb):
+    status, out, _ = _run(capsys, verb, *(["instdisc"] if verb == "train" else []), "--help")
+    assert status == 0
+    assert "Example: tellapart" in out
+    assert "--json" in out
+
+
+def test_help_and_version_without_a_verb(capsys):
+    assert "tellapart demo" in _run(capsys)[1]
+    assert _run(capsys, "--version")[1].strip().count(".") == 2
+
+
+def test_python_dash_m_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "tellapart", "--help"], capture_output=True, text=True, check=True)
+    assert "tellapart train instdisc" in done.stdout

@@ -1,0 +1,229 @@
+"""Evaluators: against loops and scikit-learn on the same vectors, intervals, verdicts, bad input."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import LinearSVC
+
+from tellapart import tiled
+from tellapart.embeddings import Embeddings
+from tellapart.errors import ConfigError, DataError
+from tellapart.evaluation import few_label, knn, linear_probe, protocol
+from tellapart.evaluation.few_label import balanced
+from tellapart.evaluation.knn import best_k, knn_labels
+from tellapart.index import Index
+
+
+def _made(n=300, d=16, classes=5, seed=0, noise=0.6):
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(42).normal(size=(classes, d))
+    labels = random.integers(0, classes, n)
+    vectors = centres[labels] * 0.4 + random.normal(size=(n, d)) * noise
+    return Embeddings(vectors, [f"{seed}-{i}" for i in range(n)], labels)
+
+
+TRAIN, TEST = _made(), _made(80, seed=1)
+
+
+def _unit(x):
+    x = x.astype(np.float64)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("k", [1, 5, 20, 200])
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_knn_is_the_papers_vote_as_a_loop(k, temperature):
+    rows, right = _unit(TRAIN.vectors), 0
+    for vector, label in zip(_unit(TEST.vectors), TEST.labels, strict=True):
+        similarity = rows @ vector
+        votes = np.zeros(5)
+        for j in np.argsort(-similarity)[:k]:
+            votes[TRAIN.labels[j]] += math.exp(similarity[j] / temperature)
+        right += votes.argmax() == label
+    assert knn(TRAIN, TEST, k=k, temperature=temperature) == {f"knn@{k}": right / len(TEST)}
+
+
+@pytest.mark.parametrize("k", [1, 5, 20, 200])
+def test_knn_equals_scikit_learns_weighted_neighbours(k):
+    model = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
+    model.fit(TRAIN.vectors, TRAIN.labels)
+    assert knn(TRAIN, TEST, k=k)[f"knn@{k}"] == pytest.approx(model.score(TEST.vectors, TEST.labels), abs=1e-9)
+
+
+def test_several_k_in_one_pass_and_in_tiles(monkeypatch):
+    single = {k: knn(TRAIN, TEST, k=k)[f"knn@{k}"] for k in (1, 5, 20, 200)}
+    monkeypatch.setitem(tiled.TILE_ELEMENTS, "cpu", 1000)
+    assert knn(TRAIN, TEST, k=(200, 5, 1, 20)) == {f"knn@{k}": v for k, v in sorted(single.items())}
+
+
+def test_k_above_the_set_takes_all_of_it():
+    assert knn(TRAIN, TEST, k=1000)["knn@1000"] == knn(TRAIN, TEST, k=300)["knn@300"]
+
+
+def test_leave_one_out_picks_the_k_of_best_accuracy():
+    rows, scores = _unit(TRAIN.vectors), {}
+    similarity = rows @ rows.T
+    np.fill_diagonal(similarity, -2)
+    for k in (1, 5, 20, 200):
+        near = np.argsort(-similarity, 1)[:, :k]
+        votes = np.zeros((300, 5))
+        for i in range(300):
+            for j in near[i]:
+                votes[i, TRAIN.labels[j]] += math.exp(similarity[i, j] / 0.07)
+        scores[k] = (votes.argmax(1) == TRAIN.labels).mean()
+    assert best_k(TRAIN, (1, 5, 20, 200)) == max(scores, key=scores.get)
+
+
+def test_leave_one_out_with_exact_copies_never_asks_the_item_itself():
+    vectors = np.repeat(np.eye(4), 10, axis=0)
+    train = Embeddings(vectors, list(map(str, range(40))), np.repeat([0, 1, 2, 3], 10))
+    assert best_k(train, (1, 5)) in (1, 5)
+
+
+def test_items_without_a_label_are_left_out():
+    labels = TRAIN.labels.copy()
+    labels[::2] = -1
+    half = Embeddings(TRAIN.vectors, TRAIN.ids, labels)
+    assert knn(half, TEST, k=5) == knn(TRAIN.take(np.arange(1, 300, 2)), TEST, k=5)
+
+
+def test_ten_thousand_queries_by_a_million_rows_would_fit():
+    """The largest tile of similarities is bounded whatever the sizes are."""
+    elements = 16 * tiled.TILE_ELEMENTS["cpu"]
+    columns = min(1_000_000, max(64 * 200, 1 << 16))
+    assert max(1, elements // columns) * columns * 4 < 64e6  # bytes
+
+
+def test_linear_probe_is_scikit_learn_on_standardised_vectors():
+    mean, scale = TRAIN.vectors.mean(0), TRAIN.vectors.std(0)
+    x, y = (TRAIN.vectors - mean) / scale, (TEST.vectors - mean) / scale
+    logistic = LogisticRegression(C=1.0, max_iter=200).fit(x, TRAIN.labels)
+    svm = LinearSVC(C=0.01, dual=False).fit(x, TRAIN.labels)
+    assert linear_probe(TRAIN, TEST) == pytest.approx(
+        {"logistic": logistic.score(y, TEST.labels), "svm": svm.score(y, TEST.labels)}, abs=0.013
+    )
+
+
+def test_few_labels_are_balanced_seeded_and_chosen_inside():
+    rows = balanced(TRAIN, 10, seed=3)
+    assert np.bincount(TRAIN.labels[rows]).tolist() == [10] * 5
+    assert rows.tolist() == balanced(TRAIN, 10, seed=3).tolist()
+    accuracy, right = few_label(TRAIN, TEST, per_class=10, draws=3)
+    assert right.shape == (80,)
+    assert accuracy == pytest.approx(right.mean())
+    assert accuracy > 0.4
+
+
+def test_test_labels_choose_nothing():
+    """Other test labels change the score and not one prediction."""
+    shuffled = Embeddings(TEST.vectors, TEST.ids, np.roll(TEST.labels, 7))
+    for k in (1, 20):
+        assert np.array_equal(knn_labels(TRAIN, TEST.vectors, k=k)[k], knn_labels(TRAIN, shuffled.vectors, k=k)[k])
+    _, right = few_label(TRAIN, TEST, draws=2)
+    _, other = few_label(TRAIN, shuffled, draws=2)
+    same = np.equal(TEST.labels, shuffled.labels)
+    assert np.array_equal(right[same], other[same])
+
+
+# the table -------------------------------------------------------------------------------------------------
+
+
+def _table(better=0.2, worse=0.9):
+    pairs = {
+        "centred pixels": (_made(noise=0.6), _made(200, seed=1, noise=0.6)),
+        "random init": (_made(noise=worse), _made(200, seed=1, noise=worse)),
+        "trained features": (_made(noise=better), _made(200, seed=1, noise=better)),
+        "trained embedding": (_made(noise=better), _made(200, seed=1, noise=better)),
+    }
+    return protocol.score(pairs, headline="trained embedding", baselines=("centred pixels", "random init"))
+
+
+def test_a_better_encoder_is_called_better_and_a_worse_one_worse():
+    table = _table()
+    assert [c.shown for c in table.comparisons] == [1, 1]
+    assert {c.baseline for c in table.comparisons} == {"centred pixels"}
+    assert "better than the best baseline, centred pixels" in table.verdict
+    assert [c.shown for c in _table(better=3.0, worse=3.0).comparisons] == [-1, -1]
+
+
+def test_an_equal_encoder_is_no_difference_shown():
+    assert "no difference shown from the best baseline" in _table(better=0.6).verdict
+
+
+def test_intervals_hold_their_value_and_shrink_with_items():
+    score = _table().scores["centred pixels"]["knn@1"]
+    assert score.low <= score.value <= score.high
+    wide = math.sqrt(score.value * (1 - score.value) / 200) * 2 * 1.96
+    assert score.high - score.low == pytest.approx(wide, rel=0.25)
+
+
+def test_a_k_above_the_smallest_class_is_marked():
+    notes = _table().scores["centred pixels"]
+    assert "above the smallest class" in notes["knn@200"].note
+    assert notes["knn@5"].note == ""
+
+
+# bad input -------------------------------------------------------------------------------------------------
+
+
+def test_bad_vectors_and_labels_are_named():
+    with pytest.raises(DataError, match="the vector of b holds a value that is not finite"):
+        Embeddings(np.array([[1.0], [np.nan]]), ["a", "b"])
+    with pytest.raises(DataError, match="labels must be integers"):
+        Embeddings(np.eye(2), ["a", "b"], [0.5, 1])
+    with pytest.raises(DataError, match="2 labels are needed"):
+        Embeddings(np.eye(2), ["a", "b"], [0])
+    with pytest.raises(DataError, match="3 ids"):
+        Embeddings(np.eye(2), ["a", "b", "c"])
+    with pytest.raises(DataError, match="none of these items has a label"):
+        knn(TRAIN, Embeddings(np.eye(2), ["a", "b"]))
+    with pytest.raises(ConfigError, match="widths differ: 16 and 2"):
+        knn(TRAIN, Embeddings(np.eye(2), ["a", "b"], [0, 1]))
+    with pytest.raises(ConfigError, match="k must be 1 or more"):
+        knn(TRAIN, TEST, k=0)
+    with pytest.raises(ConfigError, match="the smallest class has"):
+        few_label(TRAIN, TEST, per_class=1000)
+
+
+@pytest.mark.parametrize("name", ["vectors.npz", "folder"])
+def test_embeddings_survive_a_file(tmp_path, name):
+    made = Embeddings(TRAIN.vectors, TRAIN.ids, TRAIN.labels, {"data": "made"})
+    made.save(tmp_path / name)
+    read = Embeddings.load(tmp_path / name)
+    assert np.array_equal(read.vectors, made.vectors)
+    assert read.ids == made.ids
+    assert np.array_equal(read.labels, made.labels)
+    assert read.provenance == {"data": "made"}
+    assert isinstance(read.vectors, np.memmap) == (name == "folder")
+
+
+def test_a_file_that_is_not_embeddings_is_an_error(tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"PK")
+    with pytest.raises(DataError, match="does not hold embeddings"):
+        Embeddings.load(tmp_path / "x.npz")
+    with pytest.raises(DataError, match="does not hold embeddings"):
+        Embeddings.load(tmp_path / "nowhere")
+
+
+# the index -------------------------------------------------------------------------------------------------
+
+
+def test_search_is_by_cosine_best_first():
+    similarity, row = Index(TRAIN).search(TEST.vectors, 7)
+    wanted = _unit(TEST.vectors) @ _unit(TRAIN.vectors).T
+    assert similarity.dtype == np.float32
+    assert row.dtype == np.int64
+    assert np.array_equal(row, np.argsort(-wanted, 1)[:, :7])
+    assert np.allclose(similarity, np.sort(wanted, 1)[:, ::-1][:, :7], atol=1e-6)
+
+
+def test_a_search_that_cannot_be_is_an_error():
+    with pytest.raises(ConfigError, match=r"k must lie in 1..300"):
+        Index(TRAIN).search(TEST.vectors, 301)
+    with pytest.raises(ConfigError, match=r"vectors \(Q, 16\)"):
+        Index(TRAIN).search(np.ones((2, 3)), 1)
