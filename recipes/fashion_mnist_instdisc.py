@@ -1,0 +1,8 @@
+"""InstDisc on Fashion-MNIST. `python recipes/fashion_mnist_instdisc.py [SEED ...]` writes fashion_mnist_instdisc.json."""
+
+from recipe import Recipe
+
+from tellapart.presets import instdisc_fashion_mnist
+
+if __name__ == "__main__":
+    Recipe("fashion_mnist_instdisc", "instdisc", "fashion-mnist", instdisc_fashion_mnist()).main()

@@ -1,0 +1,121 @@
+"""What every recipe does: train a preset for a fixed number of steps, draw its curve on the validation part,
+score the test part once at the end, and write the numbers with their pedigree beside the recipe.
+
+The validation part is 10,000 training items cut by hash; training never sees them. The test part is scored by the
+neighbours among all 60,000 training items.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tellapart import __version__, embeddings, open_source
+from tellapart.evaluation import knn, linear_probe
+from tellapart.run import Run
+from tellapart.training import session
+from tellapart.training.config import TrainConfig
+from tellapart.training.machine import hardware
+from tellapart.training.trainer import Trainer
+from tellapart.verbs import training_part
+
+HERE = Path(__file__).resolve().parent
+VALIDATION = 10_000
+KS = (1, 5, 20, 200)
+CURVE_ROWS = 3  # the curve is drawn with every third training item as a neighbour
+
+
+@dataclass
+class Recipe:
+    """One claimed result: its name, method, data, configuration, and epochs between two points of the curve."""
+
+    name: str
+    method: str
+    data: str
+    config: TrainConfig
+    every: int = 3
+
+    def main(self) -> None:
+        """Train the seeds given on the command line (0 1 2 by default) and write NAME.json."""
+        for seed in [int(a) for a in sys.argv[1:]] or [0, 1, 2]:
+            self.save(self.train(seed))
+
+    def train(self, seed: int) -> dict[str, Any]:
+        """One seed, from nothing to its scores."""
+        config = replace(self.config, seed=seed, validation=VALIDATION)
+        source = open_source(self.data, image_size=config.image_size)
+        part = training_part(source, config)
+        held = source.split("train").hold_out(VALIDATION)[1]
+        trainer = Trainer(self.method, config, part)
+        run = Run.create(
+            HERE.parent / "runs" / f"{self.name}-{seed}", session.manifest(self.method, config, source, part)
+        )
+        near = part.subset(np.arange(0, len(part), CURVE_ROWS))
+        curve, spent, began = [], 0.0, time.monotonic()
+        for step in trainer:
+            if step.number % config.log_every == 0:
+                run.append(trainer.measure(step))
+            if step.number % (self.every * trainer.per_epoch) == 0 or step.number == trainer.total:
+                spent += time.monotonic() - began
+                scores = self.score(trainer, near, held, (200,))
+                point = {o: scores[o]["knn@200"] for o in scores}
+                curve.append({"epoch": round(step.number / trainer.per_epoch, 2), "seconds": round(spent, 1)} | point)
+                print(self.name, seed, curve[-1], f"loss {step.loss:.3f}", flush=True)
+                began = time.monotonic()
+        run.save(trainer.state(), trainer.encoder, session.description(trainer))
+        run.update(status="finished", step=trainer.number, seconds=round(spent, 1), hardware=hardware(trainer.machine))
+        test = self.score(trainer, source.split("train"), source.split("test"), KS, linear=True)
+        return {
+            "seed": seed,
+            "steps": trainer.total,
+            "seconds": round(spent, 1),
+            "items_per_second": round(trainer.total * trainer.batch / spent, 1),
+            "hardware": hardware(trainer.machine),
+            "commit": _commit(),
+            "versions": {"tellapart": __version__, "torch": torch.__version__},
+            "curve_on_validation": curve,
+            "test": test,
+        }
+
+    def score(
+        self, trainer: Trainer, near: Any, held: Any, ks: tuple[int, ...], linear: bool = False
+    ) -> dict[str, Any]:
+        """kNN (and a linear probe) of `held` among `near`, on the features and on the embedding."""
+        found: dict[str, Any] = {}
+        for output in ("features", "embedding"):
+            train = embeddings.embed(trainer.encoder, near, output=output)  # type: ignore[arg-type]
+            test = embeddings.embed(trainer.encoder, held, output=output)  # type: ignore[arg-type]
+            found[output] = knn(train, test, k=ks) | (linear_probe(train, test) if linear else {})
+        return found
+
+    def save(self, result: dict[str, Any]) -> None:
+        """Add a seed to NAME.json, with mean and standard deviation over the seeds there."""
+        file = HERE / f"{self.name}.json"
+        known = json.loads(file.read_text())["seeds"] if file.exists() else []
+        seeds = sorted([s for s in known if s["seed"] != result["seed"]] + [result], key=lambda s: s["seed"])
+        summary = {
+            output: {k: _mean_std([s["test"][output][k] for s in seeds]) for k in result["test"][output]}
+            for output in ("features", "embedding")
+        }
+        command = f"python recipes/{self.name}.py {' '.join(str(s['seed']) for s in seeds)}"
+        made = {"command": command, "config": self.config.to_dict(), "summary": summary, "seeds": seeds}
+        file.write_text(json.dumps(made, indent=1) + "\n")
+
+
+def _mean_std(values: list[float]) -> dict[str, float]:
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": round(statistics.mean(values), 4), "std": round(std, 4), "n": len(values)}
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
+    return found.stdout.strip()
