@@ -1,4 +1,4 @@
-"""InstDisc on Fashion-MNIST. `python recipes/fashion_mnist_instdisc.py [SEED ...]` writes fashion_mnist_instdisc.json."""
+"""InstDisc on Fashion-MNIST. `python recipes/fashion_mnist_instdisc.py [SEED ...]` writes the .json beside it."""
 
 from recipe import Recipe
 

@@ -20,7 +20,7 @@ from typing import Any
 from tellapart import embeddings, open_source
 from tellapart.evaluation import knn, linear_probe
 from tellapart.objectives import ExemplarOptions
-from tellapart.presets import instdisc_scenes
+from tellapart.presets import SCENES, instdisc_scenes
 from tellapart.training.config import TrainConfig
 from tellapart.training.machine import hardware
 from tellapart.training.trainer import Trainer
@@ -33,18 +33,17 @@ FILE = Path(__file__).with_suffix(".json")
 def rows() -> dict[str, tuple[str, TrainConfig]]:
     """Name of each row -> method and configuration. Small m is drawn per instance, as the paper has it."""
     base = replace(instdisc_scenes(), epochs=EPOCHS, validation=10_000)
-    options = base.objective
 
     def nce(m: int) -> tuple[str, TrainConfig]:
         noise = "shared" if m > 512 else "instance"
-        return "instdisc", replace(base, objective=replace(options, loss="nce", negatives=m, noise=noise))
+        return "instdisc", replace(base, objective=replace(SCENES, loss="nce", negatives=m, noise=noise))
 
     return {
         "parametric softmax": (
             "exemplar",
-            replace(base, objective=ExemplarOptions(temperature=options.temperature)),
+            replace(base, objective=ExemplarOptions(temperature=SCENES.temperature)),
         ),
-        "non-parametric softmax": ("instdisc", replace(base, objective=replace(options, loss="softmax"))),
+        "non-parametric softmax": ("instdisc", replace(base, objective=replace(SCENES, loss="softmax"))),
         "NCE m=1": nce(1),
         "NCE m=10": nce(10),
         "NCE m=512": nce(512),

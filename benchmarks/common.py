@@ -1,0 +1,48 @@
+"""Shared by the benchmarks: warm up at size, alternate the contenders, report medians and ratios, write JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+
+
+def alternate(contenders: dict[str, Callable[[], Any]], *, runs: int = 7, warmup: int = 2) -> dict[str, list[float]]:
+    """Seconds of every contender, taken in turn A B C A B C ..., after `warmup` uncounted rounds."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(warmup + runs):
+        for name, work in contenders.items():
+            began = time.perf_counter()
+            work()
+            if turn >= warmup:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def median(values: list[float]) -> float:
+    """The middle one."""
+    return statistics.median(values)
+
+
+def write(name: str, rows: dict[str, Any]) -> None:
+    """benchmarks/NAME.json: the rows, the command and the machine."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
+    with open("/proc/cpuinfo") as file:
+        cpu = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    about = {
+        "command": f"python benchmarks/{name}.py", "commit": commit.stdout.strip(), "cpu": cpu, "cores": os.cpu_count(),
+        "torch": torch.__version__, "python": platform.python_version(), "load": os.getloadavg()[0],
+    }  # fmt: skip
+    (HERE / f"{name}.json").write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+    print(json.dumps(rows, indent=1), file=sys.stdout)

@@ -1,0 +1,69 @@
+"""What the memory costs beside the network: one InstDisc step, batch 256, 32 px, small-resnet, all cores.
+
+Exact softmax over S = 60,000; NCE with m = 4,096 for S = 10,000 to 1,000,000.
+"""
+
+from __future__ import annotations
+
+import torch
+from common import alternate, median, write
+from torch.nn import functional as F
+
+from tellapart import losses
+from tellapart.encoders import build
+from tellapart.memory import MemoryBank
+from tellapart.objectives import Batch, InstDisc, InstDiscOptions
+
+N, D = 256, 128
+
+
+def main() -> None:
+    """The network alone, then each loss with its backward and its write to the bank."""
+    draw = torch.Generator().manual_seed(0)
+    encoder = build("small-resnet", channels=3, size=32, head_kind="linear-bn")
+    x = torch.rand(N, 3, 32, 32, generator=draw)
+    z = F.normalize(torch.randn(N, D, generator=draw), dim=1)
+
+    def network() -> None:
+        encoder.zero_grad(set_to_none=True)
+        encoder(x).square().sum().backward()
+
+    def objective(size: int, kind: str) -> InstDisc:
+        made = InstDisc(InstDiscOptions(loss=kind), 0)  # type: ignore[arg-type]
+        made.bank = MemoryBank(size, D, generator=torch.Generator().manual_seed(1))
+        return made
+
+    def step(made: InstDisc, size: int) -> None:
+        rows = z.clone().requires_grad_()
+        batch = Batch([], torch.randperm(size, generator=draw)[:N] if size < 100_000 else torch.arange(N) * 31)
+        out = made.loss({"z": rows}, batch, draw)
+        out.loss.backward()
+        made.after_step(encoder, out)
+
+    cases = {f"softmax S={60_000:,}": (60_000, "softmax")} | {
+        f"nce m=4,096 S={size:,}": (size, "nce") for size in (10_000, 60_000, 1_000_000)
+    }
+    contenders = {"network": network}
+    for name, (size, kind) in cases.items():
+        made = objective(size, kind)
+        contenders[name] = lambda made=made, size=size: step(made, size)  # type: ignore[misc]
+    bank = objective(60_000, "softmax")._rows()
+    index = torch.arange(N)
+
+    def dense() -> None:
+        rows = z.clone().requires_grad_()
+        F.cross_entropy(rows @ bank.T / 0.07, index).backward()
+
+    contenders["dense softmax S=60,000 (plain torch)"] = dense
+    seconds = alternate(contenders, runs=15)
+    net = median(seconds["network"])
+    rows = {
+        name: {"ms": round(1e3 * median(s), 1), "of the network": round(median(s) / net, 2)}
+        for name, s in seconds.items()
+    }
+    check = losses.instance_softmax(z, bank, index) - F.cross_entropy(z @ bank.T / 0.07, index)
+    write("instdisc_step", {"threads": torch.get_num_threads(), "difference to dense": float(check)} | rows)
+
+
+if __name__ == "__main__":
+    main()
