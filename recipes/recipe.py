@@ -31,6 +31,9 @@ from tellapart.verbs import training_part
 HERE = Path(__file__).resolve().parent
 VALIDATION = 10_000
 KS = (1, 5, 20, 200)
+COMMIT = subprocess.run(
+    ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+).stdout.strip()
 CURVE_ROWS = 3  # the curve is drawn with every third training item as a neighbour
 
 
@@ -80,7 +83,7 @@ class Recipe:
             "seconds": round(spent, 1),
             "items_per_second": round(trainer.total * trainer.batch / spent, 1),
             "hardware": hardware(trainer.machine),
-            "commit": _commit(),
+            "commit": COMMIT,
             "versions": {"tellapart": __version__, "torch": torch.__version__},
             "curve_on_validation": curve,
             "test": test,
@@ -114,8 +117,3 @@ class Recipe:
 def _mean_std(values: list[float]) -> dict[str, float]:
     std = statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": round(statistics.mean(values), 4), "std": round(std, 4), "n": len(values)}
-
-
-def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
-    return found.stdout.strip()

@@ -39,7 +39,7 @@ def instance_softmax(query: Tensor, bank: Tensor, index: Tensor, *, temperature:
     tensor(2.3026)
     """
     _check_rows(query, bank, index, temperature)
-    positive = _similarity(query, bank, index) / temperature
+    positive = similarity(query, bank, index[:, None])[:, 0] / temperature
     return (tiled.logsumexp(query, bank, temperature=temperature) - positive).mean()
 
 
@@ -80,23 +80,51 @@ def nce(
     tensor(1.3863)
     """
     _check_rows(query, bank, index, temperature)
-    require(
-        noise.shape[-1] > 0 and noise.shape[:-1] in ((), (len(query),)),
-        f"noise must be (M,) or (N, M) with M > 0 and N = {len(query)}, got {tuple(noise.shape)}",
+    positive, drawn = similarity(query, bank, index[:, None]), similarity(query, bank, noise)
+    uniform = -math.log(len(bank))
+    return nce_of_similarities(
+        positive,
+        drawn,
+        temperature=temperature,
+        log_z=log_z,
+        log_noise=(uniform, uniform) if log_noise is None else (log_noise[index[:, None]], log_noise[noise]),
     )
-    m = noise.shape[-1]
-    if log_noise is None:
-        log_noise = query.new_full((1,), -math.log(len(bank))).expand(len(bank))
-    log_z = torch.as_tensor(log_z, dtype=query.dtype, device=query.device)
 
-    def log_odds(similarity: Tensor, rows: Tensor) -> Tensor:
-        """ln P - ln(M P_n), so that h = sigmoid(log_odds)."""
-        return similarity / temperature - log_z - math.log(m) - log_noise[rows]
 
-    positive = log_odds(_similarity(query, bank, index)[:, None], index[:, None])
-    drawn = bank[noise].to(query.dtype)
-    s_noise = query @ drawn.T if noise.ndim == 1 else torch.einsum("nd,nmd->nm", query, drawn)
-    return F.softplus(-positive).mean() + F.softplus(log_odds(s_noise, noise)).sum(1).mean()
+def nce_of_similarities(
+    positive: Tensor,
+    drawn: Tensor,
+    *,
+    temperature: float,
+    log_z: float | Tensor,
+    log_noise: tuple[float | Tensor, float | Tensor],
+) -> Tensor:
+    """`nce` where the inner products are already there, for a caller that also estimates Z from them.
+
+    Args:
+        positive: (N, 1) of the positives. drawn: (N, M) of the noise.
+        log_noise: log-probability under the noise of the positives and of the draws, broadcast to their shapes.
+    """
+    ratio = log_z + math.log(drawn.shape[1])  # ln of Z M: h = sigmoid(s / tau - ln(Z M P_n))
+    missed = F.softplus(ratio + log_noise[0] - positive / temperature)
+    mistaken = F.softplus(drawn / temperature - (ratio + log_noise[1]))
+    return missed.mean() + mistaken.sum(1).mean()
+
+
+def similarity(query: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
+    """Inner products (N, M) of each query (N, D) with rows of a bank: (M,) shared by the batch, or (N, M) its own.
+
+    Raises:
+        ConfigError: no rows, or rows of another shape.
+    """
+    require(
+        rows.shape[-1] > 0 and rows.shape[:-1] in ((), (len(query),)),
+        f"noise must be (M,) or (N, M) with M > 0 and N = {len(query)}, got {tuple(rows.shape)}",
+    )
+    found = bank.index_select(0, rows.flatten()).to(query.dtype)
+    if rows.ndim == 1:
+        return query @ found.T
+    return torch.einsum("nd,nmd->nm", query, found.view(*rows.shape, -1))
 
 
 def nce_chance(m: int) -> float:
@@ -121,10 +149,6 @@ def proximal(query: Tensor, previous: Tensor) -> Tensor:
     tensor(2.)
     """
     return (query - previous.to(query.dtype)).square().sum(1).mean()
-
-
-def _similarity(query: Tensor, bank: Tensor, index: Tensor) -> Tensor:
-    return (query * bank[index].to(query.dtype)).sum(1)
 
 
 def _check_rows(query: Tensor, bank: Tensor, index: Tensor, temperature: float) -> None:

@@ -16,6 +16,8 @@ from .errors import require
 DENSE_ELEMENTS = 1 << 19
 # A tile of similarities that stays in a core's cache on a CPU, and fills an accelerator.
 TILE_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
+TOP_K_COLUMNS, TOP_K_ELEMENTS = 1 << 16, 1 << 25  # of a tile of top_k: 512 queries x 65,536 rows, 134 MB
+DEPTH = 8  # members of a group of columns in top_k
 
 
 def logsumexp(q: Tensor, k: Tensor, *, temperature: float) -> Tensor:
@@ -70,10 +72,11 @@ def top_k(q: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     tensor([[1, 2]])
     """
     require(1 <= k <= len(rows), f"k must lie in 1..{len(rows)} (the number of rows), got {k}")
-    elements = 16 * TILE_ELEMENTS.get(q.device.type, TILE_ELEMENTS["cuda"])
-    columns = min(len(rows), max(64 * k, 1 << 16))
-    height = max(1, min(len(q), elements // columns))
-    found = [_top_k_of_tile(part, rows, k, columns) for part in q.split(height)]
+    q, _ = _same_precision(q, rows)
+    columns = min(len(rows), max(64 * k, TOP_K_COLUMNS))
+    height = max(1, min(len(q), TOP_K_ELEMENTS // columns))
+    room = q.new_empty(height, columns)  # one tile, written over and over: fresh pages cost as much as the products
+    found = [_top_k_of_queries(part, rows, k, room[: len(part)]) for part in q.split(height)]
     return torch.cat([s for s, _ in found]), torch.cat([r for _, r in found])
 
 
@@ -133,35 +136,33 @@ def _tile_width(q: Tensor) -> int:
     return max(64, elements // max(1, len(q)))
 
 
-def _top_k_of_tile(q: Tensor, rows: Tensor, k: int, columns: int) -> tuple[Tensor, Tensor]:
-    best: tuple[Tensor, Tensor] | None = None
-    for start in range(0, len(rows), columns):
-        s = q @ rows[start : start + columns].to(q.dtype).T
+def _top_k_of_queries(q: Tensor, rows: Tensor, k: int, room: Tensor) -> tuple[Tensor, Tensor]:
+    best = q.new_empty(len(q), 0), q.new_empty(len(q), 0, dtype=torch.int64)
+    for start in range(0, len(rows), room.shape[1]):
+        part = rows[start : start + room.shape[1]].to(q.dtype)
+        s = torch.mm(q, part.T, out=room) if len(part) == room.shape[1] else q @ part.T
         value, column = _grouped_top_k(s, min(k, s.shape[1]))
-        column = column + start
-        if best is not None:
-            value, column = torch.cat([best[0], value], 1), torch.cat([best[1], column], 1)
+        value, column = torch.cat([best[0], value], 1), torch.cat([best[1], column + start], 1)
+        if start:
             value, keep = value.topk(min(k, value.shape[1]))
             column = column.gather(1, keep)
         best = value, column
-    assert best is not None
     return best
 
 
 def _grouped_top_k(s: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """topk over the columns of s (N, M), through the maxima of groups of every G-th column."""
     n, m = s.shape
-    depth = 16  # members of a group; the remainder that does not fill a group is searched beside them
-    groups = m // depth
+    groups = m // DEPTH
     if groups < 2 * k:
         value, column = s.topk(k)
         return value, column
-    dealt = s[:, : groups * depth].view(n, depth, groups)
+    dealt = s[:, : groups * DEPTH].view(n, DEPTH, groups)
     winners = dealt.amax(1).topk(k, sorted=False).indices  # (N, K) groups
-    members = (torch.arange(depth, device=s.device) * groups)[None, :, None] + winners[:, None, :]
-    candidates = members.reshape(n, depth * k)
-    if groups * depth < m:
-        rest = torch.arange(groups * depth, m, device=s.device).expand(n, -1)
+    members = (torch.arange(DEPTH, device=s.device) * groups)[None, :, None] + winners[:, None, :]
+    candidates = members.reshape(n, DEPTH * k)
+    if groups * DEPTH < m:  # columns that do not fill a group are searched beside them
+        rest = torch.arange(groups * DEPTH, m, device=s.device).expand(n, -1)
         candidates = torch.cat([candidates, rest], 1)
     value, place = s.gather(1, candidates).topk(k)
     return value, candidates.gather(1, place)

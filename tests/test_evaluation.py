@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
@@ -57,7 +58,7 @@ def test_knn_equals_scikit_learns_weighted_neighbours(k):
 
 def test_several_k_in_one_pass_and_in_tiles(monkeypatch):
     single = {k: knn(TRAIN, TEST, k=k)[f"knn@{k}"] for k in (1, 5, 20, 200)}
-    monkeypatch.setitem(tiled.TILE_ELEMENTS, "cpu", 1000)
+    monkeypatch.setattr(tiled, "TOP_K_ELEMENTS", 1000)
     assert knn(TRAIN, TEST, k=(200, 5, 1, 20)) == {f"knn@{k}": v for k, v in sorted(single.items())}
 
 
@@ -92,11 +93,13 @@ def test_items_without_a_label_are_left_out():
     assert knn(half, TEST, k=5) == knn(TRAIN.take(np.arange(1, 300, 2)), TEST, k=5)
 
 
-def test_ten_thousand_queries_by_a_million_rows_would_fit():
-    """The largest tile of similarities is bounded whatever the sizes are."""
-    elements = 16 * tiled.TILE_ELEMENTS["cpu"]
-    columns = min(1_000_000, max(64 * 200, 1 << 16))
-    assert max(1, elements // columns) * columns * 4 < 64e6  # bytes
+def test_ten_thousand_queries_by_a_million_rows_fit(monkeypatch):
+    """Peak memory is a tile, whatever the sizes: 10,000 x 1,000,000 similarities would take 40 GB."""
+    made = []
+    real = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **o: made.append(real(*a, **o)) or made[-1])
+    tiled.top_k(torch.randn(600, 2), torch.randn(200_000, 2), 200)
+    assert max(t.numel() for t in made) <= tiled.TOP_K_ELEMENTS
 
 
 def test_linear_probe_is_scikit_learn_on_standardised_vectors():

@@ -62,7 +62,7 @@ def test_the_same_value_under_autocast(small_tiles):
 
 @pytest.mark.parametrize(("rows", "k"), [(50, 50), (1000, 7), (1003, 20), (2500, 1)])
 def test_top_k_equals_sorting(monkeypatch, rows, k):
-    monkeypatch.setitem(tiled.TILE_ELEMENTS, "cpu", 4096)
+    monkeypatch.setattr(tiled, "TOP_K_ELEMENTS", 4096)
     q, bank = _rows(9, 6), _rows(rows, 6, 1)
     similarity, row = tiled.top_k(q, bank, k)
     order = (q @ bank.T).sort(1, descending=True)
@@ -71,7 +71,8 @@ def test_top_k_equals_sorting(monkeypatch, rows, k):
 
 
 def test_top_k_over_several_column_tiles(monkeypatch):
-    q, bank = _rows(3, 4), _rows(70_000, 4, 1)
+    monkeypatch.setattr(tiled, "TOP_K_COLUMNS", 512)
+    q, bank = _rows(3, 4), _rows(7_000, 4, 1)
     similarity, row = tiled.top_k(q, bank, 5)
     wanted = (q @ bank.T).topk(5)
     torch.testing.assert_close(similarity, wanted.values)

@@ -100,10 +100,17 @@ class InstDisc(Objective):
         if o.loss == "softmax":
             loss = losses.instance_softmax(z, rows, index, temperature=o.temperature)
         else:
-            noise = self._noise(index, generator)
-            writes["log_z"] = log_z = self._estimate_log_z(z.detach(), noise)
-            loss = losses.nce(z, rows, index, noise, temperature=o.temperature, log_z=log_z)
-        moved = losses.proximal(z, rows[index])
+            drawn = losses.similarity(z, rows, self._noise(index, generator))
+            writes["log_z"] = log_z = self._estimate_log_z(drawn.detach())
+            uniform = -math.log(len(rows))
+            loss = losses.nce_of_similarities(
+                losses.similarity(z, rows, index[:, None]),
+                drawn,
+                temperature=o.temperature,
+                log_z=log_z,
+                log_noise=(uniform, uniform),
+            )
+        moved = losses.proximal(z, rows.index_select(0, index))
         logs = {"positive": 1 - moved.detach() / 2}  # similarity with its own memory, unit rows
         if o.proximal:
             logs["contrastive"] = loss.detach()
@@ -162,8 +169,8 @@ class InstDisc(Objective):
         drawn = draw(size - n, (m,))
         return drawn + torch.searchsorted(taken, drawn, right=True)
 
-    def _estimate_log_z(self, z: Tensor, noise: Tensor) -> Tensor:
-        """ln Z after this batch: Z = S * mean over queries and noise of exp(v_j . v / tau), in the log domain.
+    def _estimate_log_z(self, drawn: Tensor) -> Tensor:
+        """ln Z after this batch: Z = S * mean over queries and noise (N, M) of exp(v_j . v / tau), in the log domain.
 
         A frozen Z is the paper's: the mean over the first batches, then a constant. The average follows the
         encoder: Z of a fresh encoder, whose outputs nearly coincide, is a thousand times that of a trained one.
@@ -171,9 +178,6 @@ class InstDisc(Objective):
         o, seen = self.options, self.z_seen
         if o.z == "frozen" and bool(seen >= o.z_batches):
             return self.log_z.clone()
-        rows = self._rows()
-        drawn = rows[noise].to(z.dtype)
-        s = z @ drawn.T if noise.ndim == 1 else torch.einsum("nd,nmd->nm", z, drawn)
-        now = torch.logsumexp(s.flatten() / o.temperature, 0) - math.log(s.numel()) + math.log(len(rows))
+        now = torch.logsumexp(drawn / o.temperature, 1).logsumexp(0) + math.log(len(self._rows()) / drawn.numel())
         keep = seen / (seen + 1) if o.z == "frozen" else torch.where(seen > 0, o.z_momentum, 0.0)
         return torch.logaddexp(self.log_z + torch.log(keep), now + torch.log1p(-keep))

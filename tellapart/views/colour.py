@@ -42,8 +42,7 @@ def adjust(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, 
     matrix = contrast[:, None, None] * matrix
     if c == 1:
         return x.mul(matrix[..., None]).add_(offset[:, None, None, None]).clamp_(0, 1)
-    out = torch.baddbmm(offset[:, None, None].expand(n, c, 1), matrix, flat)
-    return out.clamp_(0, 1).view_as(x)
+    return torch.bmm(matrix, flat).add_(offset[:, None, None]).clamp_(0, 1).view_as(x)
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:

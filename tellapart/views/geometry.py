@@ -79,7 +79,7 @@ def resample(
     """
     turned = angle is not None or shift is not None
     if isinstance(images, Tensor) and not turned and _is_whole(images, boxes, size):
-        x = images.float().div_(255)
+        x = images / 255
         return torch.where(flip[:, None, None, None], x.flip(3), x) if bool(flip.any()) else x
     if isinstance(images, dict) or size >= SHARP or _shrink(boxes, size) > SHRINK:
         x = _crop_each(images, boxes, flip, size)
@@ -87,7 +87,7 @@ def resample(
             return x
         n, full = len(x), torch.tensor([0, 0, size, size], device=x.device)
         return _sample(x, _grid(full.expand(n, 4), torch.zeros_like(flip), (size, size), size, angle, shift))
-    x = images.contiguous().float().div_(255)
+    x = images.contiguous() / 255  # bytes are cheaper to lay out anew than floats
     return _sample(x, _grid(boxes, flip, (images.shape[2], images.shape[3]), size, angle, shift))
 
 
@@ -115,7 +115,7 @@ def _crop_each(images: Images, boxes: Tensor, flip: Tensor, size: int) -> Tensor
         if (h, w) != (size, size):
             crop = F.interpolate(crop, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
         out[i] = crop[0].flip(2) if mirror else crop[0]
-    return out.float().div_(255)
+    return out / 255
 
 
 def _separate(images: Images) -> list[Tensor]:
