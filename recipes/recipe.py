@@ -106,7 +106,7 @@ class Recipe:
         known = json.loads(file.read_text())["seeds"] if file.exists() else []
         seeds = sorted([s for s in known if s["seed"] != result["seed"]] + [result], key=lambda s: s["seed"])
         summary = {
-            output: {k: _mean_std([s["test"][output][k] for s in seeds]) for k in result["test"][output]}
+            output: {k: mean_std([s["test"][output][k] for s in seeds]) for k in result["test"][output]}
             for output in ("features", "embedding")
         }
         command = f"python recipes/{self.name}.py {' '.join(str(s['seed']) for s in seeds)}"
@@ -114,6 +114,7 @@ class Recipe:
         file.write_text(json.dumps(made, indent=1) + "\n")
 
 
-def _mean_std(values: list[float]) -> dict[str, float]:
+def mean_std(values: list[float]) -> dict[str, float]:
+    """Mean and standard deviation over seeds, and how many."""
     std = statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": round(statistics.mean(values), 4), "std": round(std, 4), "n": len(values)}
