@@ -23,6 +23,7 @@ from .encoders import Encoder
 from .encoders.inference import Output
 from .errors import ConfigError, DataError, RunError, unknown
 from .evaluation import baselines, protocol
+from .evaluation.table import geometry_only, print_table
 from .index import Index
 from .objectives import METHODS
 from .run import Run, require_new
@@ -30,6 +31,7 @@ from .training import session
 from .training.config import TrainConfig
 from .training.machine import hardware
 from .training.trainer import Trainer, build_encoder
+from .views.images import centre_view
 
 HEADLINE = {"instdisc": "embedding"}  # DESIGN: on the embedding where the loss is a memory's, else on the features
 
@@ -142,8 +144,6 @@ def evaluate(run: str | Path, *, data: str | None = None, console: Console | Non
     Returns:
         What eval.json holds; `verdict` is a sentence.
     """
-    from .evaluation.table import geometry_only, print_table
-
     console = console or Console()
     loaded = load(run)
     source = loaded.source(data, console=console)
@@ -324,8 +324,6 @@ def _query(query: str | Path, places: dict[str, int], source: ImageSource) -> np
 
 @torch.inference_mode()
 def _features(loaded: Loaded, image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    from .views.images import centre_view
-
     batch = torch.tensor(image).permute(2, 0, 1)[None]
     found: np.ndarray[Any, Any] = loaded.encoder.features(centre_view(batch, size))[0].numpy()
     return found

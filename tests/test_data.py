@@ -72,6 +72,15 @@ def test_a_folder_with_labels_splits_by_content(photos):
     assert len(batch["pixels"]) == int((batch["height"] * batch["width"]).sum()) * 3
 
 
+def test_a_tiny_labelled_folder_still_has_a_test_part(tmp_path):
+    for i in range(3):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.new("RGB", (12, 12), (i * 50, 0, 0)).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    splits = open_source(str(tmp_path)).splits
+    assert len(splits["train"]) + len(splits["test"]) == 3
+    assert len(splits["test"]) >= 1
+
+
 def test_an_item_reads_the_same_in_any_batch(photos):
     source = open_source(str(photos))
     alone, last = source.read(torch.tensor([7])), source.read(torch.tensor([1, 2, 7]))

@@ -207,6 +207,20 @@ def test_a_loss_that_is_not_a_number_names_the_batch(tmp_path, monkeypatch):
     assert Run.open(tmp_path / "run").load()["step"] > 0
 
 
+def test_a_collapse_is_said_while_it_happens(tmp_path, monkeypatch, capsys):
+    from tellapart.training.trainer import Trainer
+
+    real = Trainer.measure
+
+    def collapsed(self, step):
+        return real(self, step) | ({"std": 0.01, "effective_rank": 1.0} if step.number > 10 else {})
+
+    monkeypatch.setattr(Trainer, "measure", collapsed)
+    found = _train(tmp_path / "run", epochs=4, console=Console())
+    assert "collapsed since step 12" in found.verdict
+    assert capsys.readouterr().err.count("collapsed since step 12") == 2  # once while it happens, once at the end
+
+
 def test_run_json_says_what_was_decided(tmp_path):
     _train(tmp_path / "run", tensorboard=True)
     run = Run.open(tmp_path / "run")

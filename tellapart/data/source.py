@@ -168,7 +168,10 @@ def fingerprint(images: Array, ids: Sequence[str], labels: Array | None) -> str:
 
 def hash_split(keys: Sequence[str], share: float) -> dict[str, Array]:
     """Split by the hash of each key: equal keys (equal contents) fall on the same side."""
-    test = np.array([_hash_of(k) < share * 2**64 for k in keys])
+    hashes = np.array([_hash_of(k) for k in keys], np.uint64)
+    test = hashes < share * 2**64
+    if not test.any():  # too few for the share to say anything: at least one
+        test = hashes == hashes.min()
     return {"train": np.flatnonzero(~test), "test": np.flatnonzero(test)}
 
 

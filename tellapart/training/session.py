@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..console import Console
+from ..console import Console, clock
 from ..data import ImageSource
 from ..errors import MissingExtraError, RunError
 from ..run import Manifest, Run
@@ -92,6 +92,7 @@ def train_into(run: Run, trainer: Trainer, console: Console) -> verdict.Verdict:
     save_every = config.save_every or max(1, round(trainer.total / 20))
     spent = float(run.manifest.get("seconds", 0.0)) if trainer.number else 0.0
     began = beat = time.monotonic()
+    rows, warned = run.metrics(), False
     writer = _tensorboard(run) if config.tensorboard else None
     what = f"training {run.manifest['method']}"
     with _polite_stop() as stop, console.track(what, trainer.total, done=trainer.number) as advance:
@@ -103,6 +104,9 @@ def train_into(run: Run, trainer: Trainer, console: Console) -> verdict.Verdict:
                     row = trainer.measure(step) | {"seconds": round(seconds, 2)}
                     row["items_per_second"] = round(step.number * trainer.batch / max(seconds, 1e-9), 1)
                     run.append(row)
+                    rows.append(row)
+                    if not warned and (warned := verdict.judge(rows).kind == "collapsed"):
+                        console.say(f"step {step.number}: {verdict.judge(rows).sentence}")
                     if writer:
                         for name in row.keys() - {"step"}:
                             writer.add_scalar(name, row[name], step.number)
@@ -119,7 +123,7 @@ def train_into(run: Run, trainer: Trainer, console: Console) -> verdict.Verdict:
         except NotANumber as error:
             run.update(status="failed", error=str(error), bad_batch=error.ids)
             raise
-    found = verdict.judge(run.metrics())
+    found = verdict.judge(rows)
     run.update(status="finished", verdict={"kind": found.kind, "sentence": found.sentence})
     return found
 
@@ -128,8 +132,6 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
     """What is about to happen, in words: steps, minutes, memory, and what was decided and why."""
     config, source, hardware = trainer.config, trainer.source, trainer.machine
     left = trainer.total - trainer.number
-    from ..console import clock
-
     rows = sum(b.numel() * b.element_size() for b in trainer.objective.buffers())
     rows += sum(p.numel() * p.element_size() for p in trainer.objective.parameters())
     lines = [
