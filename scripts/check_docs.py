@@ -30,7 +30,7 @@ def _links() -> list[str]:
 
 
 def _version() -> list[str]:
-    version = re.search(r'__version__ = "([^"]+)"', (ROOT / "tellapart/__init__.py").read_text())
+    version = re.search(r'__version__ = "([^"]+)"', (ROOT / "tellapart/version.py").read_text())
     assert version
     known = f"## {version.group(1)}" in (ROOT / "CHANGELOG.md").read_text()
     return [] if known else [f"CHANGELOG.md has no section for version {version.group(1)}"]

@@ -3,8 +3,6 @@
 The verbs of the command line are functions here, with the same names of arguments.
 """
 
-__version__ = "0.1.0"
-
 from .data import ImageSource, open_source
 from .embeddings import Embeddings
 from .encoders import Encoder
@@ -15,6 +13,7 @@ from .run import Run
 from .training.config import TrainConfig
 from .training.trainer import Trainer
 from .verbs import embed, evaluate, load, search, train
+from .version import __version__
 from .views.images import ImageViews
 
 __all__ = [
@@ -28,6 +27,7 @@ __all__ = [
     "TellapartError",
     "TrainConfig",
     "Trainer",
+    "__version__",
     "embed",
     "evaluate",
     "load",

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .errors import TellapartError, unknown
+from .version import __version__
 
 USAGE = """tellapart: learn what is alike by telling everything apart
 
@@ -123,8 +124,6 @@ def _run(given: list[str]) -> Any:
         print(USAGE)
         return None
     if given[0] == "--version":
-        from . import __version__
-
         print(__version__)
         return None
     verb, rest = given[0], given[1:]

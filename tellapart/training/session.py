@@ -16,6 +16,7 @@ from ..console import Console, clock
 from ..data import ImageSource
 from ..errors import MissingExtraError, RunError
 from ..run import Manifest, Run
+from ..version import __version__
 from . import machine, verdict
 from .config import TrainConfig, differences
 from .trainer import NotANumber, Step, Trainer
@@ -29,8 +30,6 @@ class Interrupted(KeyboardInterrupt):
 
 def manifest(method: str, config: TrainConfig, source: ImageSource, trained: ImageSource) -> Manifest:
     """What run.json says of a training before its first step."""
-    import tellapart
-
     return {
         "method": method,
         "config": config.to_dict(),
@@ -47,7 +46,7 @@ def manifest(method: str, config: TrainConfig, source: ImageSource, trained: Ima
         },
         "skipped": [dict(s) for s in source.skipped],
         "versions": {
-            "tellapart": tellapart.__version__,
+            "tellapart": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
