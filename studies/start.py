@@ -31,7 +31,6 @@ def rows() -> dict[str, TrainConfig]:
         "preset": base,
         "linear head": replace(base, head="linear"),
         "random bank": replace(base, objective=random),
-        "linear head, random bank": replace(base, head="linear", objective=random),
         "frozen Z": replace(base, objective=frozen),
         "linear head, random bank, frozen Z": replace(base, head="linear", objective=replace(random, z="frozen")),
     }
