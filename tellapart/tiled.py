@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from .errors import require
 
-# Where the dense form is as fast and its matrix small: measured in docs/experiments.md ("tiled or dense").
-DENSE_ELEMENTS = 1 << 19
+# Up to here the plain matrix is as fast: benchmarks/tiled_or_dense.py.
+DENSE_ELEMENTS = 1 << 17
 # A tile of similarities that stays in a core's cache on a CPU, and fills an accelerator.
 TILE_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
 TOP_K_COLUMNS, TOP_K_ELEMENTS = 1 << 16, 1 << 25  # of a tile of top_k: 512 queries x 65,536 rows, 134 MB
