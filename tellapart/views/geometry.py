@@ -113,7 +113,9 @@ def _crop_each(images: Images, boxes: Tensor, flip: Tensor, size: int) -> Tensor
     for i, (image, (top, left, h, w), mirror) in enumerate(zip(parts, boxes.tolist(), flip.tolist(), strict=True)):
         crop = image[None, :, top : top + h, left : left + w]
         if (h, w) != (size, size):
+            crop = crop if crop.device.type == "cpu" else crop.float()  # only CPUs resize bytes
             crop = F.interpolate(crop, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+            crop = crop.round().clamp(0, 255) if crop.is_floating_point() else crop
         out[i] = crop[0].flip(2) if mirror else crop[0]
     return out / 255
 
