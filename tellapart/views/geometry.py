@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TRIES = 10  # as torchvision: then the largest centred box of an allowed aspect
-SHARP = 64  # from this side on, or when shrinking by more than SHRINK, each crop is resized with antialiasing
+SHARP = 64  # from this side on, or where images are SHRINK times the view, each crop is resized with antialiasing
 SHRINK = 1.25
 
 Images = Tensor | dict[str, Tensor]
@@ -66,8 +66,8 @@ def resample(
 ) -> Tensor:
     """Each box of each image, mirrored where `flip`, turned and shifted, at `size` pixels a side.
 
-    Small images are sampled bilinearly in one call for the batch. Large ones, images of unequal size and boxes
-    that shrink by more than a quarter are resized one by one with antialiasing (in uint8, which is faster than
+    Small images are sampled bilinearly in one call for the batch. Large ones, images of unequal size and images
+    more than a quarter larger than the view are resized one by one with antialiasing (in uint8, which is faster than
     a float batch), and a rotation is then a second resampling. Boxes that are the whole image at its own size
     are copied exactly.
 
@@ -81,7 +81,7 @@ def resample(
     if isinstance(images, Tensor) and not turned and _is_whole(images, boxes, size):
         x = images / 255
         return torch.where(flip[:, None, None, None], x.flip(3), x) if bool(flip.any()) else x
-    if isinstance(images, dict) or size >= SHARP or _shrink(boxes, size) > SHRINK:
+    if isinstance(images, dict) or size >= SHARP or max(images.shape[2:]) > SHRINK * size:
         x = _crop_each(images, boxes, flip, size)
         if not turned:
             return x
@@ -101,10 +101,6 @@ def square(n: int, size: int, side: float, generator: torch.Generator, device: t
 def _is_whole(images: Tensor, boxes: Tensor, size: int) -> bool:
     h, w = images.shape[2:]
     return h == w == size and bool((boxes == boxes.new_tensor([0, 0, h, w])).all())
-
-
-def _shrink(boxes: Tensor, size: int) -> float:
-    return float(boxes[:, 2:].max()) / size
 
 
 def _crop_each(images: Images, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
