@@ -16,7 +16,7 @@ from .errors import require
 DENSE_ELEMENTS = 1 << 17
 # A tile of similarities that stays in a core's cache on a CPU, and fills an accelerator.
 TILE_ELEMENTS = {"cpu": 1 << 18, "cuda": 1 << 26}
-TOP_K_COLUMNS, TOP_K_ELEMENTS = 1 << 16, 1 << 25  # of a tile of top_k: 512 queries x 65,536 rows, 134 MB
+TOP_K_COLUMNS, TOP_K_ELEMENTS = 1 << 16, 1 << 26  # of a tile of top_k: 1,024 queries x 65,536 rows, 268 MB
 DEPTH = 8  # members of a group of columns in top_k
 
 
