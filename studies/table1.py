@@ -26,7 +26,7 @@ from tellapart.training.machine import hardware
 from tellapart.training.trainer import Trainer
 from tellapart.verbs import training_part
 
-EPOCHS = 3
+EPOCHS = 2
 FILE = Path(__file__).with_suffix(".json")
 
 
