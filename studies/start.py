@@ -29,7 +29,6 @@ def rows() -> dict[str, TrainConfig]:
     random, frozen = replace(SCENES, bank_start="random"), replace(SCENES, z="frozen")
     return {
         "preset": base,
-        "linear head": replace(base, head="linear"),
         "random bank": replace(base, objective=random),
         "frozen Z": replace(base, objective=frozen),
         "linear head, random bank, frozen Z": replace(base, head="linear", objective=replace(random, z="frozen")),
