@@ -29,7 +29,7 @@ def main() -> None:
         encoder(x).square().sum().backward()
 
     def objective(size: int, kind: str) -> InstDisc:
-        made = InstDisc(InstDiscOptions(loss=kind), 0)  # type: ignore[arg-type]
+        made = InstDisc(InstDiscOptions(loss=kind), 0)
         made.bank = MemoryBank(size, D, generator=torch.Generator().manual_seed(1))
         return made
 
@@ -46,7 +46,7 @@ def main() -> None:
     contenders = {"network": network}
     for name, (size, kind) in cases.items():
         made = objective(size, kind)
-        contenders[name] = lambda made=made, size=size: step(made, size)  # type: ignore[misc]
+        contenders[name] = lambda made=made, size=size: step(made, size)
     bank = objective(60_000, "softmax")._rows()
     index = torch.arange(N)
 

@@ -95,8 +95,8 @@ class Recipe:
         """kNN (and a linear probe) of `held` among `near`, on the features and on the embedding."""
         found: dict[str, Any] = {}
         for output in ("features", "embedding"):
-            train = embeddings.embed(trainer.encoder, near, output=output)  # type: ignore[arg-type]
-            test = embeddings.embed(trainer.encoder, held, output=output)  # type: ignore[arg-type]
+            train = embeddings.embed(trainer.encoder, near, output=output)
+            test = embeddings.embed(trainer.encoder, held, output=output)
             found[output] = knn(train, test, k=ks) | (linear_probe(train, test) if linear else {})
         return found
 

@@ -47,8 +47,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
             print(curve[-1], flush=True)
     scores = {
         output: knn(
-            embeddings.embed(trainer.encoder, part, output=output),  # type: ignore[arg-type]
-            embeddings.embed(trainer.encoder, held, output=output),  # type: ignore[arg-type]
+            embeddings.embed(trainer.encoder, part, output=output),
+            embeddings.embed(trainer.encoder, held, output=output),
         )["knn@200"]
         for output in ("features", "embedding")
     }

@@ -63,8 +63,8 @@ def train(name: str) -> dict[str, Any]:
     seconds = time.monotonic() - began
     scores = {}
     for output in ("features", "embedding"):
-        near = embeddings.embed(trainer.encoder, source.split("train"), output=output)  # type: ignore[arg-type]
-        held = embeddings.embed(trainer.encoder, source.split("test"), output=output)  # type: ignore[arg-type]
+        near = embeddings.embed(trainer.encoder, source.split("train"), output=output)
+        held = embeddings.embed(trainer.encoder, source.split("test"), output=output)
         scores[output] = knn(near, held, k=200) | linear_probe(near, held)
     return {
         "config": config.to_dict(), "steps": trainer.total, "seconds": round(seconds, 1), "loss": round(step.loss, 4),

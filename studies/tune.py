@@ -47,8 +47,8 @@ def main(tune: Tune) -> None:
         if last or step.number % (tune.every * trainer.per_epoch) == 0:
             near = part if last else part.subset(np.arange(0, len(part), 2))
             for output in ("features", "embedding"):
-                train = embeddings.embed(trainer.encoder, near, output=output)  # type: ignore[arg-type]
-                scores = knn(train, embeddings.embed(trainer.encoder, held, output=output), k=(1, 20, 200))  # type: ignore[arg-type]
+                train = embeddings.embed(trainer.encoder, near, output=output)
+                scores = knn(train, embeddings.embed(trainer.encoder, held, output=output), k=(1, 20, 200))
                 print(f"epoch {step.number / trainer.per_epoch:g} loss {step.loss:.3f} {output} {scores}", flush=True)
 
 

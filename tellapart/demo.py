@@ -10,6 +10,7 @@ import numpy as np
 from . import sheet, verbs
 from .console import Console
 from .embeddings import embed as embed_source
+from .errors import DataError
 from .index import Index
 from .run import require_new
 
@@ -43,8 +44,8 @@ def draw_neighbours(
     loaded = verbs.load(run)
     source = loaded.source(console=console)
     train, test = source.split("train"), source.split("test")
-    assert test.labels is not None
-    assert train.labels is not None
+    if test.labels is None or train.labels is None:
+        raise DataError(f"{source.name} has no labels to mark look-alikes by")
     random = np.random.default_rng(seed)
     classes = np.unique(test.labels)
     picked = [int(random.choice(np.flatnonzero(test.labels == classes[i % len(classes)]))) for i in range(queries)]

@@ -80,6 +80,17 @@ class Embeddings:
             raise DataError("none of these items has a label")
         return self if (self.labels >= 0).all() else self.take(np.flatnonzero(self.labels >= 0))
 
+    @property
+    def known_labels(self) -> Array:
+        """The labels (S,).
+
+        Raises:
+            DataError: there are none.
+        """
+        if self.labels is None:
+            raise DataError("these items have no labels")
+        return self.labels
+
     def save(self, path: str | Path) -> None:
         """Write `path`: an .npz file, or else a folder whose vectors.npy can be memory-mapped."""
         path = Path(path)

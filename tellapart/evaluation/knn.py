@@ -72,15 +72,13 @@ def best_k(train: Embeddings, ks: tuple[int, ...], *, temperature: float = 0.07)
     other[other.all(1), -1] = False  # an item crowded out by exact copies of itself: drop the farthest instead
     keep = (len(chosen), max(ks))
     found = _vote(train, similarity[other].view(keep), neighbour[other].view(keep), ks, temperature)
-    labels = train.labels
-    return max(ks, key=lambda k: ((found[k] == labels[chosen]).mean(), -k))  # type: ignore[index]
+    labels = train.known_labels[chosen]
+    return max(ks, key=lambda k: ((found[k] == labels).mean(), -k))
 
 
 def smallest_class(train: Embeddings) -> int:
     """The size of the smallest class that occurs: a larger k must vote for other classes too."""
-    labels = train.labelled().labels
-    assert labels is not None
-    counts = np.bincount(labels)
+    counts = np.bincount(train.labelled().known_labels)
     return int(counts[counts > 0].min())
 
 

@@ -37,8 +37,7 @@ def linear_labels(train: Embeddings, vectors: Array, kind: str = "logistic") -> 
     """The predicted label (N,) of every vector by "logistic" or "svm"."""
     train = train.labelled()
     train = train.take(np.arange(0, len(train), -(-len(train) // ROWS)))
-    assert train.labels is not None
-    if len(set(train.labels.tolist())) < 2:
+    if len(set(train.known_labels.tolist())) < 2:
         raise DataError("a linear classifier needs two classes or more")
     mean, scale = train.vectors.mean(0), train.vectors.std(0) + 1e-6
     model = classifier(kind, COST[kind])

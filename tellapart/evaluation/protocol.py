@@ -133,22 +133,20 @@ def _said(column: str) -> str:
 
 def _columns(train: Embeddings, test: Embeddings) -> tuple[dict[str, Array], dict[str, str]]:
     """Which test items each column gets right (N,), and notes."""
-    assert train.labels is not None
-    assert test.labels is not None
     right: dict[str, Array] = {}
     notes: dict[str, str] = {}
     smallest = smallest_class(train)
     chosen = best_k(train, KS, temperature=TEMPERATURE)
     for k, found in knn_labels(train, test.vectors, k=KS, temperature=TEMPERATURE).items():
-        right[f"knn@{k}"] = (found == test.labels).astype(float)
+        right[f"knn@{k}"] = (found == test.known_labels).astype(float)
         if k > smallest:
             notes[f"knn@{k}"] = f"k is above the smallest class ({smallest} items)"
         if k == chosen:
             right["knn@chosen"] = right[f"knn@{k}"]
             notes["knn@chosen"] = f"k = {k} by leave-one-out on the training part"
-    if len(set(train.labels.tolist())) < 2:
+    if len(set(train.known_labels.tolist())) < 2:
         raise DataError("all training items have the same label; there is nothing to score")
-    right["linear"] = (linear_labels(train, test.vectors) == test.labels).astype(float)
+    right["linear"] = (linear_labels(train, test.vectors) == test.known_labels).astype(float)
     if smallest >= PER_CLASS:
         _, right[FEW] = few_label(train, test, per_class=PER_CLASS, draws=DRAWS)
     return right, notes
