@@ -54,7 +54,7 @@ def list_folder(root: Path) -> Listing:
         seen.add(real)
         for file in sorted(files):
             if Path(file).suffix.lower() in EXTENSIONS and not file.startswith("."):
-                names.append(os.path.relpath(os.path.join(folder, file), root))  # noqa: PERF401 (reads better)
+                names += [os.path.relpath(os.path.join(folder, file), root)]
     names.sort()
     parts = [Path(n).parts[:-1] for n in names]
     splits = [SPLITS.get(p[0].lower()) if p else None for p in parts]
