@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     as_json = "--json" in given
     try:
         result = _run(given)
-        if as_json:
+        if as_json and os.environ.get("RANK", "0") == "0":
             print(json.dumps(result, indent=1, default=str))
     except TellapartError as error:
         _fail(str(error), as_json, 2)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from . import tiled
+from . import nearest
 from .embeddings import Embeddings
 from .errors import require
 
@@ -48,5 +48,5 @@ class Index:
         queries = torch.as_tensor(np.asarray(vectors, np.float32))
         width = self._rows.shape[1]
         require(queries.ndim == 2 and queries.shape[1] == width, f"vectors (Q, {width}), got {tuple(queries.shape)}")
-        similarity, row = tiled.top_k(F.normalize(queries, dim=1), self._rows, k)
+        similarity, row = nearest.top_k(F.normalize(queries, dim=1), self._rows, k)
         return similarity.numpy(), row.numpy()

@@ -1,7 +1,8 @@
 """Contrastive losses as pure functions of tensors, in nats, averaged over anchors.
 
-Shapes: N batch, D embedding width, S instances in the source, M noise samples.
-Embeddings are expected on the unit sphere; the functions never normalise, mask or cast what they are given.
+Shapes: N batch, V views, D embedding width, S instances in the source, M noise samples or further rows.
+Embeddings are expected on the unit sphere; the functions never normalise or mask what they are given, and keep
+float64. Where a function takes `others`, those are the rows of other processes: compared with, not anchors.
 """
 
 from __future__ import annotations
@@ -14,9 +15,145 @@ from torch.nn import functional as F
 
 from . import tiled
 from .errors import require
+from .labelled import margin_contrastive, sup_con, triplet
+
+__all__ = [
+    "info_nce",
+    "instance_softmax",
+    "invariant_spread",
+    "invariant_spread_released",
+    "margin_contrastive",
+    "nce",
+    "nce_chance",
+    "nce_of_similarities",
+    "nt_xent",
+    "proximal",
+    "similarity",
+    "sup_con",
+    "triplet",
+]
 
 
-def instance_softmax(query: Tensor, bank: Tensor, index: Tensor, *, temperature: float = 0.07) -> Tensor:
+def nt_xent(a: Tensor, b: Tensor, *, temperature: float = 0.5, others: Tensor | None = None) -> Tensor:
+    """Normalised temperature-scaled cross entropy: tell the other view of an image from every view of the others.
+
+    l_ij = -log exp(s_ij / tau) / sum_{k != i} exp(s_ik / tau) for the 2N rows of both views, j the partner of i.
+
+    Args:
+        a, b: (N, D) unit rows, two views of the same N instances. others: (M, D) further negatives.
+        temperature: tau > 0.
+    Returns:
+        Scalar, the mean over the 2N anchors. All rows equal: ln(2N - 1) (chance). The authors' code has twice this.
+    Raises:
+        ConfigError: temperature <= 0, shapes that do not match, or a batch of one without others.
+    Source: Chen et al. 2020 (arXiv 2002.05709), eq. 1 and Algorithm 1.
+    Relations: `sup_con` with a label for each instance; `info_nce` both ways with all 2N - 2 negatives.
+
+    >>> z = F.normalize(torch.ones(3, 4), dim=1)
+    >>> nt_xent(z, z)   # ln 5
+    tensor(1.6094)
+    """
+    a, b = _pair(a, b)
+    require(
+        len(a) > 1 or others is not None,
+        "a batch of one has no negatives: 2 or more instances are needed (--batch-size)",
+    )
+    rows = torch.cat([a, b])
+    keys = rows if others is None else torch.cat([rows, others.to(rows.dtype)])
+    log_z = tiled.logsumexp(rows, keys, temperature=temperature, exclude_self=True)
+    return log_z.mean() - (a * b).sum(1).mean() / temperature
+
+
+def info_nce(query: Tensor, positive: Tensor, negatives: Tensor | None = None, *, temperature: float = 0.07) -> Tensor:
+    """-log exp(q . p / tau) / (exp(q . p / tau) + sum over negatives exp(q . n / tau)).
+
+    Args:
+        query, positive: (N, D) unit rows.
+        negatives: (M, D), the same for every query (a queue); None: the other rows of `positive`.
+        temperature: tau > 0.
+    Returns:
+        Scalar. All rows equal: ln(M + 1), or ln N without `negatives` (chance).
+    Raises:
+        ConfigError: temperature <= 0, shapes that do not match, or a batch of one without negatives.
+    Source: van den Oord et al. 2018 (arXiv 1807.03748), eq. 4; He et al. 2020 (arXiv 1911.05722), eq. 1.
+
+    >>> z = F.normalize(torch.ones(3, 4), dim=1)
+    >>> info_nce(z, z, z[:2]), info_nce(z, z)   # ln 3, ln 3
+    (tensor(1.0986), tensor(1.0986))
+    """
+    query, positive = _pair(query, positive)
+    tiled.check_temperature(temperature)
+    own = (query * positive).sum(1) / temperature
+    if negatives is None:
+        require(len(query) > 1, "a batch of one has no negatives: 2 or more instances are needed (--batch-size)")
+        return (tiled.logsumexp(query, positive, temperature=temperature) - own).mean()
+    # -log(e^own / (e^own + e^rest)) = softplus(rest - own)
+    return F.softplus(tiled.logsumexp(query, negatives, temperature=temperature) - own).mean()
+
+
+def invariant_spread(a: Tensor, b: Tensor, *, temperature: float = 0.1, others: Tensor | None = None) -> Tensor:
+    """A view is recognised as its image, and no other image is mistaken for it.
+
+    P(i | b_i) = exp(a_i . b_i / tau) / sum_k exp(a_k . b_i / tau), P(i | a_j) = exp(a_i . a_j / tau) / sum_k
+    exp(a_k . a_j / tau),
+    J = -mean_i [ log P(i | b_i) + sum_{j != i} log(1 - P(i | a_j)) ], k over all N originals, j = k among them.
+
+    Args:
+        a: (N, D) unit rows, the originals. b: (N, D) their augmented views. others: (M, D) further originals.
+        temperature: tau > 0.
+    Returns:
+        Scalar, the mean over the N instances. All rows equal: ln N + (N - 1) ln(N / (N - 1)) (chance).
+    Raises:
+        ConfigError: temperature <= 0, shapes that do not match, or a batch of one without others.
+    Source: Ye et al. 2019 (arXiv 1904.03436), eq. 3-7, as written.
+
+    >>> z = F.normalize(torch.ones(2, 4), dim=1)
+    >>> invariant_spread(z, z)   # 2 ln 2
+    tensor(1.3863)
+    """
+    a, b = _pair(a, b)
+    require(
+        len(a) > 1 or others is not None, "a batch of one has nothing to spread from: 2 or more instances are needed"
+    )
+    rows = a if others is None else torch.cat([a, others.to(a.dtype)])
+    recognised = (a * b).sum(1) / temperature - tiled.logsumexp(b, rows, temperature=temperature)
+    log_z = tiled.logsumexp(a, rows, temperature=temperature)
+    own = torch.arange(len(a), device=a.device)[:, None]
+    return (tiled.repulsion(a, rows, log_z, own, temperature=temperature) - recognised).mean()
+
+
+def invariant_spread_released(
+    a: Tensor, b: Tensor, *, temperature: float = 0.1, others: Tensor | None = None
+) -> Tensor:
+    """`invariant_spread` as the authors' code has it, which is not the loss of the paper.
+
+    Both views are anchors, every denominator runs over the 2N - 1 other rows, and the row compared with is a
+    constant (stop-gradient), so that what is followed is not the gradient of the value.
+
+    Returns:
+        Scalar, the mean over the 2N anchors. All rows equal, with A = 2N - 1: ln A + (A - 1) ln(A / (A - 1)).
+        Finite where P(positive) -> 1, where the released code gives NaN.
+    Source: the authors' released BatchCriterion, described in Ye et al. 2019.
+
+    >>> z = F.normalize(torch.ones(2, 4), dim=1)
+    >>> invariant_spread_released(z, z)   # ln 3 + 2 ln(3 / 2)
+    tensor(1.9095)
+    """
+    a, b = _pair(a, b)
+    require(len(a) > 1 or others is not None, "a batch of one has nothing to spread from: 2 instances are needed")
+    rows = torch.cat([a, b])
+    keys = (rows if others is None else torch.cat([rows, others.to(rows.dtype)])).detach()
+    n, own = len(a), torch.arange(2 * len(a), device=a.device)
+    partner = (own + n) % (2 * n)
+    log_z = tiled.logsumexp(rows, keys, temperature=temperature, exclude_self=True)
+    recognised = (rows * keys[partner]).sum(1) / temperature - log_z
+    spread = tiled.repulsion(rows, keys, log_z, torch.stack([own, partner], 1), temperature=temperature)
+    return (spread - recognised).mean()
+
+
+def instance_softmax(
+    query: Tensor, bank: Tensor, index: Tensor, *, temperature: float = 0.07, log_z: Tensor | None = None
+) -> Tensor:
     """The non-parametric softmax over every instance: -log P(i | v), P(i | v) = exp(v_i . v / tau) / Z.
 
     Each instance is its own class and its memory is the class weight; with a trained (S, D) matrix in place
@@ -27,6 +164,7 @@ def instance_softmax(query: Tensor, bank: Tensor, index: Tensor, *, temperature:
         bank: (S, D), one row per instance; gets a gradient if it asks for one.
         index: (N,) int64, the row of each query in the bank.
         temperature: tau > 0.
+        log_z: (N,) log sum_j exp(v_j . v / tau), by a caller that has it: the bank of several processes in shards.
     Returns:
         Scalar, nats. All rows equal: ln S (chance).
     Raises:
@@ -40,7 +178,8 @@ def instance_softmax(query: Tensor, bank: Tensor, index: Tensor, *, temperature:
     """
     _check_rows(query, bank, index, temperature)
     positive = similarity(query, bank, index[:, None])[:, 0] / temperature
-    return (tiled.logsumexp(query, bank, temperature=temperature) - positive).mean()
+    log_z = tiled.logsumexp(query, bank, temperature=temperature) if log_z is None else log_z
+    return (log_z - positive).mean()
 
 
 def nce(
@@ -161,3 +300,12 @@ def _check_rows(query: Tensor, bank: Tensor, index: Tensor, temperature: float) 
         len(query) > 0 and index.shape == (len(query),),
         f"one index per query is needed: {tuple(query.shape)} queries, {tuple(index.shape)} indices",
     )
+
+
+def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Two (N, D) tensors, half precision as float32."""
+    require(
+        a.ndim == 2 and a.shape == b.shape and len(a) > 0,
+        f"two tensors (N, D) of one shape, N > 0, are needed, got {tuple(a.shape)} and {tuple(b.shape)}",
+    )
+    return tiled.same_precision(a, a)[0], tiled.same_precision(b, b)[0]

@@ -65,3 +65,40 @@ class MemoryBank(nn.Module):
     def fill(self, index: Tensor, z: Tensor) -> None:
         """Set the rows `index` (N,) to the directions of z (N, D)."""
         self.rows[index] = F.normalize(z.float(), dim=1).to(self.rows)
+
+
+class Queue(nn.Module):
+    """The newest embeddings, oldest out first: the negatives of MoCo. It starts with random unit rows.
+
+    Args:
+        size: K > 0; any size goes with any batch. dim: D > 0. generator: draws the first rows.
+    Raises:
+        ConfigError: size or dim outside its range.
+    Source: He et al. 2020 (arXiv 1911.05722), sec. 3.2.
+
+    >>> queue = Queue(5, 2, generator=torch.Generator().manual_seed(0))
+    >>> queue.push(torch.arange(6.0).view(3, 2)); queue.push(torch.arange(6.0, 12.0).view(3, 2))
+    >>> queue.rows[:, 0].tolist()   # the sixth row has wrapped onto the first
+    [10.0, 2.0, 4.0, 6.0, 8.0]
+    """
+
+    rows: Tensor
+    pointer: Tensor
+
+    def __init__(self, size: int, dim: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        require(size > 0 and dim > 0, f"a queue needs size > 0 and dim > 0, got {size} and {dim}")
+        rows = torch.randn(size, dim, generator=generator, device=generator.device)
+        self.register_buffer("rows", F.normalize(rows, dim=1))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @torch.no_grad()
+    def push(self, z: Tensor) -> None:
+        """Put z (N, D) where the oldest rows are; of more than K rows the last K stay."""
+        size = len(self.rows)
+        place = (self.pointer + torch.arange(len(z), device=z.device)) % size
+        self.rows[place[-size:]] = z[-size:].to(self.rows)
+        self.pointer.copy_((self.pointer + len(z)) % size)

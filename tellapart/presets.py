@@ -1,7 +1,7 @@
 """One function per system and scale; every number carries its source.
 
-Sources: [paper] Wu et al. 2018, arXiv 1805.01978; [authors] their released code and its README, on CIFAR-10;
-[tuned] chosen on the validation part of the training data here, see docs/experiments.md.
+Sources: [paper] the paper of the method (named in its page of docs/objectives); [authors] their released code and
+its README; [tuned] chosen on the validation part of the training data here, see docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,17 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .errors import unknown
-from .objectives import ExemplarOptions, InstDiscOptions
+from .objectives import (
+    ExemplarOptions,
+    InstDiscOptions,
+    MarginOptions,
+    MoCoOptions,
+    NCEOptions,
+    SimCLROptions,
+    SpreadOptions,
+    SupConOptions,
+    TripletOptions,
+)
 from .training.config import TrainConfig
 
 SCENES = InstDiscOptions(
@@ -103,10 +113,211 @@ def exemplar_scenes() -> TrainConfig:
     return replace(instdisc_scenes(), objective=ExemplarOptions(temperature=0.2))
 
 
+def nce_scenes() -> TrainConfig:
+    """Trained words by NCE with the views and steps of `instdisc_scenes`."""
+    return replace(instdisc_scenes(), objective=NCEOptions(temperature=0.2, negatives=4096))
+
+
+def spread_cifar10() -> TrainConfig:
+    """The authors' CIFAR-10 run ("seen" protocol); 83.6 % kNN in the paper. Wants a GPU."""
+    return replace(
+        instdisc_cifar10(),
+        flip=0.5,  # [authors]
+        epochs=301,  # [authors]
+        schedule="step", lr_steps=(0.4, 0.53),  # [authors] epochs 120 and 160 of 301, there x 0.1 and x 0.05
+        objective=SpreadOptions(temperature=0.1),  # [paper]
+    )  # fmt: skip
+
+
+def spread_scenes() -> TrainConfig:
+    """Scenes of 32 px on two cores in a quarter of an hour."""
+    return replace(
+        instdisc_scenes(),
+        epochs=12,  # what a quarter of an hour allows
+        objective=SpreadOptions(temperature=0.1),  # [paper]
+    )
+
+
+def spread_folder() -> TrainConfig:
+    """Any folder of photographs."""
+    return replace(spread_scenes(), epochs=50)
+
+
+def simclr_cifar10() -> TrainConfig:
+    """The authors' CIFAR-10 run with ResNet-18; about 91 % linear (their README). Wants a GPU."""
+    return TrainConfig(
+        encoder="timm/resnet18",  # [authors] 3 x 3 stem, no max-pool
+        head="mlp-bn",  # [paper] 2 layers; [authors] 3 in the current code
+        dim=128,  # [paper]
+        epochs=1000,  # [authors]
+        batch_size=512,  # [authors]
+        optimizer="lars", lr=1.0, momentum=0.9, weight_decay=1e-4, warmup=10,  # [authors]
+        bn="global",  # [paper]
+        area=(0.08, 1.0), flip=0.5,  # [paper] appendix A
+        jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,  # [paper] strength 0.5 on CIFAR
+        grayscale=0.2, blur=0.0,  # [paper] no blur on CIFAR
+        objective=SimCLROptions(temperature=0.5),  # [authors]
+    )  # fmt: skip
+
+
+def simclr_imagenet() -> TrainConfig:
+    """SimCLR v1 on ImageNet, ResNet-50; 64.5 % linear after 100 epochs (README). Wants many GPUs."""
+    return replace(
+        simclr_cifar10(),
+        encoder="torchvision/resnet50",
+        image_size=224,
+        epochs=100,  # [paper]
+        batch_size=4096,  # [paper]
+        lr=4.8, weight_decay=1e-6,  # [paper] 0.3 x batch / 256
+        brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2,  # [paper] strength 1
+        blur=0.5, blur_sigma=(0.1, 2.0),  # [paper]
+        objective=SimCLROptions(temperature=0.1),  # [paper]
+    )  # fmt: skip
+
+
+def simclr_v2_imagenet() -> TrainConfig:
+    """SimCLR v2 on ImageNet: selective kernels, a 3-layer head, 800 epochs. Wants many GPUs."""
+    return replace(
+        simclr_imagenet(),
+        encoder="timm/skresnet50",  # [paper] the paper's smallest with selective kernels
+        head="mlp3-bn",  # [paper]
+        epochs=800,  # [paper]
+        lr=6.4, weight_decay=1e-4,  # [paper] 0.1 x sqrt(batch)
+    )  # fmt: skip
+
+
+def simclr_scenes() -> TrainConfig:
+    """Scenes of 32 px on two cores in a quarter of an hour."""
+    return replace(
+        instdisc_scenes(),
+        head="mlp-bn",  # [paper]
+        epochs=12,  # what a quarter of an hour allows
+        batch_size=256,
+        lr=0.1,
+        objective=SimCLROptions(temperature=0.2),
+    )
+
+
+def simclr_digits() -> TrainConfig:
+    """1,797 digits of 16 px in about a minute."""
+    return replace(instdisc_digits(), head="mlp-bn", lr=0.1, epochs=60, objective=SimCLROptions(temperature=0.3))
+
+
+def simclr_folder() -> TrainConfig:
+    """Any folder of photographs."""
+    return replace(simclr_scenes(), epochs=50)
+
+
+def moco_cifar10() -> TrainConfig:
+    """The authors' CIFAR-10 notebook; 82.6 % kNN after 200 epochs. Wants a GPU."""
+    return TrainConfig(
+        encoder="timm/resnet18",  # [authors] 3 x 3 stem, no max-pool
+        head="linear", dim=128,  # [authors]
+        epochs=200, batch_size=512,  # [authors]
+        lr=0.06, momentum=0.9, weight_decay=5e-4, schedule="cosine",  # [authors]
+        bn="split", bn_rows=64,  # [authors] 8 groups of a batch of 512
+        area=(0.08, 1.0), flip=0.5,  # [authors]
+        jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2,  # [authors]
+        objective=MoCoOptions(temperature=0.1, queue=4096, momentum=0.99),  # [authors]
+    )  # fmt: skip
+
+
+def moco_v1_imagenet() -> TrainConfig:
+    """MoCo v1 on ImageNet, ResNet-50; 60.6 % linear. Wants 8 GPUs."""
+    return TrainConfig(
+        encoder="torchvision/resnet50", image_size=224,
+        head="linear", dim=128,  # [paper]
+        epochs=200, batch_size=256,  # [paper]
+        lr=0.03, momentum=0.9, weight_decay=1e-4, schedule="step", lr_steps=(0.6, 0.8),  # [paper]
+        area=(0.2, 1.0), flip=0.5,  # [authors]
+        jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, grayscale=0.2,  # [authors]
+        objective=MoCoOptions(temperature=0.07, queue=65_536, momentum=0.999),  # [paper]
+    )  # fmt: skip
+
+
+def moco_v2_imagenet() -> TrainConfig:
+    """MoCo v2 on ImageNet, ResNet-50; 67.5 % linear. Wants 8 GPUs."""
+    return replace(
+        moco_v1_imagenet(),
+        head="mlp",  # [paper]
+        schedule="cosine",  # [paper]
+        jitter=0.8, hue=0.1, blur=0.5, blur_sigma=(0.1, 2.0),  # [paper]
+        objective=MoCoOptions(temperature=0.2, queue=65_536, momentum=0.999),  # [paper]
+    )  # fmt: skip
+
+
+def moco_scenes() -> TrainConfig:
+    """Scenes of 32 px on two cores in a quarter of an hour."""
+    return replace(
+        simclr_scenes(),
+        bn="split", bn_rows=32,  # [authors] groups of 32 on each of 8 GPUs
+        objective=MoCoOptions(temperature=0.2, queue=4096, momentum=0.99),
+    )  # fmt: skip
+
+
+def moco_folder() -> TrainConfig:
+    """Any folder of photographs."""
+    return replace(moco_scenes(), epochs=50)
+
+
+def supcon_cifar10() -> TrainConfig:
+    """The authors' CIFAR-10 run, ResNet-50; 96.0 %. Wants a GPU."""
+    return TrainConfig(
+        encoder="timm/resnet50",  # [authors] 3 x 3 stem, no max-pool
+        head="mlp", dim=128,  # [authors]
+        epochs=1000, batch_size=1024,  # [authors]
+        lr=0.5, momentum=0.9, weight_decay=1e-4, warmup=10,  # [authors]
+        area=(0.2, 1.0), flip=0.5,  # [authors]
+        jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2,  # [authors]
+        objective=SupConOptions(temperature=0.1),  # [paper]
+    )  # fmt: skip
+
+
+def supcon_imagenet() -> TrainConfig:
+    """SupCon on ImageNet, ResNet-50; 78.7 %. Wants many GPUs."""
+    return replace(
+        simclr_imagenet(),
+        head="mlp",
+        epochs=350, batch_size=6144,  # [paper]
+        objective=SupConOptions(temperature=0.1),  # [paper]
+    )  # fmt: skip
+
+
+def supcon_scenes() -> TrainConfig:
+    """Scenes of 32 px on two cores in a quarter of an hour, with their labels."""
+    return replace(simclr_scenes(), objective=SupConOptions(temperature=0.1))
+
+
+def supcon_folder() -> TrainConfig:
+    """A folder of photographs in one sub-folder per class."""
+    return replace(supcon_scenes(), epochs=50)
+
+
+def margin_scenes() -> TrainConfig:
+    """The spring loss with the views and steps of `simclr_scenes`, on the sphere."""
+    return replace(simclr_scenes(), objective=MarginOptions(sphere=True))
+
+
+def margin_digits() -> TrainConfig:
+    """A map of the digits in two dimensions, similar being the five nearest by pixels (Hadsell 2006, fig. 6)."""
+    return replace(
+        instdisc_digits(), dim=2, head="mlp", lr=0.1, objective=MarginOptions(pairs="neighbours", neighbours=5)
+    )
+
+
+def triplet_scenes() -> TrainConfig:
+    """The triplet loss on labels with the views and steps of `simclr_scenes`."""
+    return replace(simclr_scenes(), objective=TripletOptions(margin=0.2))  # [paper] margin
+
+
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     f.__name__: f
     for f in (
-        instdisc_cifar10, instdisc_scenes, instdisc_fashion_mnist, instdisc_digits, instdisc_folder, exemplar_scenes
+        instdisc_cifar10, instdisc_scenes, instdisc_fashion_mnist, instdisc_digits, instdisc_folder, exemplar_scenes,
+        nce_scenes, spread_cifar10, spread_scenes, spread_folder, simclr_cifar10, simclr_imagenet, simclr_v2_imagenet,
+        simclr_scenes, simclr_digits, simclr_folder, moco_cifar10, moco_v1_imagenet, moco_v2_imagenet, moco_scenes,
+        moco_folder, supcon_cifar10, supcon_imagenet, supcon_scenes, supcon_folder, margin_scenes, margin_digits,
+        triplet_scenes,
     )
 }  # fmt: skip
 

@@ -2,9 +2,11 @@
 
 run.json            configuration, data, versions, hardware, status, heartbeat
 metrics.jsonl       a line per logged step
-checkpoints/        last.pt (all state), step-*.pt (the encoder alone, newest three)
+checkpoints/        last.pt (all state), step-*.pt (the encoder alone, newest three), shard-*.pt (a rank's rows)
 encoder/            model.safetensors, config.json, preprocessor.json, README.md
 embeddings/  eval.json  neighbours.png
+
+Of several processes rank 0 writes, but for the shards.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
+from . import distributed
 from .encoders import Encoder
 from .errors import RunError
 
@@ -48,11 +51,13 @@ class Run:
             RunError: the folder holds something, or cannot be written.
         """
         folder = Path(path)
-        require_new(folder)
         run = cls(folder, {"format": FORMAT, "status": "running"} | manifest)
-        with _writing(folder):
-            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        run.update()
+        if distributed.is_main():
+            require_new(folder)
+            with _writing(folder):
+                (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            run.update()
+        distributed.barrier()
         return run
 
     @classmethod
@@ -85,7 +90,8 @@ class Run:
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run."""
         text = json.dumps(value, indent=1, allow_nan=False)
-        _replace(self.path / name, lambda file: file.write(text.encode()))
+        if distributed.is_main():
+            _replace(self.path / name, lambda file: file.write(text.encode()))
 
     def read_json(self, name: str) -> Any | None:
         """A JSON file of the run, None where it is missing or damaged."""
@@ -98,6 +104,8 @@ class Run:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
+        if not distributed.is_main():
+            return
         with _writing(self.path), open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -114,28 +122,47 @@ class Run:
 
     def cut_metrics(self, step: int) -> None:
         """Forget the lines after `step`: a continuation writes them again."""
+        if not distributed.is_main():
+            return
         kept = [json.dumps(r) + "\n" for r in self.metrics() if r["step"] <= step]
         _replace(self.path / "metrics.jsonl", lambda file: file.write("".join(kept).encode()))
 
     # checkpoints -----------------------------------------------------------------------------------------
 
-    def save(self, state: dict[str, Any], encoder: Encoder, description: dict[str, Any]) -> None:
-        """Write a full state, the encoder beside it, and the encoder's own folder."""
-        folder = self.path / "checkpoints"
+    def save(
+        self,
+        state: dict[str, Any],
+        encoder: Encoder,
+        description: dict[str, Any],
+        shard: dict[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Write a full state, the encoder beside it, and the encoder's own folder; every rank its shard, first."""
+        folder, step = self.path / "checkpoints", state["step"]
+        if shard:
+            _replace(
+                _shard(folder, step, distributed.rank(), distributed.world()), lambda file: torch.save(shard, file)
+            )
+            distributed.barrier()
+        if not distributed.is_main():
+            return
         with _writing(self.path):
             if (self.path / "metrics.jsonl").exists():
                 with open(self.path / "metrics.jsonl", "rb+") as file:
                     os.fsync(file.fileno())  # a state never outlives the lines before it
-        small = {"format": FORMAT, "step": state["step"], "encoder": state["encoder"]}
-        _replace(folder / f"step-{state['step']:08d}.pt", lambda file: torch.save(small, file))
-        _replace(folder / "last.pt", lambda file: torch.save(state, file))
+        small = {"format": FORMAT, "step": step, "encoder": state["encoder"]}
+        whole = state | {"shards": distributed.world() if shard else 0}
+        _replace(folder / f"step-{step:08d}.pt", lambda file: torch.save(small, file))
+        _replace(folder / "last.pt", lambda file: torch.save(whole, file))
         with _writing(self.path):
             for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
                 old.unlink()
+            for old in folder.glob("shard-*.pt"):
+                if not old.name.startswith(f"shard-{step:08d}-"):
+                    old.unlink()
         self.save_encoder(encoder, description)
 
     def load(self) -> dict[str, Any] | None:
-        """The last full state, None where there is none yet.
+        """The last full state, None where there is none; its sharded rows are those of this rank, whoever wrote them.
 
         Raises:
             RunError: it is damaged.
@@ -146,6 +173,11 @@ class Run:
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
             found = state["format"]
+            if state.get("shards"):
+                state["objective"] |= _own_rows(file.parent, state["step"], state["shards"])
+            else:
+                for name in state.get("sharded", ()):
+                    state["objective"][name] = state["objective"][name][distributed.rank() :: distributed.world()]
         except Exception as error:  # a damaged file fails in many ways: zip, pickle, key, type
             raise RunError(
                 f"{file} is damaged ({type(error).__name__}). Nothing was changed. Train again into another --out; "
@@ -194,6 +226,26 @@ class Run:
             raise RunError(f"{folder} is damaged: {error}") from error
 
 
+def _shard(folder: Path, step: int, rank: int, ranks: int) -> Path:
+    return folder / f"shard-{step:08d}-{rank:05d}-of-{ranks:05d}.pt"
+
+
+def _own_rows(folder: Path, step: int, ranks: int) -> dict[str, torch.Tensor]:
+    """This rank's rows from the shards of `ranks` writers: row j of writer r is instance r + ranks j."""
+    parts = [
+        torch.load(_shard(folder, step, r, ranks), map_location="cpu", weights_only=True, mmap=True)
+        for r in range(ranks)
+    ]
+    own: dict[str, torch.Tensor] = {}
+    for name in parts[0]:
+        mine = torch.tensor(list(distributed.mine(sum(len(part[name]) for part in parts))))
+        own[name] = parts[0][name].new_empty(len(mine), *parts[0][name].shape[1:])
+        for r, part in enumerate(parts):
+            here = mine % ranks == r
+            own[name][here] = part[name][mine[here] // ranks]
+    return own
+
+
 def require_new(folder: Path) -> None:
     """Raise RunError unless `folder` is missing or empty."""
     if folder.is_file():
@@ -210,11 +262,12 @@ def model_card(manifest: Manifest, description: dict[str, Any]) -> str:
     """What the encoder is, in words, without a path, a time or a host."""
     data = manifest.get("data", {})
     licence = f" (licence of the data: {data['licence']})" if data.get("licence") else ""
+    labels = "trained with labels" if data.get("labels_used") else "no labels used"
     return f"""# {manifest.get("method", "?")} encoder
 
 - backbone: {description["encoder"]}, {description["channels"]} channel(s), {description["size"]} px
 - trained by: `tellapart train {manifest.get("method", "?")}` on `{data.get("name", "?")}`{licence},
-  {data.get("trained_on", "?")} items, fingerprint `{data.get("fingerprint", "?")}`, no labels used
+  {data.get("trained_on", "?")} items, fingerprint `{data.get("fingerprint", "?")}`, {labels}
 - features: the output of the backbone; embedding: {description["dim"]} unit-norm values, the space of the loss
 
 The weights are yours.

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import encoders, presets, sheet
+from . import distributed, encoders, presets, sheet
 from .console import Console, clock
 from .data import ImageSource, open_source
 from .data.packing import decode, fit
 from .embeddings import Embeddings
 from .embeddings import embed as embed_source
-from .encoders import Encoder
+from .encoders import Encoder, starting
 from .encoders.inference import Output
 from .errors import ConfigError, DataError, RunError, unknown
 from .evaluation import baselines, protocol
@@ -33,7 +33,10 @@ from .training.machine import hardware
 from .training.trainer import Trainer, build_encoder
 from .views.images import centre_view
 
-HEADLINE = {"instdisc": "embedding"}  # DESIGN: on the embedding where the loss is a memory's, else on the features
+HEADLINE = {
+    "instdisc": "embedding",
+    "spread": "embedding",
+}  # DESIGN: on the embedding where the loss is a memory's, else on the features
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def train(
     """Train an encoder on unlabelled images, into a run folder.
 
     Args:
-        method: "instdisc" or "exemplar".
+        method: one of `objectives.METHODS`: "instdisc", "simclr", "moco", "spread", "supcon", ...
         data: as `data.open_source`. out: a new or empty folder, or with `resume` the run to continue.
         preset: the settings to start from; by default those for the method and the data (`presets.name_for`).
         config: all settings at once, instead of a preset.
@@ -95,22 +98,39 @@ def train(
         ConfigError, DataError: bad settings or data, before anything is written.
         RunError: `out` is in use, was trained otherwise, or cannot be written.
         TrainingError: the loss is not a number.
+
+    Under torchrun every process calls this; each trains on its share of every batch, and rank 0 speaks and writes.
     """
-    console = console or Console()
+    with distributed.joined():
+        said = console if console and distributed.is_main() else Console(quiet=not distributed.is_main())
+        return _train(method, data, Path(out), resume, preset, config, options, said)
+
+
+def _train(
+    method: str,
+    data: str,
+    folder: Path,
+    resume: bool,
+    preset: str | None,
+    config: TrainConfig | None,
+    options: dict[str, Any],
+    console: Console,
+) -> Trained:
     settings = _settings(method, data, preset, config, options)
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    folder = Path(out)
     old = Run.open(folder) if resume and (folder / "run.json").exists() else None
-    if old is None:
+    if old is None and distributed.is_main():
         require_new(folder)
-    source = open_source(
-        data,
-        image_size=settings.image_size,
-        large=64 if settings.encoder == "small-resnet" else 224,
-        cache=settings.cache,
-        cache_limit=settings.cache_limit,
-        progress=console.progress,
-    )
+    with distributed.main_first():
+        source = open_source(
+            data,
+            image_size=settings.image_size,
+            large=64 if settings.encoder == "small-resnet" else 224,
+            cache=settings.cache,
+            cache_limit=settings.cache_limit,
+            progress=console.progress,
+        )
+    distributed.require_same("data", source.fingerprint)
     part = training_part(source, settings)
     wanted = session.manifest(method, settings, source, part)
     if old:
@@ -230,6 +250,7 @@ def load(run: str | Path) -> Loaded:
         dim=about["dim"],
         head_kind=about["head_kind"],
         width=about["width"],
+        small_stem=about.get("small_stem"),
     )
     try:
         encoder.load_state_dict(weights)
@@ -262,6 +283,8 @@ def _settings(
                 raise unknown("setting of the objective", name, known)
         options = options | {"objective": dataclasses.replace(base.objective, **inner)}
     settings = dataclasses.replace(base, **options)
+    if settings.init:
+        settings = dataclasses.replace(settings, **starting.describe(settings.init))
     if not isinstance(settings.objective, METHODS[method][1]):
         raise ConfigError(f"these settings are of another method than {method}")
     return settings

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
-from tellapart import tiled
+from tellapart import nearest
 from tellapart.embeddings import Embeddings
 from tellapart.errors import ConfigError, DataError
 from tellapart.evaluation import few_label, knn, linear_probe, protocol
@@ -58,7 +58,7 @@ def test_knn_equals_scikit_learns_weighted_neighbours(k):
 
 def test_several_k_in_one_pass_and_in_tiles(monkeypatch):
     single = {k: knn(TRAIN, TEST, k=k)[f"knn@{k}"] for k in (1, 5, 20, 200)}
-    monkeypatch.setattr(tiled, "TOP_K_ELEMENTS", 1000)
+    monkeypatch.setattr(nearest, "ELEMENTS", 1000)
     assert knn(TRAIN, TEST, k=(200, 5, 1, 20)) == {f"knn@{k}": v for k, v in sorted(single.items())}
 
 
@@ -98,8 +98,8 @@ def test_ten_thousand_queries_by_a_million_rows_fit(monkeypatch):
     made = []
     real = torch.Tensor.new_empty
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **o: made.append(real(*a, **o)) or made[-1])
-    tiled.top_k(torch.randn(600, 2), torch.randn(200_000, 2), 200)
-    assert max(t.numel() for t in made) <= tiled.TOP_K_ELEMENTS
+    nearest.top_k(torch.randn(600, 2), torch.randn(200_000, 2), 200)
+    assert max(t.numel() for t in made) <= nearest.ELEMENTS
 
 
 def test_linear_probe_is_scikit_learn_on_standardised_vectors():

@@ -5,6 +5,8 @@ Shapes: N batch, C channels, P side of a view, F feature width, D embedding widt
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,30 +21,43 @@ class Encoder(nn.Module):
         backbone: maps (N, C, P, P) to (N, F); has `width` (F) and `maps`.
         head: maps (N, F) to (N, D). dim: D.
         mean, std: per channel, of values in [0, 1]; subtracted and divided before the backbone.
+        bn_rows: in training BatchNorm takes its statistics over groups of so many rows instead of the batch, whatever
+            the batch is made of; None: over all that is given at once.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, head: nn.Module, dim: int, *, mean: Tensor, std: Tensor) -> None:
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, dim: int, *, mean: Tensor, std: Tensor, bn_rows: int | None = None
+    ) -> None:
         super().__init__()
-        self.backbone, self.head, self.dim = backbone, head, dim
+        self.backbone, self.head, self.dim, self.bn_rows = backbone, head, dim, bn_rows
         self.register_buffer("mean", mean.float().view(1, -1, 1, 1))
         self.register_buffer("std", std.float().clamp_min(1e-3).view(1, -1, 1, 1))
 
     def features(self, x: Tensor) -> Tensor:
         """(N, F), what users take away. x: (N, C, P, P), uint8 or float in [0, 1]."""
-        out: Tensor = self.backbone(self._normalised(x))
-        return out
+        return self._by_group(lambda part: self.backbone(self._normalised(part)), x)
+
+    def project(self, x: Tensor) -> Tensor:
+        """(N, D), the head's output as it is; float32 whatever the autocast."""
+        out = self._by_group(lambda part: self.head(self.backbone(self._normalised(part))), x)
+        return out.float() if out.dtype in (torch.float16, torch.bfloat16) else out
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, D) unit rows, for the loss; float32 whatever the autocast."""
-        out: Tensor = self.head(self.features(x))
-        return F.normalize(out.float() if out.dtype in (torch.float16, torch.bfloat16) else out, dim=1)
+        """(N, D) unit rows, for the loss."""
+        return F.normalize(self.project(x), dim=1)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """One feature map (N, channels, h, w) per stage, the first stage first."""
         return self.backbone.maps(self._normalised(x))
+
+    def _by_group(self, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Group by group in training where BatchNorm is split, else all at once."""
+        if not (self.training and self.bn_rows and len(x) >= 2 * self.bn_rows):
+            return run(x)
+        return torch.cat([run(part) for part in x.tensor_split(len(x) // self.bn_rows)])
 
     def _normalised(self, x: Tensor) -> Tensor:
         if x.dtype == torch.uint8:

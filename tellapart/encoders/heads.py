@@ -8,14 +8,15 @@ from torch import nn
 
 from ..errors import unknown
 
-Kind = Literal["linear", "mlp", "linear-bn", "mlp-bn"]
+Kind = Literal["linear", "mlp", "linear-bn", "mlp-bn", "mlp3-bn"]
 
 
 def head(kind: str, width: int, dim: int) -> nn.Module:
     """A head by name.
 
     Args:
-        kind: "linear", one layer (InstDisc, MoCo v1); "mlp", width -> width -> ReLU -> dim (MoCo v2); with
+        kind: "linear", one layer (InstDisc, MoCo v1); "mlp", width -> width -> ReLU -> dim (MoCo v2); "mlp3", one more
+            such layer (SimCLR v2); with
             "-bn" each layer is followed by a BatchNorm, the last one without a shift (SimCLR), which centres
             the embeddings: those of a fresh network otherwise all point one way.
         width: F. dim: D.
@@ -26,7 +27,7 @@ def head(kind: str, width: int, dim: int) -> nn.Module:
         raise unknown("head", kind, get_args(Kind))
     norm = kind.endswith("-bn")
     layers: list[nn.Module] = []
-    if kind.startswith("mlp"):
+    for _ in range({"linear": 0, "mlp": 1, "mlp3": 2}[kind.partition("-")[0]]):
         layers += [nn.Linear(width, width, bias=not norm)]
         layers += [nn.BatchNorm1d(width)] if norm else []
         layers += [nn.ReLU(inplace=True)]

@@ -21,6 +21,7 @@ class Backbone(nn.Module):
     """Maps (N, C, P, P) to (N, F). `width` is F; `maps` gives one feature map per stage."""
 
     width: int
+    small_stem: bool = False  # a ResNet with the CIFAR stem in place of its own
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """Feature maps of the stages, first to last."""
@@ -82,7 +83,7 @@ class BasicBlock(nn.Module):
 class TimmBackbone(Backbone):
     """Any timm model without its classifier."""
 
-    def __init__(self, name: str, channels: int, size: int, pretrained: bool) -> None:
+    def __init__(self, name: str, channels: int, size: int, pretrained: bool, small_stem: bool) -> None:
         super().__init__()
         import timm
 
@@ -94,8 +95,7 @@ class TimmBackbone(Backbone):
         except Exception as error:  # timm raises many kinds: a hub that cannot be reached among them
             raise ConfigError(f"timm/{name} could not be made: {error}") from error
         self.model, self.width = model, int(model.num_features)
-        if size <= SMALL_IMAGE and not pretrained:
-            cifar_stem(self.model)
+        self.small_stem = small_stem and cifar_stem(self.model)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.model(x)
@@ -109,7 +109,7 @@ class TimmBackbone(Backbone):
 class TorchvisionBackbone(Backbone):
     """Any torchvision classifier without its last linear layer."""
 
-    def __init__(self, name: str, channels: int, size: int, pretrained: bool) -> None:
+    def __init__(self, name: str, channels: int, size: int, pretrained: bool, small_stem: bool) -> None:
         super().__init__()
         import torchvision.models
 
@@ -122,8 +122,7 @@ class TorchvisionBackbone(Backbone):
                 self.model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
         except Exception as error:  # the weights could not be fetched
             raise ConfigError(f"torchvision/{name} could not be made: {error}") from error
-        if size <= SMALL_IMAGE and not pretrained:
-            cifar_stem(self.model)
+        self.small_stem = small_stem and cifar_stem(self.model)
         self.width = _drop_classifier(self.model)
         _take_channels(self.model, channels)
 
@@ -144,14 +143,23 @@ class TorchvisionBackbone(Backbone):
         return [m for m in out if m.ndim == 4]
 
 
-def backbone(name: str, *, channels: int, size: int, width: int = 16, pretrained: bool = False) -> Backbone:
+def backbone(
+    name: str,
+    *,
+    channels: int,
+    size: int,
+    width: int = 16,
+    pretrained: bool = False,
+    small_stem: bool | None = None,
+) -> Backbone:
     """A backbone by name.
 
     Args:
         name: "small-resnet", "timm/NAME" or "torchvision/NAME".
-        channels: C of the images, any number. size: P; up to 64 pixels a ResNet gets the CIFAR stem.
+        channels: C of the images, any number. size: P in pixels.
         width: base width of small-resnet.
-        pretrained: load the library's weights (and keep the stem they were trained with).
+        pretrained: load the library's weights.
+        small_stem: whether a ResNet gets the CIFAR stem; None: up to 64 pixels, unless its weights are pretrained.
     Raises:
         ConfigError: an unknown name, with the nearest one.
 
@@ -159,12 +167,14 @@ def backbone(name: str, *, channels: int, size: int, width: int = 16, pretrained
     64
     """
     kind, _, inner = name.partition("/")
+    if small_stem is None:
+        small_stem = size <= SMALL_IMAGE and not pretrained
     if name == "small-resnet":
         return SmallResNet(channels, width)
     if kind == "timm" and inner:
-        return TimmBackbone(inner, channels, size, pretrained)
+        return TimmBackbone(inner, channels, size, pretrained, small_stem)
     if kind == "torchvision" and inner:
-        return TorchvisionBackbone(inner, channels, size, pretrained)
+        return TorchvisionBackbone(inner, channels, size, pretrained, small_stem)
     raise unknown("encoder", name, ["small-resnet", "timm/resnet18", "torchvision/resnet18"])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .. import tiled
+from .. import nearest, tiled
 from ..embeddings import Embeddings
 from ..errors import require
 
@@ -56,7 +56,7 @@ def knn_labels(
     ks = _checked(k, temperature)
     rows, queries = _unit(train.vectors), _unit(vectors)
     require(rows.shape[1] == queries.shape[1], f"widths differ: {rows.shape[1]} and {queries.shape[1]}")
-    similarity, neighbour = tiled.top_k(queries, rows, min(max(ks), len(rows)))
+    similarity, neighbour = nearest.top_k(queries, rows, min(max(ks), len(rows)))
     return _vote(train, similarity, neighbour, ks, temperature)
 
 
@@ -67,7 +67,7 @@ def best_k(train: Embeddings, ks: tuple[int, ...], *, temperature: float = 0.07)
     chosen = np.arange(0, len(train), max(1, len(train) // LEAVE_ONE_OUT))
     require(len(train) > 1, "leave-one-out needs two labelled items or more")
     rows = _unit(train.vectors)
-    similarity, neighbour = tiled.top_k(rows[chosen], rows, max(ks) + 1)
+    similarity, neighbour = nearest.top_k(rows[chosen], rows, max(ks) + 1)
     other = neighbour != torch.from_numpy(chosen)[:, None]
     other[other.all(1), -1] = False  # an item crowded out by exact copies of itself: drop the farthest instead
     keep = (len(chosen), max(ks))

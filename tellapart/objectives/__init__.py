@@ -9,25 +9,63 @@ from ..errors import ConfigError, unknown
 from .base import Batch, Embedded, Objective, Out
 from .exemplar import Exemplar, ExemplarOptions
 from .instdisc import InstDisc, InstDiscOptions
+from .margin import Margin, MarginOptions
+from .moco import MoCo, MoCoOptions
+from .nce import NCE, NCEOptions
+from .simclr import SimCLR, SimCLROptions
+from .spread import Spread, SpreadOptions
+from .supcon import SupCon, SupConOptions
+from .triplet import Triplet, TripletOptions
 
 __all__ = [
     "METHODS",
+    "NCE",
     "Batch",
     "Embedded",
     "Exemplar",
     "ExemplarOptions",
     "InstDisc",
     "InstDiscOptions",
+    "Margin",
+    "MarginOptions",
+    "MoCo",
+    "MoCoOptions",
+    "NCEOptions",
     "Objective",
     "Options",
     "Out",
+    "SimCLR",
+    "SimCLROptions",
+    "Spread",
+    "SpreadOptions",
+    "SupCon",
+    "SupConOptions",
+    "Triplet",
+    "TripletOptions",
     "build",
 ]
 
-Options = InstDiscOptions | ExemplarOptions
+Options = (
+    InstDiscOptions
+    | ExemplarOptions
+    | SpreadOptions
+    | MoCoOptions
+    | SimCLROptions
+    | SupConOptions
+    | MarginOptions
+    | TripletOptions
+    | NCEOptions
+)
 METHODS: dict[str, tuple[Callable[[Any, int], Objective], type[Options]]] = {
     "instdisc": (InstDisc, InstDiscOptions),
     "exemplar": (Exemplar, ExemplarOptions),
+    "spread": (Spread, SpreadOptions),
+    "moco": (MoCo, MoCoOptions),
+    "simclr": (SimCLR, SimCLROptions),
+    "supcon": (SupCon, SupConOptions),
+    "margin": (Margin, MarginOptions),
+    "triplet": (Triplet, TripletOptions),
+    "nce": (NCE, NCEOptions),
 }
 
 

@@ -33,10 +33,16 @@ class Out(NamedTuple):
 
 
 class Objective(nn.Module):
-    """A loss and its state. `views`: how many views of an instance it compares."""
+    """A loss and its state.
+
+    Attributes:
+        views: how many views of an instance it compares. needs_labels: whether batches must carry labels.
+        sharded: names in the state dict that hold a row for each instance this rank reads, not for all.
+    """
 
     views: int = 1
     needs_labels: bool = False
+    sharded: tuple[str, ...] = ()
 
     def attach(self, encoder: Encoder, source: ImageSource) -> None:
         """Once, before the first step: whatever depends on the encoder or the data."""

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .. import losses
+from .. import distributed, losses, tiled
 from ..data import ImageSource, sampler
 from ..encoders import Encoder, to_device
 from ..errors import ConfigError, require
@@ -66,10 +66,12 @@ class InstDisc(Objective):
     v_1..v_S; or its noise-contrastive estimate with m samples; plus lambda |v(t) - v(t-1)|^2.
     When: one view per image is all you can afford, or S fits in memory and you want look-alikes.
     Good to know: each row is refreshed once an epoch, so learning starts slowly; with random rows the loss
-    begins at ln S + 1/(2 D tau^2), above chance, and that is healthy.
+    begins at ln S + 1/(2 D tau^2), above chance, and that is healthy. The bank is split over processes with the
+    data: a rank remembers the images it reads.
     Chance: ln S for the softmax, (m+1) ln(m+1) - m ln m for nce.
     """
 
+    sharded = ("bank.rows",)
     log_z: Tensor
     z_seen: Tensor
 
@@ -77,16 +79,23 @@ class InstDisc(Objective):
         super().__init__()
         self.options, self.seed = options, seed
         self.bank: MemoryBank | None = None
+        self.size = 0  # S, over all ranks
         self.register_buffer("log_z", torch.zeros(()))
         self.register_buffer("z_seen", torch.zeros((), dtype=torch.int64))
 
     def attach(self, encoder: Encoder, source: ImageSource) -> None:
         device = encoder.mean.device
+        ranks = distributed.world()
+        if self.options.noise == "instance" and self.options.loss == "nce" and ranks > 1:
+            raise ConfigError(
+                "--objective.noise instance gathers N x M rows of the bank, which is in shards here; use shared noise"
+            )
+        self.size = len(source)
         self.bank = MemoryBank(
-            len(source),
+            len(distributed.mine(self.size)),
             encoder.dim,
             momentum=self.options.bank_momentum,
-            generator=sampler.generator("bank", self.seed),
+            generator=sampler.generator("bank", self.seed, *([distributed.rank()] if ranks > 1 else [])),
             dtype=DTYPES[self.options.bank_dtype],
         )
         self.bank.to(device)
@@ -94,23 +103,24 @@ class InstDisc(Objective):
             self._first_pass(encoder, source)
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
-        z, index, o = embedded["z"], batch.index, self.options
-        rows = self._rows()
-        writes = {"z": z.detach(), "index": index}
+        z, o = embedded["z"], self.options
+        rows, own = self._rows(), batch.index // distributed.world()  # where this rank remembers its instances
+        writes = {"z": z.detach(), "index": own}
         if o.loss == "softmax":
-            loss = losses.instance_softmax(z, rows, index, temperature=o.temperature)
+            log_z = log_sum_over_shards(z, rows, o.temperature)
+            loss = losses.instance_softmax(z, rows, own, temperature=o.temperature, log_z=log_z)
         else:
-            drawn = losses.similarity(z, rows, self._noise(index, generator))
+            drawn = self._drawn(z, rows, own, generator)
             writes["log_z"] = log_z = self._estimate_log_z(drawn.detach())
-            uniform = -math.log(len(rows))
+            uniform = -math.log(self.size)
             loss = losses.nce_of_similarities(
-                losses.similarity(z, rows, index[:, None]),
+                losses.similarity(z, rows, own[:, None]),
                 drawn,
                 temperature=o.temperature,
                 log_z=log_z,
                 log_noise=(uniform, uniform),
             )
-        moved = losses.proximal(z, rows.index_select(0, index))
+        moved = losses.proximal(z, rows.index_select(0, own))
         logs = {"positive": 1 - moved.detach() / 2}  # similarity with its own memory, unit rows
         if o.proximal:
             logs["contrastive"] = loss.detach()
@@ -122,7 +132,7 @@ class InstDisc(Objective):
     def chance(self, n: int) -> float | None:
         if self.options.loss == "nce":
             return losses.nce_chance(self.options.negatives)
-        return math.log(len(self._rows()))
+        return math.log(self.size)
 
     def after_step(self, encoder: Encoder, out: Out) -> None:
         self._bank().update(out.writes["index"], out.writes["z"])
@@ -134,12 +144,14 @@ class InstDisc(Objective):
     def _first_pass(self, encoder: Encoder, source: ImageSource) -> None:
         """Fill the bank by the untrained encoder, in train mode: a fresh BatchNorm has no statistics of its own."""
         device = encoder.mean.device
-        order = torch.randperm(len(source), generator=sampler.generator("first pass", self.seed))
+        rows = distributed.mine(len(source))
+        order = torch.randperm(len(rows), generator=sampler.generator("first pass", self.seed))
         training = encoder.training
         encoder.train()
-        for index in order.split(FIRST_PASS_BATCH):
+        for own in order.split(FIRST_PASS_BATCH):
+            index = rows.start + own * rows.step
             view = centre_view(to_device(source.read(index), device), source.image_size)
-            self._bank().fill(index.to(device), encoder(view))
+            self._bank().fill(own.to(device), encoder(view))
         encoder.train(training)
 
     def _bank(self) -> MemoryBank:
@@ -150,22 +162,31 @@ class InstDisc(Objective):
     def _rows(self) -> Tensor:
         return self._bank().rows
 
-    def _noise(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        """Rows drawn uniformly, with replacement: (M,) shared by the batch, or (N, M)."""
-        size, m, n = len(self._rows()), self.options.negatives, len(index)
+    def _drawn(self, z: Tensor, rows: Tensor, own: Tensor, generator: torch.Generator) -> Tensor:
+        """Inner products (N, M) with the noise; shared noise comes from the shards of all ranks alike."""
+        ranks = distributed.world()
+        if ranks == 1:
+            return losses.similarity(z, rows, self._noise(own, generator))
+        generator = sampler.generator("shard", generator.initial_seed(), distributed.rank(), device=z.device)
+        mine = rows.index_select(0, self._noise(own, generator, -(-self.options.negatives // ranks)))
+        return z @ distributed.gather(mine).to(z.dtype).T
+
+    def _noise(self, own: Tensor, generator: torch.Generator, m: int | None = None) -> Tensor:
+        """Rows drawn uniformly from this rank's, with replacement: (M,) shared by the batch, or (N, M)."""
+        size, m, n = len(self._rows()), m or self.options.negatives, len(own)
 
         def draw(high: int, shape: tuple[int, ...]) -> Tensor:
             require(high > 0, f"no instance is left to draw noise from: {size} instances, a batch of {n}")
-            return torch.randint(high, shape, generator=generator, device=index.device)
+            return torch.randint(high, shape, generator=generator, device=own.device)
 
         if self.options.noise == "instance":
             if not self.options.exclude_positive:
                 return draw(size, (n, m))
             drawn = draw(size - 1, (n, m))
-            return drawn + (drawn >= index[:, None])
+            return drawn + (drawn >= own[:, None])
         if not self.options.exclude_positive:
             return draw(size, (m,))
-        taken = index.sort().values - torch.arange(n, device=index.device)  # gaps: the r-th free row is r + passed
+        taken = own.sort().values - torch.arange(n, device=own.device)  # gaps: the r-th free row is r + passed
         drawn = draw(size - n, (m,))
         return drawn + torch.searchsorted(taken, drawn, right=True)
 
@@ -178,6 +199,19 @@ class InstDisc(Objective):
         o, seen = self.options, self.z_seen
         if o.z == "frozen" and bool(seen >= o.z_batches):
             return self.log_z.clone()
-        now = torch.logsumexp(drawn / o.temperature, 1).logsumexp(0) + math.log(len(self._rows()) / drawn.numel())
+        sums = torch.logsumexp(drawn / o.temperature, 1).logsumexp(0)[None]
+        everyone = drawn.numel() * distributed.world()
+        now = distributed.gather(sums).logsumexp(0) + math.log(self.size / everyone)
         keep = seen / (seen + 1) if o.z == "frozen" else torch.where(seen > 0, o.z_momentum, 0.0)
         return torch.logaddexp(self.log_z + torch.log(keep), now + torch.log1p(-keep))
+
+
+def log_sum_over_shards(z: Tensor, rows: Tensor, temperature: float) -> Tensor:
+    """(N,) log sum_j exp(v_j . z / tau) over the rows of all ranks, of which this one holds some.
+
+    The queries travel, never the rows: each rank sums over its own for the queries of all, then the sums are joined.
+    """
+    parts = tiled.logsumexp(distributed.gather(z), rows, temperature=temperature)  # (R N,) over the rows here
+    joined = distributed.gather(parts[None])  # (R, R N)
+    first = distributed.rank() * len(z)
+    return joined[:, first : first + len(z)].logsumexp(0)

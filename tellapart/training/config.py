@@ -37,6 +37,14 @@ class TrainConfig:
     """number of steps instead of epochs."""
     batch_size: int = 256
     """images per step, over all processes; at most the number of images."""
+    micro_batch: int | None = None
+    """images that the network sees at once, of a batch that does not fit: the gradient is that of the whole batch."""
+    bn: Literal["local", "split", "global"] = "local"
+    """BatchNorm over a process's batch, over groups of `bn_rows`, or over all processes (GPU)."""
+    bn_rows: int = 32
+    """images of a group of --bn split."""
+    init: str | None = None
+    """weights to start from: timm/NAME, a run folder, or a file of weights; with their network and normalisation."""
     optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
     """sgd (torch), adamw (torch) or lars (timm)."""
     lr: float = 0.03
@@ -80,6 +88,8 @@ class TrainConfig:
     """probability."""
     blur: float = 0.0
     """probability."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """of the blur, in pixels: lowest and highest."""
     solarize: float = 0.0
     """probability."""
     sobel: float = 0.0
@@ -116,7 +126,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("width", "dim", "batch_size", "log_every"):
             require(getattr(self, name) >= 1, f"{_flag(name)} must be 1 or more, got {getattr(self, name)}")
-        for name in ("steps", "save_every", "threads"):
+        for name in ("steps", "save_every", "threads", "micro_batch"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{_flag(name)} must be 1 or more, got {value}")
         for name in ("epochs", "lr"):
@@ -125,6 +135,7 @@ class TrainConfig:
         for name in ("weight_decay", "warmup", "clip", "validation"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"{_flag(name)} must be 0 or more, got {value}")
+        require(self.bn_rows >= 2, f"--bn-rows must be 2 or more, got {self.bn_rows}")
         require(0 <= self.momentum < 1, f"--momentum must lie in [0, 1), got {self.momentum}")
         require(not self.nesterov or self.momentum > 0, "--nesterov needs --momentum above 0")
         require(all(0 < s < 1 for s in self.lr_steps), f"--lr-steps are shares of the training, 0..1: {self.lr_steps}")

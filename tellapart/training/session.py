@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from .. import distributed, objectives
 from ..console import Console, clock
 from ..data import ImageSource
 from ..errors import MissingExtraError, RunError
+from ..objectives.moco import MoCo, has_batchnorm
 from ..run import Manifest, Run
 from ..version import __version__
 from . import machine, verdict
@@ -43,6 +45,7 @@ def manifest(method: str, config: TrainConfig, source: ImageSource, trained: Ima
             "fingerprint": source.fingerprint,
             "duplicates": source.duplicates,
             "licence": source.licence,
+            "labels_used": objectives.build(method, config.objective, config.seed).needs_labels,
         },
         "skipped": [dict(s) for s in source.skipped],
         "versions": {
@@ -78,6 +81,7 @@ def description(trainer: Trainer) -> dict[str, Any]:
         "dim": config.dim,
         "head_kind": config.head,
         "width": config.width,
+        "small_stem": trainer.encoder.backbone.small_stem,
     }
 
 
@@ -110,13 +114,15 @@ def train_into(run: Run, trainer: Trainer, console: Console) -> verdict.Verdict:
                         for name in row.keys() - {"step"}:
                             writer.add_scalar(name, row[name], step.number)
                 advance(step.number, _line(trainer, step, seconds))
-                if stop or last or step.number % save_every == 0:
-                    run.save(trainer.state(), trainer.encoder, description(trainer))
-                    run.update(seconds=round(seconds, 1), step=step.number)
+                stopping = distributed.any_rank(bool(stop))  # all or none: a save waits for every rank
+                if stopping or last or step.number % save_every == 0:
+                    save(run, trainer)
+                    memory = machine.peak_memory(trainer.machine.torch_device)
+                    run.update(seconds=round(seconds, 1), step=step.number, peak_memory=memory)
                 elif time.monotonic() - beat > HEARTBEAT:
                     beat = time.monotonic()
                     run.update(step=step.number)
-                if stop and not last:
+                if stopping and not last:
                     run.update(status="interrupted")
                     raise Interrupted(f"stopped after step {step.number}; --resume goes on from there")
         except NotANumber as error:
@@ -125,6 +131,12 @@ def train_into(run: Run, trainer: Trainer, console: Console) -> verdict.Verdict:
     found = verdict.judge(rows)
     run.update(status="finished", verdict={"kind": found.kind, "sentence": found.sentence})
     return found
+
+
+def save(run: Run, trainer: Trainer) -> None:
+    """A checkpoint of where the trainer stands; called on every rank."""
+    distributed.average_statistics(trainer.encoder, trainer.objective)
+    run.save(trainer.state(), trainer.encoder, description(trainer), trainer.shard())
 
 
 def plan(trainer: Trainer, seconds_per_step: float) -> str:
@@ -141,10 +153,12 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
         f"on {hardware.device} with {hardware.threads} thread(s) in {hardware.precision}; "
         f"memory of the objective {rows / 1e6:,.1f} MB",
     ]
+    if distributed.world() > 1:
+        lines.append(f"{distributed.world()} processes, {trainer.share} images each")
     if trainer.batch < config.batch_size:
-        lines.append(f"batch {trainer.batch} instead of {config.batch_size}: there are no more images")
-    if config.encoder != "small-resnet" and source.image_size <= 64:
-        lines.append("3 x 3 stem without max-pool where the encoder is a ResNet: the images have 64 px or fewer")
+        why = "there are no more images" if trainer.batch == len(source) else "every process gets as many"
+        lines.append(f"batch {trainer.batch} instead of {config.batch_size}: {why}")
+    lines += _about_the_network(trainer)
     if source.skipped:
         first = source.skipped[0]
         lines.append(
@@ -159,6 +173,29 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
             "times slower. Wait, or give --threads 1"
         )
     return "\n".join(lines)
+
+
+def _about_the_network(trainer: Trainer) -> list[str]:
+    """What was decided about stem, starting weights and BatchNorm, and what to watch."""
+    config, lines = trainer.config, []
+    if trainer.encoder.backbone.small_stem:
+        lines.append("3 x 3 stem without max-pool: the images have 64 px or fewer")
+    if config.init:
+        lines.append(
+            f"starting from {config.init}: its network, stem and normalisation, a fresh head. --lr {config.lr:g} is "
+            f"meant for training from nothing; trained weights usually want a tenth, --lr {config.lr / 10:g}"
+        )
+    norm = has_batchnorm(trainer.encoder)
+    if norm and config.micro_batch and config.micro_batch < trainer.share and config.bn != "split":
+        lines.append(
+            f"BatchNorm sees {config.micro_batch} images at a time, not {trainer.share}: the gradient is exact but for "
+            "that; --bn split with --bn-rows that divide --micro-batch makes it exact"
+        )
+    if norm and isinstance(trainer.objective, MoCo) and config.bn == "local" and distributed.world() == 1:
+        lines.append(
+            "warning: queries and keys share one BatchNorm batch, whose statistics give pairs away; give --bn split"
+        )
+    return lines
 
 
 def _line(trainer: Trainer, step: Step, seconds: float) -> str:

@@ -1,7 +1,7 @@
 """The loop. You iterate it: `for step in trainer: ...`; logging, saving and stopping are yours.
 
-Randomness is a function of the step: before each one every generator is seeded from (seed, step), so that a
-resumed run needs no saved state of a generator.
+Randomness is a function of the step: before each one every generator is seeded from (seed, step, rank, piece),
+so that a resumed run needs no saved state of a generator.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import encoders, geometry, objectives
+from .. import distributed, encoders, geometry, objectives
 from ..data import ImageSource
 from ..data.sampler import batch_at, derive_seed, generator, steps_per_epoch
-from ..errors import DataError, TrainingError
+from ..encoders import starting
+from ..errors import ConfigError, DataError, TrainingError
 from ..objectives import Batch, Out
+from ..objectives.moco import has_batchnorm
+from . import gradient
 from . import machine as machines
 from .config import TrainConfig
 from .optim import learning_rate, optimizer
 
 FORMAT = 1
 STATISTICS = 4096  # images that the normalisation is computed from
+BLOCK = 128  # instances whose views share a generator: pieces of a batch see the views that the whole sees
 
 
 class Step(NamedTuple):
@@ -49,26 +53,31 @@ class NotANumber(TrainingError):
 
 
 class Trainer:
-    """Trains an encoder on a source by a method.
+    """Trains an encoder on a source by a method; in several processes, each on its share of every batch.
 
     Attributes:
         encoder, objective: what is trained; every parameter that requires a gradient, of both.
-        batch: images per step. total: steps of the whole training. number: steps taken.
+        batch: images per step, of all ranks; share: of this one. total: steps of the whole training. number: steps
+        taken.
         chance: the loss at chance, None without a closed form.
     """
 
     def __init__(self, method: str, config: TrainConfig, source: ImageSource) -> None:
-        if len(source) < 2:
-            raise DataError(f"{source.name} holds {len(source)} image(s); telling apart needs 2 or more")
         self.config, self.source = config, source
         self.machine = machines.decide(config)
-        device = self.machine.torch_device
-        self.batch = min(config.batch_size, len(source))
-        self.per_epoch = steps_per_epoch(len(source), self.batch)
+        device, ranks = self.machine.torch_device, distributed.world()
+        self.mine = distributed.mine(len(source))
+        self.share = min(config.batch_size, len(source)) // ranks
+        self.batch = self.share * ranks
+        self.objective = objectives.build(method, config.objective, config.seed)
+        self.labels = _labels(method, source) if self.objective.needs_labels else None
+        _check_sizes(config, source, self.share)
+        self.per_epoch = steps_per_epoch(len(source) // ranks, self.share)
         self.total = config.steps or max(1, round(config.epochs * self.per_epoch))
         self.number = 0
-        self.encoder = build_encoder(config, source).to(device)
-        self.objective = objectives.build(method, config.objective, config.seed)
+        self.encoder = _normalised(build_encoder(config, source), config).to(device)
+        if has_batchnorm(self.encoder) and min(self.share, config.micro_batch or self.share) < 2:
+            raise ConfigError("BatchNorm needs 2 images or more at once on every rank: raise --batch-size")
         with self.machine.applied():
             self.objective.attach(self.encoder, source)
         self.objective.to(device)
@@ -87,32 +96,63 @@ class Trainer:
         Raises:
             NotANumber: the loss is not finite; nothing has been written.
         """
-        config, device = self.config, self.machine.torch_device
+        config = self.config
         self.encoder.train()
-        torch.manual_seed(derive_seed("step", config.seed, self.number))
-        random = generator("views", config.seed, self.number, device=device)
-        index = batch_at(self.number, len(self.source), self.batch, config.seed)
-        images = encoders.to_device(self.source.read(index), device)
-        views = [self.views(images, random) for _ in range(self.objective.views)]
-        batch = Batch(views, index.to(device))
-        with self.machine.autocast():
-            embedded = self.objective.embed(self.encoder, batch)
-        out = self.objective.loss(embedded, batch, random)
-        loss = float(out.loss.detach())
+        out, backward = self._loss()
+        loss = float(distributed.mean(out.loss))
         if loss != loss or loss in (float("inf"), float("-inf")):
             ids = self.source.ids
-            raise NotANumber(self.number + 1, [ids[i] for i in index.tolist()])
+            raise NotANumber(self.number + 1, [ids[i] for i in self._index().tolist()])
         lr = learning_rate(config, self.number, self.total, self.per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        out.loss.backward()
+        backward()
+        distributed.average_gradients(self._parameters())
         if config.clip:
             torch.nn.utils.clip_grad_norm_(self._parameters(), config.clip)
         self.optimizer.step()
         self.objective.after_step(self.encoder, out)
         self.number += 1
         return Step(self.number, loss, lr, out)
+
+    def _loss(self) -> tuple[Out, gradient.Backward]:
+        """The loss of this step, and what computes its gradient."""
+        config, device = self.config, self.machine.torch_device
+        index = self._index()
+        label = None if self.labels is None else self.labels[index].to(device)
+        rows = Batch([], index.to(device), label)
+
+        def part(start: int, stop: int) -> Batch:
+            torch.manual_seed(derive_seed("step", config.seed, self.number, distributed.rank(), start))
+            views = self._views(index, start, stop)
+            return Batch(views, rows.index[start:stop], None if label is None else label[start:stop])
+
+        pieces = gradient.Pieces(len(index), part, rows)
+        noise = generator("noise", config.seed, self.number, device=device)
+        if config.micro_batch and config.micro_batch < len(index):
+            return gradient.cached(
+                self.objective, self.encoder, pieces, noise, self.machine.autocast(), config.micro_batch
+            )
+        return gradient.whole(self.objective, self.encoder, pieces, noise, self.machine.autocast())
+
+    def _index(self) -> Tensor:
+        """(N,) the instances of this step that this rank reads."""
+        shard = [] if distributed.world() == 1 else [distributed.rank()]
+        own = batch_at(self.number, len(self.source) // distributed.world(), self.share, self.config.seed, *shard)
+        return self.mine.start + own * self.mine.step
+
+    def _views(self, index: Tensor, start: int, stop: int) -> list[Any]:
+        """The views of rows start to stop of a batch: those that the whole batch has, whatever the piece."""
+        device = self.machine.torch_device
+        found: list[list[Tensor]] = [[] for _ in range(self.objective.views)]
+        for block in range(start // BLOCK, -(-stop // BLOCK)):
+            first = block * BLOCK
+            images = encoders.to_device(self.source.read(index[first : first + BLOCK]), device)
+            random = generator("views", self.config.seed, self.number, distributed.rank(), block, device=device)
+            for views in found:
+                views.append(self.views(images, random)[max(start - first, 0) : stop - first])
+        return [views[0] if len(views) == 1 else torch.cat(views) for views in found]
 
     def measure(self, step: Step) -> dict[str, float]:
         """What a line of metrics holds of a step: loss beside chance, logs, and the geometry of the batch."""
@@ -139,21 +179,29 @@ class Trainer:
         twin.optimizer = optimizer(self.config, twin._parameters())
         times: list[float] = []
         with self.machine.applied():
-            while len(times) < 6 and sum(times) + (times[-1] if times else 0) < limit:
+            while len(times) < 6 and distributed.share(sum(times) + (times[-1] if times else 0) < limit):
                 began = time.monotonic()
                 twin.advance()
                 times.append(time.monotonic() - began)
         return min(times)
 
     def state(self) -> dict[str, Any]:
-        """All that a continuation needs; tensors, numbers and strings only."""
+        """All that a continuation needs; tensors, numbers and strings only. Shards of several ranks stand apart."""
+        shard = self.shard()
         return {
             "format": FORMAT,
             "step": self.number,
             "encoder": self.encoder.state_dict(),
-            "objective": self.objective.state_dict(),
+            "objective": {k: v for k, v in self.objective.state_dict().items() if k not in shard},
             "optimizer": self.optimizer.state_dict(),
+            "sharded": list(self.objective.sharded),
         }
+
+    def shard(self) -> dict[str, Tensor]:
+        """What of the state this rank alone holds; empty in one process, whose state is whole."""
+        if distributed.world() == 1:
+            return {}
+        return {k: v for k, v in self.objective.state_dict().items() if k in self.objective.sharded}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state()`, bit for bit."""
@@ -167,7 +215,12 @@ class Trainer:
 
 
 def build_encoder(config: TrainConfig, source: ImageSource) -> encoders.Encoder:
-    """The encoder of a configuration before training, normalised by the statistics of the source."""
+    """The encoder of a configuration before training: from nothing, or from the weights that `init` names."""
+    if config.init:
+        return starting.start(
+            config.init, channels=source.channels, size=source.image_size, dim=config.dim, head_kind=config.head,
+            encoder=config.encoder, width=config.width, seed=config.seed,
+        )  # fmt: skip
     mean, std = statistics(source)
     return encoders.build(
         config.encoder,
@@ -180,6 +233,35 @@ def build_encoder(config: TrainConfig, source: ImageSource) -> encoders.Encoder:
         std=std,
         seed=config.seed,
     )
+
+
+def _normalised(encoder: encoders.Encoder, config: TrainConfig) -> encoders.Encoder:
+    """The encoder with BatchNorm over what `--bn` says: a rank's batch, groups of rows, or the batch of all ranks."""
+    if config.bn == "split":
+        encoder.bn_rows = config.bn_rows
+    elif config.bn == "global" and distributed.world() > 1:
+        if machines.decide(config).torch_device.type != "cuda":
+            raise ConfigError("--bn global over several processes exists on GPUs only; use --bn local or split here")
+        encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
+    return encoder
+
+
+def _check_sizes(config: TrainConfig, source: ImageSource, share: int) -> None:
+    if len(source) < 2:
+        raise DataError(f"{source.name} holds {len(source)} image(s); telling apart needs 2 or more")
+    if share < 1:
+        raise ConfigError(
+            f"--batch-size {config.batch_size} leaves nothing for each of {distributed.world()} processes"
+        )
+
+
+def _labels(method: str, source: ImageSource) -> Tensor:
+    if source.labels is None or not bool((source.labels >= 0).any()):
+        raise DataError(
+            f"{method} learns from labels, and {source.name} has none: put the images into one folder per class, "
+            "or choose a method without labels (simclr)"
+        )
+    return torch.from_numpy(source.labels)
 
 
 def statistics(source: ImageSource) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,114 @@
+"""The contrastive loss of springs (Hadsell, Chopra, LeCun, CVPR 2006: DrLIM)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .. import distributed, labelled
+from ..data import ImageSource
+from ..encoders import Encoder, to_device
+from ..errors import require
+from ..nearest import top_k
+from ..views.images import centre_view
+from .base import Batch, Embedded, Objective, Out
+from .supcon import classes
+
+
+@dataclass(frozen=True)
+class MarginOptions:
+    """Options of `margin`."""
+
+    margin: float = 1.0
+    """> 0: the distance beyond which a dissimilar pair exerts no force."""
+    pairs: Literal["augmentation", "neighbours", "labels"] = "augmentation"
+    """what is similar: two views of an image; an image and its nearest by pixels; images of the same class."""
+    neighbours: int = 5
+    """for neighbours: how many of each image, by Euclidean distance of centred pixels."""
+    sphere: bool = False
+    """compare unit rows; the paper's outputs are free."""
+
+    def __post_init__(self) -> None:
+        require(self.margin > 0, f"--objective.margin must be above 0, got {self.margin}")
+        require(self.neighbours >= 1, f"--objective.neighbours must be 1 or more, got {self.neighbours}")
+
+
+class Margin(Objective):
+    """Springs: similar pairs attract as 1/2 d^2, others repel as 1/2 max(0, margin - d)^2.
+
+    Formula: mean of (1 - Y) 1/2 d^2 + Y 1/2 max(0, margin - d)^2 over pairs of the batch, Y = 1 for a dissimilar
+    pair (eq. 4); similar and dissimilar pairs weigh one half each, since there are N times more of the latter.
+    When: a map of few dimensions (`--dim 2`) in which distance means something; neighbours from any outside knowledge.
+    Good to know: outputs are not put on the sphere unless asked, so a map can have edges and rings. A dissimilar
+    pair at
+    distance 0 has no force: start with outputs that differ.
+    Chance: none; a collapse costs margin^2 / 4 here.
+    Relations: `triplet` compares distances with each other instead of with a fixed margin.
+    Published: a 2-D map of the digits 4 and 9, and a ring and a cylinder for azimuth and elevation of NORB's
+    airplane (figures).
+    """
+
+    near: Tensor
+
+    def __init__(self, options: MarginOptions, seed: int) -> None:
+        super().__init__()
+        self.options = options
+        self.needs_labels = options.pairs == "labels"
+        self.views = 2
+
+    def attach(self, encoder: Encoder, source: ImageSource) -> None:
+        if self.options.pairs == "neighbours":
+            require(
+                self.options.neighbours < len(source),
+                f"--objective.neighbours must be below the {len(source)} images, got {self.options.neighbours}",
+            )
+            near = nearest_by_pixels(source, self.options.neighbours, encoder.mean.device)
+            self.register_buffer("near", near, persistent=False)
+
+    def embed(self, encoder: Encoder, batch: Batch) -> Embedded:
+        run = encoder if self.options.sphere else encoder.project
+        return {f"z{i}" if i else "z": run(view) for i, view in enumerate(batch.views)}
+
+    def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
+        a, b = embedded["z"], embedded["z1"]
+        everyone, index = distributed.gather(b), distributed.gather(batch.index)
+        squared = (a.square().sum(1)[:, None] + everyone.square().sum(1) - 2 * a @ everyone.T).clamp_min(0)
+        same = self._similar(batch, index)
+        pairs = labelled.spring(squared, same, self.options.margin)
+        similar = distributed.mean_of_valid(pairs, same)
+        apart = distributed.mean_of_valid(pairs, ~same)
+        logs = {"similar": similar.detach(), "dissimilar": apart.detach()}
+        return Out((similar + apart) / 2, logs, {"z": torch.nn.functional.normalize(a.detach(), dim=1)})
+
+    def _similar(self, batch: Batch, index: Tensor) -> Tensor:
+        """(N, R N) bool: whether the first view of a row and the second view of a column are a similar pair."""
+        own = batch.index[:, None] == index
+        if self.options.pairs == "labels":
+            names = classes(batch)
+            return names[:, None] == distributed.gather(names)
+        if self.options.pairs == "neighbours":
+            near = self.near[batch.index][:, :, None] == index  # (N, K, R N)
+            back = self.near[index][:, :, None] == batch.index  # either one is among the nearest of the other
+            return own | near.any(1) | back.any(1).T
+        return own
+
+
+@torch.no_grad()
+def nearest_by_pixels(source: ImageSource, k: int, device: torch.device) -> Tensor:
+    """(S, K) the rows whose centred pixels are nearest to each row's, without itself."""
+    parts = [
+        centre_view(to_device(source.read(i), device), source.image_size).flatten(1)
+        for i in torch.arange(len(source)).split(1024)
+    ]
+    x = torch.cat(parts)
+    x = x - x.mean(0)
+    # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y: the nearest y maximise x.y - |y|^2 / 2
+    rows = torch.cat([x, -0.5 * x.square().sum(1, keepdim=True)], 1)
+    queries = torch.cat([x, torch.ones(len(x), 1, device=device)], 1)
+    found = top_k(queries, rows, k + 1)[1]
+    other = found != torch.arange(len(x), device=device)[:, None]
+    other[other.all(1), -1] = False
+    return found[other].view(len(x), k)

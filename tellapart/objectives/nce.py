@@ -1,0 +1,112 @@
+"""Noise-contrastive estimation over a finite vocabulary (Gutmann & Hyvarinen 2010; Mnih & Teh 2012)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from .. import losses
+from ..data import ImageSource, sampler
+from ..encoders import Encoder
+from ..errors import DataError, require
+from ..noise import AliasTable
+from .base import Batch, Embedded, Objective, Out
+
+
+@dataclass(frozen=True)
+class NCEOptions:
+    """Options of `nce`."""
+
+    vocabulary: Literal["instances", "classes"] = "instances"
+    """the words: every image is one, or every class (uses labels)."""
+    temperature: float = 0.1
+    """tau > 0 of the inner products with the trained words."""
+    negatives: int = 256
+    """k, noise words drawn for the batch."""
+    noise: Literal["uniform", "unigram"] = "unigram"
+    """equal, or as often as the word occurs to the `power`."""
+    power: float = 1.0
+    """of the unigram counts."""
+    z: Literal["learned", "fixed"] = "learned"
+    """ln Z is a trained number, or stays at `log_z`."""
+    log_z: float | None = None
+    """ln Z at the start; by default ln S + 1 / (2 D tau^2), that of random unit rows."""
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
+        require(self.negatives > 0, f"--objective.negatives must be above 0, got {self.negatives}")
+        require(0 <= self.power < math.inf, f"--objective.power must be 0 or more, got {self.power}")
+
+
+class NCE(Objective):
+    """Tell the true word from k noise words: a normalised model without the sum over the vocabulary.
+
+    Formula: -log [u / (u + k q)] - sum over k draws from q of log [k q / (u + k q)], u = exp(w . z / tau) / Z, with
+    a trained row w for each word, q the noise distribution, ln Z learned or fixed.
+    When: a vocabulary too large for its softmax; to see what `instdisc` estimates, and with what error.
+    Good to know: the gradient tends to that of maximum likelihood as k grows, with an error of order 1/k. Noise is
+    drawn by an
+    alias table in constant time, whatever the distribution. A noise word may be the true word, as in the formula.
+    Chance: (k + 1) ln(k + 1) - k ln k, where u = q everywhere.
+    Relations: `instdisc --objective.loss nce` is this formula with memories for words; `exemplar` is the exact softmax.
+    Published: Penn Treebank, k = 25 matches maximum likelihood (Mnih & Teh 2012).
+    """
+
+    words: nn.Parameter
+    log_z: Tensor
+    noise: AliasTable
+
+    def __init__(self, options: NCEOptions, seed: int) -> None:
+        super().__init__()
+        self.options, self.seed = options, seed
+        self.needs_labels = options.vocabulary == "classes"
+
+    def attach(self, encoder: Encoder, source: ImageSource) -> None:
+        counts = self._counts(source)
+        rows = torch.randn(len(counts), encoder.dim, generator=sampler.generator("words", self.seed))
+        self.words = nn.Parameter(nn.functional.normalize(rows, dim=1))
+        start = self.options.log_z
+        if start is None:
+            start = math.log(len(counts)) + 1 / (2 * encoder.dim * self.options.temperature**2)
+        log_z = torch.tensor(start)
+        if self.options.z == "learned":
+            self.log_z = nn.Parameter(log_z)
+        else:
+            self.register_buffer("log_z", log_z)
+        weights = torch.ones_like(counts) if self.options.noise == "uniform" else counts.pow(self.options.power)
+        self.noise = AliasTable(weights)
+        self.to(encoder.mean.device)
+
+    def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
+        z = embedded["z"]
+        word = batch.index
+        if self.needs_labels:
+            if batch.label is None:
+                raise DataError("a vocabulary of classes needs labels, and the batch has none")
+            require(bool((batch.label >= 0).all()), "a vocabulary of classes needs a label on every item of the batch")
+            word = batch.label
+        loss = losses.nce(
+            z,
+            self.words,
+            word,
+            self.noise.draw((self.options.negatives,), generator),
+            temperature=self.options.temperature,
+            log_z=self.log_z,
+            log_noise=self.noise.log_probability,
+        )
+        return Out(loss, {"log_z": self.log_z.detach().clone()}, {"z": z.detach()})
+
+    def chance(self, n: int) -> float | None:
+        return losses.nce_chance(self.options.negatives)
+
+    def _counts(self, source: ImageSource) -> Tensor:
+        """(S,) how often each word occurs in the source."""
+        if not self.needs_labels:
+            return torch.ones(len(source))
+        if source.labels is None:
+            raise DataError(f"{source.name} has no labels; --objective.vocabulary instances needs none")
+        return torch.bincount(torch.from_numpy(source.labels[source.labels >= 0])).double()

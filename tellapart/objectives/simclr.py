@@ -1,0 +1,61 @@
+"""SimCLR v1 and v2 (Chen et al., ICML 2020, arXiv 2002.05709; NeurIPS 2020, arXiv 2006.10029)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import distributed, losses
+from ..errors import require
+from .base import Batch, Embedded, Objective, Out
+
+
+@dataclass(frozen=True)
+class SimCLROptions:
+    """Options of `simclr`."""
+
+    temperature: float = 0.5
+    """tau > 0; 0.5 suits small images and long trainings, 0.1 ImageNet."""
+
+    def __post_init__(self) -> None:
+        require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
+
+
+class SimCLR(Objective):
+    """Two views of an image find each other among all views of the batch.
+
+    Formula: -log exp(s_ij / tau) / sum_{k != i} exp(s_ik / tau) for each of the 2N views i, j its partner
+    (NT-Xent, eq. 1); mean over the 2N.
+    When: a good first choice for images; better with larger batches (`--micro-batch` makes any batch fit).
+    Good to know: what is taken away is the features, not the embedding the loss sees (v1, sec. 4.2). Crop and
+    colour change must act together, or crops are matched by their colours alone. The authors' code has twice
+    this loss. v2 differs by a deeper head (`--head mlp3-bn`), a bigger network with selective kernels
+    (`--encoder timm/skresnet50`) and distillation; its preset is `simclr_v2_imagenet`.
+    Chance: ln(2N - 1), N the batch.
+    Relations: `supcon` with a label for every image; `moco` with a queue in place of the batch; one way only,
+    it is InfoNCE.
+    Published: CIFAR-10, ResNet-50, linear: 94.0 % (v1, appendix B.9); ImageNet, ResNet-50, linear: 69.3 % (v1),
+    71.7 % (v2).
+    """
+
+    def __init__(self, options: SimCLROptions, seed: int) -> None:
+        super().__init__()
+        self.options, self.views = options, 2
+
+    def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
+        a, b = embedded["z"], embedded["z1"]
+        others = distributed.others(torch.cat([a, b]))
+        loss = losses.nt_xent(a, b, temperature=self.options.temperature, others=others)
+        return two_views(loss, a, b)
+
+    def chance(self, n: int) -> float | None:
+        return math.log(2 * n - 1)
+
+
+def two_views(loss: Tensor, a: Tensor, b: Tensor, logs: dict[str, Tensor] | None = None) -> Out:
+    """The Out of an objective that compares two views (N, D) and writes nothing."""
+    positive = (a.detach() * b.detach()).sum(1).mean()
+    return Out(loss, {"positive": positive} | (logs or {}), {"z": a.detach()})

@@ -1,0 +1,71 @@
+"""The triplet loss with mining inside the batch (Schroff et al., CVPR 2015, arXiv 1503.03832: FaceNet)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from .. import distributed, labelled
+from ..errors import require
+from .base import Batch, Embedded, Objective, Out
+from .supcon import classes
+
+
+@dataclass(frozen=True)
+class TripletOptions:
+    """Options of `triplet`."""
+
+    margin: float = 0.2
+    """> 0, of squared distances between unit rows (0 to 4)."""
+    mining: labelled.Mining = "semi-hard"
+    """semi-hard: farther than the positive, within the margin; hard: nearer; all; batch-hard: each anchor's worst."""
+    positives: Literal["labels", "views"] = "labels"
+    """images of the same class, or two views of one image (no labels used)."""
+
+    def __post_init__(self) -> None:
+        require(self.margin > 0, f"--objective.margin must be above 0, got {self.margin}")
+
+
+class Triplet(Objective):
+    """An anchor is nearer to its positive than to a negative, by a margin.
+
+    Formula: max(0, |a - p|^2 - |a - n|^2 + margin), mean over the chosen triplets with a loss above 0 (eq. 2-4).
+    When: verification and retrieval with many small classes, and to compare with what came before contrastive losses.
+    Good to know: every triplet of the batch counts, without a loop: the negatives of an anchor are sorted once. The
+    shares of easy, semi-hard and hard triplets are logged. Hard negatives from the start can collapse everything
+    into one point, where the loss equals the margin; semi-hard mining is the paper's remedy.
+    Chance: the margin (none for semi-hard mining, which finds no triplet in a collapse).
+    Relations: `supcon` with one positive and one negative is its soft form.
+    Published: LFW 99.63 % (128 dimensions, margin 0.2).
+    """
+
+    def __init__(self, options: TripletOptions, seed: int) -> None:
+        super().__init__()
+        self.options = options
+        self.needs_labels = options.positives == "labels"
+        self.views = 2
+
+    def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
+        a, b = embedded["z"], embedded["z1"]
+        rows = torch.cat([a, b])
+        names = (classes(batch) if self.needs_labels else batch.index).repeat(2)
+        found = labelled.triplets(
+            rows,
+            names,
+            margin=self.options.margin,
+            mining=self.options.mining,
+            others=distributed.others(rows),
+            other_labels=distributed.others(names),
+        )
+        active = distributed.total(found.active)
+        loss = found.loss * distributed.world() / active.clamp_min(1)
+        kinds = distributed.total(torch.stack([found.easy, found.semi_hard, found.hard]).float())
+        easy, semi, hard = (kinds / kinds.sum().clamp_min(1)).unbind()
+        logs = {"easy": easy, "semi_hard": semi, "hard": hard, "active": active.float()}
+        logs["positive"] = (a.detach() * b.detach()).sum(1).mean()
+        return Out(loss, logs, {"z": a.detach()})
+
+    def chance(self, n: int) -> float | None:
+        return None if self.options.mining == "semi-hard" else self.options.margin
