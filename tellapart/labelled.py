@@ -66,7 +66,7 @@ def sup_con_anchors(
     log_all = tiled.logsumexp(rows, keys, temperature=temperature, exclude_self=True)
     if reduction == "in":
         log_own = tiled.logsumexp(rows, keys, temperature=temperature, exclude_self=True, labels=key_names)
-        return torch.where(valid, log_all - log_own + count.clamp_min(1).log(), 0.0), valid
+        return torch.where(valid, log_all - log_own + count.clamp_min(1).to(rows.dtype).log(), 0.0), valid
     sums = keys.new_zeros(int(group.max()) + 1, keys.shape[1]).index_add(0, group, keys)
     positives = sums[group[: len(rows)]] - rows
     return log_all - (rows * positives).sum(1) / temperature / count.clamp_min(1), valid

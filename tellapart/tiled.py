@@ -50,7 +50,7 @@ def logsumexp(
     >>> logsumexp(z, z, temperature=0.5)   # 2 + ln 4
     tensor([3.3863, 3.3863, 3.3863, 3.3863])
     >>> logsumexp(z, z, temperature=0.5, exclude_self=True, labels=torch.tensor([0, 0, 1, 1]))   # 2 + ln 1
-    tensor([2., 2., 2., 2.])
+    tensor([2.0000, 2.0000, 2.0000, 2.0000])
     """
     check_temperature(temperature)
     same = k is q
@@ -163,7 +163,7 @@ def _tiled(
         top = new_top
     if with_mean:
         mean.div_(total.clamp_min(torch.finfo(q.dtype).tiny)[:, None])
-    return torch.where(total > 0, top + total.log(), NOTHING), mean
+    return torch.where(total == 0, NOTHING, top + total.log()), mean
 
 
 @torch.library.custom_op("tellapart::logsumexp_rows", mutates_args=())
@@ -238,7 +238,7 @@ def _symmetric_rows(
     p_ij = e_ij exp(shift - value_i) with the same e_ij both ways: one exponential serves the pair.
     """
     shift = _shift(q, temperature)
-    weight = torch.where(value > NOTHING, grad * (shift - value).exp(), 0.0) / temperature
+    weight = torch.where(value == NOTHING, 0.0, grad * (shift - value).exp()) / temperature
     out = torch.zeros_like(q)
     for a, b, e in _squares(q, temperature, shift, exclude_self, labels):
         e.mul_(weight[a, None] + weight[None, b])

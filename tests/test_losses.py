@@ -134,3 +134,184 @@ def test_noise_of_the_wrong_shape_is_named(case):
     query, bank, index, noise = case
     with pytest.raises(ConfigError, match="noise must be"):
         losses.nce(query, bank, index, noise[:2], log_z=0.0)
+
+
+# two views ---------------------------------------------------------------------------------------------------
+
+
+def _sim(x, y, tau=TAU):
+    return math.exp(float(x @ y) / tau)
+
+
+def test_nt_xent_is_equation_1_averaged_over_both_directions():
+    a, b = _rows(N, 2), _rows(N, 3)
+    z = torch.cat([a, b])
+    loop = 0.0
+    for i in range(2 * N):
+        j = (i + N) % (2 * N)
+        loop -= math.log(_sim(z[i], z[j]) / sum(_sim(z[i], z[k]) for k in range(2 * N) if k != i))
+    assert float(losses.nt_xent(a, b, temperature=TAU)) == pytest.approx(loop / (2 * N), rel=1e-12)
+
+
+def test_info_nce_is_equation_1_of_moco_and_equation_4_of_cpc():
+    q, p, n = _rows(N, 2), _rows(N, 3), _rows(M, 4)
+    queue = rows = 0.0
+    for i in range(N):
+        own = _sim(q[i], p[i])
+        queue -= math.log(own / (own + sum(_sim(q[i], n[j]) for j in range(M))))
+        rows -= math.log(own / sum(_sim(q[i], p[j]) for j in range(N)))
+    assert float(losses.info_nce(q, p, n, temperature=TAU)) == pytest.approx(queue / N, rel=1e-12)
+    assert float(losses.info_nce(q, p, temperature=TAU)) == pytest.approx(rows / N, rel=1e-12)
+
+
+def _spread_loop(a, b):
+    """Ye et al. 2019, eq. 3-7, term by term; every denominator runs over the N originals."""
+    loop = 0.0
+    for i in range(N):
+        loop -= math.log(_sim(a[i], b[i]) / sum(_sim(a[k], b[i]) for k in range(N)))
+        for j in range(N):
+            if j != i:
+                loop -= math.log(1 - _sim(a[i], a[j]) / sum(_sim(a[k], a[j]) for k in range(N)))
+    return loop / N
+
+
+def test_invariant_spread_is_equations_3_to_7():
+    a, b = _rows(N, 2), _rows(N, 3)
+    assert float(losses.invariant_spread(a, b, temperature=TAU)) == pytest.approx(_spread_loop(a, b), rel=1e-10)
+
+
+def _released(x, tau):
+    """The authors' BatchCriterion (negM = 1) as a formula: one factor of every product is a constant."""
+    n = len(x)
+    partner = x.roll(n // 2, 0).detach()
+    positive = (x * partner).sum(1).div(tau).exp()
+    every = (x @ x.detach().T / tau).exp() * (1 - torch.eye(n, dtype=x.dtype))
+    p = every / every.sum(1, keepdim=True)
+    p_positive = positive / every.sum(1)
+    spread = torch.log(1 - p).sum(1) - torch.log(1 - p_positive)
+    return -(p_positive.log().sum() + spread.sum()) / n
+
+
+def test_the_released_variant_has_the_value_and_the_gradient_of_the_released_code():
+    a, b = _rows(N, 2).requires_grad_(), _rows(N, 3).requires_grad_()
+    found, wanted = losses.invariant_spread_released(a, b, temperature=TAU), _released(torch.cat([a, b]), TAU)
+    assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-10)
+    torch.testing.assert_close(torch.autograd.grad(found, [a, b]), torch.autograd.grad(wanted, [a, b]))
+
+
+def test_the_released_variant_is_finite_where_the_positive_is_certain():
+    a = F.normalize(torch.eye(4), dim=1).requires_grad_()
+    assert bool(_released(torch.cat([a, a]), 0.01).isnan())  # what the released code gives
+    loss = losses.invariant_spread_released(a, a, temperature=0.01)
+    loss.backward()
+    assert bool(loss.isfinite())
+    assert bool(a.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("n", [2, 5, 400])  # dense and tiled
+def test_two_view_losses_sit_at_chance_when_all_rows_coincide(n):
+    z = F.normalize(torch.ones(n, D, dtype=torch.float64), dim=1)
+    r = 2 * n - 1
+    assert float(losses.nt_xent(z, z)) == pytest.approx(math.log(2 * n - 1))
+    assert float(losses.info_nce(z, z)) == pytest.approx(math.log(n))
+    assert float(losses.info_nce(z, z, z[:1].expand(9, D))) == pytest.approx(math.log(10))
+    spread = math.log(n) + (n - 1) * math.log(n / (n - 1))
+    assert float(losses.invariant_spread(z, z)) == pytest.approx(spread)
+    released = math.log(r) + (r - 1) * math.log(r / (r - 1))
+    assert float(losses.invariant_spread_released(z, z)) == pytest.approx(released)
+
+
+TWO_VIEWS = [losses.nt_xent, losses.info_nce, losses.invariant_spread]
+
+
+@pytest.mark.parametrize("loss", [*TWO_VIEWS, losses.invariant_spread_released])
+def test_two_view_losses_refuse_what_they_cannot_answer(loss):
+    a, b = _rows(N, 0), _rows(N, 1)
+    with pytest.raises(ConfigError, match="temperature must be above 0"):
+        loss(a, b, temperature=0.0)
+    with pytest.raises(ConfigError, match="a batch of one"):
+        loss(a[:1], b[:1])
+    with pytest.raises(ConfigError, match="two tensors"):
+        loss(a, b[:3])
+
+
+@pytest.mark.parametrize("loss", TWO_VIEWS)
+@pytest.mark.parametrize("scale", [1.0, 3.0])  # 3: rows that nobody normalised have a defined answer too
+def test_two_view_losses_pass_gradcheck_dense_and_tiled(monkeypatch, loss, scale):
+    for limit in (0, 1 << 30):
+        monkeypatch.setattr(tiled, "DENSE_ELEMENTS", limit)
+        a, b = (_rows(4, 0) * scale).requires_grad_(), (_rows(4, 1) * scale).requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, y: loss(x, y, temperature=0.5), (a, b))
+
+
+@pytest.mark.parametrize("loss", TWO_VIEWS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_two_view_losses_are_finite_at_a_tiny_temperature(loss, dtype):
+    a = _rows(40, 0).to(dtype).requires_grad_()
+    value = loss(a, _rows(40, 1).to(dtype), temperature=0.01)
+    value.backward()
+    assert bool(value.isfinite() & a.grad.isfinite().all())
+    assert value.dtype == torch.float32
+
+
+def test_further_rows_are_negatives_but_not_anchors():
+    """The halves of a batch, each with the other half as further rows, average to the whole batch."""
+    a, b = _rows(8, 2), _rows(8, 3)
+    for loss, extra in [
+        (losses.nt_xent, lambda x, y: torch.cat([x, y])),
+        (losses.invariant_spread, lambda x, y: x),
+        (losses.invariant_spread_released, lambda x, y: torch.cat([x, y])),
+    ]:
+        halves = [
+            loss(a[:4], b[:4], temperature=TAU, others=extra(a[4:], b[4:])),
+            loss(a[4:], b[4:], temperature=TAU, others=extra(a[:4], b[:4])),
+        ]
+        assert float(sum(halves) / 2) == pytest.approx(float(loss(a, b, temperature=TAU)), rel=1e-10)
+
+
+def test_the_nce_gradient_tends_to_that_of_maximum_likelihood():
+    """Gutmann & Hyvarinen 2010: the error of the expected gradient falls as 1/k; a learned Z ends near 1."""
+    draw = torch.Generator().manual_seed(0)
+    words = (torch.randn(12, 4, generator=draw, dtype=torch.float64) * 0.5).requires_grad_()
+    z = torch.randn(1, 4, generator=draw, dtype=torch.float64)
+    data = torch.softmax(torch.randn(12, generator=draw, dtype=torch.float64), 0)
+    q = torch.softmax(torch.randn(12, generator=draw, dtype=torch.float64), 0)
+    s = words @ z[0]
+    (exact,) = torch.autograd.grad(s.logsumexp(0) - (data * s).sum(), words)
+    log_z = float(s.logsumexp(0).detach())
+    errors = []
+    for k in (1, 10, 100, 1000):
+        u = (words @ z[0] - log_z).exp()
+        expected = -(data * (u / (u + k * q)).log()).sum() - k * (q * (k * q / (u + k * q)).log()).sum()
+        (found,) = torch.autograd.grad(expected, words)
+        errors.append(float((found - exact).norm() / exact.norm()))
+    assert errors[0] > 0.2
+    for few, many in itertools.pairwise(errors):
+        assert few / many == pytest.approx(10, rel=0.5) or few / many > 3
+    assert errors[-1] < 3e-3
+
+
+def test_nce_with_many_draws_has_the_expected_gradient():
+    """The function, fed by an alias table, against the expectation of its formula."""
+    from tellapart.noise import AliasTable
+
+    draw = torch.Generator().manual_seed(0)
+    words = (torch.randn(12, 4, generator=draw, dtype=torch.float64) * 0.5).requires_grad_()
+    z = torch.randn(1, 4, generator=draw, dtype=torch.float64)
+    table = AliasTable(torch.arange(1.0, 13.0))
+    q, k, n = table.log_probability.double().exp(), 8, 40_000
+    noise = table.draw((n, k), draw)
+    found = losses.nce(
+        z.expand(n, 4), words, torch.full((n,), 3), noise, temperature=1.0, log_z=1.0,
+        log_noise=table.log_probability.double(),
+    )  # fmt: skip
+    u = (words @ z[0] - 1.0).exp()
+    expected = -(u[3] / (u[3] + k * q[3])).log() - k * (q * (k * q / (u + k * q)).log()).sum()
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=0.01)
+    a, b = torch.autograd.grad(found, words)[0], torch.autograd.grad(expected, words)[0]
+    assert float((a - b).norm() / b.norm()) < 0.05
+
+
+def test_noise_of_another_row_count_is_refused():
+    with pytest.raises(ConfigError, match="noise must be"):
+        losses.nce(_rows(3, 0), _rows(5, 1), torch.arange(3), torch.zeros(2, 4, dtype=torch.int64), log_z=0.0)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from tellapart.errors import ConfigError
-from tellapart.memory import MemoryBank
+from tellapart.memory import MemoryBank, Queue
 
 
 def _bank(**options):
@@ -51,3 +51,37 @@ def test_the_state_holds_everything():
 def test_bad_arguments_are_named(size, momentum):
     with pytest.raises(ConfigError):
         MemoryBank(size, 4, momentum=momentum, generator=torch.Generator())
+
+
+# queue -------------------------------------------------------------------------------------------------------
+
+
+def _queue(size=7):
+    return Queue(size, 3, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_queue_starts_with_unit_rows_and_keeps_its_pointer_in_its_state():
+    queue, other = _queue(), _queue()
+    torch.testing.assert_close(queue.rows.norm(dim=1), torch.ones(7))
+    queue.push(torch.ones(5, 3))
+    other.load_state_dict(queue.state_dict())
+    queue.push(torch.full((4, 3), 2.0))
+    other.push(torch.full((4, 3), 2.0))
+    assert torch.equal(queue.rows, other.rows)
+    assert int(other.pointer) == 2
+
+
+@pytest.mark.parametrize("size", [1, 5, 7, 64])
+def test_after_any_pushes_the_queue_holds_the_newest_rows(size):
+    queue, pushed = _queue(size), []
+    for n in (3, 1, 9, 2, 30, 4, 5, 100):
+        rows = torch.arange(len(pushed), len(pushed) + n).float()[:, None].expand(n, 3)
+        pushed += rows[:, 0].tolist()
+        queue.push(rows)
+    assert sorted(queue.rows[:, 0].tolist()) == pushed[-size:]
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_queue_needs_room(size):
+    with pytest.raises(ConfigError, match="a queue needs size > 0"):
+        _queue(size)

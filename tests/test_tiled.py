@@ -60,23 +60,147 @@ def test_the_same_value_under_autocast(small_tiles):
     assert torch.equal(inside, tiled.logsumexp(q, k, temperature=0.1))
 
 
-@pytest.mark.parametrize(("rows", "k"), [(50, 50), (1000, 7), (1003, 20), (2500, 1)])
-def test_top_k_equals_sorting(monkeypatch, rows, k):
-    monkeypatch.setattr(tiled, "TOP_K_ELEMENTS", 4096)
-    q, bank = _rows(9, 6), _rows(rows, 6, 1)
-    similarity, row = tiled.top_k(q, bank, k)
-    order = (q @ bank.T).sort(1, descending=True)
-    torch.testing.assert_close(similarity, order.values[:, :k])
-    assert torch.equal(row, order.indices[:, :k])
+OPTIONS = [
+    {},
+    {"exclude_self": True},
+    {"labels": True},
+    {"exclude_self": True, "labels": True},
+]
 
 
-def test_top_k_over_several_column_tiles(monkeypatch):
-    monkeypatch.setattr(tiled, "TOP_K_COLUMNS", 512)
-    q, bank = _rows(3, 4), _rows(7_000, 4, 1)
-    similarity, row = tiled.top_k(q, bank, 5)
-    wanted = (q @ bank.T).topk(5)
-    torch.testing.assert_close(similarity, wanted.values)
-    assert torch.equal(row, wanted.indices)
+def _naive(q, k, temperature, exclude_self=False, labels=None):
+    """Row by row, as the definition reads."""
+    out = []
+    for i in range(len(q)):
+        rows = [
+            j for j in range(len(k)) if not (exclude_self and i == j) and (labels is None or labels[i] == labels[j])
+        ]
+        s = (k[rows] @ q[i]) / temperature
+        out.append(torch.logsumexp(s, 0) if rows else q.new_full((), float("-inf")))
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("dense", [True, False])
+def test_the_in_batch_case_leaves_out_what_it_is_told_to(monkeypatch, dense, options, temperature):
+    monkeypatch.setattr(tiled, "DENSE_ELEMENTS", 1 << 30 if dense else 0)
+    monkeypatch.setitem(tiled.SQUARE, "cpu", 8)
+    z = _rows(21, 5).requires_grad_()
+    if "labels" in options:
+        options = options | {"labels": torch.arange(21) % 12}  # some have no partner: an empty sum
+    value = tiled.logsumexp(z, z, temperature=temperature, **options)
+    wanted = _naive(z, z, temperature, **options)
+    torch.testing.assert_close(value, wanted)
+    there = wanted.isfinite()
+    weight = torch.arange(21.0, dtype=torch.float64)[there]
+    (found,) = torch.autograd.grad((value[there] * weight).sum(), z)
+    (grad,) = torch.autograd.grad((wanted[there] * weight).sum(), z)
+    torch.testing.assert_close(found, grad)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_more_rows_than_queries_stand_behind_them(small_tiles, options):
+    q = _rows(9, 5).requires_grad_()
+    rest = _rows(150, 5, 1).requires_grad_()
+    k = torch.cat([q, rest])
+    if "labels" in options:
+        options = options | {"labels": torch.arange(159) % 7}
+    value, wanted = tiled.logsumexp(q, k, temperature=0.2, **options), _naive(q, k, 0.2, **options)
+    torch.testing.assert_close(value, wanted)
+    torch.testing.assert_close(
+        torch.autograd.grad(value.sum(), [q, rest], retain_graph=True), torch.autograd.grad(wanted.sum(), [q, rest])
+    )
+
+
+@pytest.mark.parametrize("exclude_self", [True, False])
+def test_the_symmetric_form_passes_gradcheck(small_tiles, monkeypatch, exclude_self):
+    monkeypatch.setitem(tiled.SQUARE, "cpu", 4)
+    z = _rows(7, 3).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda a: tiled.logsumexp(a, a, temperature=0.3, exclude_self=exclude_self, labels=torch.arange(7) % 2), (z,)
+    )
+
+
+def test_rows_too_long_for_one_shift_take_the_careful_path(small_tiles):
+    z = (_rows(40, 4) * 50).requires_grad_()
+    value = tiled.logsumexp(z, z, temperature=0.05, exclude_self=True)
+    torch.testing.assert_close(value, _naive(z, z, 0.05, exclude_self=True))
+
+
+def test_a_row_that_is_not_a_number_stays_visible(small_tiles):
+    z = _rows(20, 4)
+    z[3] = float("nan")
+    assert bool(tiled.logsumexp(z, z, temperature=0.2, exclude_self=True).isnan().all())
+
+
+@pytest.mark.parametrize("rows", [20, 3000])
+def test_torch_compile_keeps_it_whole(rows):
+    z = _rows(rows, 8, dtype=torch.float32)
+
+    def loss(z):
+        return tiled.logsumexp(z, z, temperature=0.5, exclude_self=True).mean()
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    a, b = z.clone().requires_grad_(), z.clone().requires_grad_()
+    torch.testing.assert_close(compiled(a), loss(b))
+    compiled(a).backward()
+    loss(b).backward()
+    torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_memory_is_flat_in_the_number_of_rows(small_tiles, monkeypatch):
+    """No tensor larger than the embeddings or a tile is ever made."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for t in out if isinstance(out, tuple | list) else [out]:
+                if isinstance(t, torch.Tensor):
+                    Largest.seen = max(Largest.seen, t.numel())
+            return out
+
+    monkeypatch.setitem(tiled.SQUARE, "cpu", 64)
+    z = _rows(1000, 4).requires_grad_()
+    with Largest():
+        tiled.logsumexp(z, z, temperature=0.5, exclude_self=True).sum().backward()
+    assert Largest.seen <= max(64 * 64, z.numel())
+
+
+def _naive_repulsion(q, k, log_z, skip, temperature):
+    out = []
+    for i in range(len(q)):
+        p = torch.exp(k @ q[i] / temperature - log_z[i])
+        out.append(-sum(torch.log(1 - p[j]) for j in range(len(k)) if j not in skip[i].tolist()))
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_repulsion_equals_its_definition_and_its_gradients(small_tiles, monkeypatch, dense):
+    monkeypatch.setattr(tiled, "DENSE_ELEMENTS", 1 << 30 if dense else 0)
+    q, k = _rows(6, 5).requires_grad_(), _rows(150, 5, 1).requires_grad_()
+    log_z = (tiled.logsumexp(q, k, temperature=0.3).detach() + 0.1).requires_grad_()
+    skip = torch.tensor([[0, 149], [5, 6], [63, 64], [1, 1], [7, 8], [9, 100]])
+    value = tiled.repulsion(q, k, log_z, skip, temperature=0.3)
+    wanted = _naive_repulsion(q, k, log_z, skip, 0.3)
+    torch.testing.assert_close(value, wanted)
+    weight = torch.arange(6.0, dtype=torch.float64)
+    torch.testing.assert_close(
+        torch.autograd.grad((value * weight).sum(), [q, k, log_z]),
+        torch.autograd.grad((wanted * weight).sum(), [q, k, log_z]),
+    )
+
+
+def test_repulsion_is_finite_where_a_row_is_certain(small_tiles):
+    z = _rows(3, 4, dtype=torch.float32).requires_grad_()
+    k = torch.cat([z, _rows(90, 4, 1, dtype=torch.float32)])
+    log_z = (k @ z.T / 0.01).amax(0)  # the nearest row has P = 1
+    value = tiled.repulsion(z, k, log_z.detach(), torch.zeros(3, 0, dtype=torch.int64), temperature=0.01)
+    value.sum().backward()
+    assert bool(value.isfinite().all() & z.grad.isfinite().all())
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
@@ -88,5 +212,7 @@ def test_a_bad_temperature_is_named(temperature):
 def test_shapes_and_k_are_checked():
     with pytest.raises(ConfigError, match=r"got \(2, 3\) and \(2, 4\)"):
         tiled.logsumexp(_rows(2, 3), _rows(2, 4), temperature=1.0)
-    with pytest.raises(ConfigError, match=r"k must lie in 1..5"):
-        tiled.top_k(_rows(2, 3), _rows(5, 3), 6)
+    with pytest.raises(ConfigError, match="query i must be row i"):
+        tiled.logsumexp(_rows(3, 3), _rows(2, 3), temperature=1.0, exclude_self=True)
+    with pytest.raises(ConfigError, match="a label per row is needed"):
+        tiled.logsumexp(_rows(2, 3), _rows(2, 3), temperature=1.0, labels=torch.arange(3))

@@ -72,6 +72,7 @@ class InstDisc(Objective):
     """
 
     sharded = ("bank.rows",)
+    everyone: int  # S, where the bank holds a share of it
     log_z: Tensor
     z_seen: Tensor
 
@@ -79,7 +80,6 @@ class InstDisc(Objective):
         super().__init__()
         self.options, self.seed = options, seed
         self.bank: MemoryBank | None = None
-        self.size = 0  # S, over all ranks
         self.register_buffer("log_z", torch.zeros(()))
         self.register_buffer("z_seen", torch.zeros((), dtype=torch.int64))
 
@@ -90,9 +90,9 @@ class InstDisc(Objective):
             raise ConfigError(
                 "--objective.noise instance gathers N x M rows of the bank, which is in shards here; use shared noise"
             )
-        self.size = len(source)
+        self.everyone = len(source)
         self.bank = MemoryBank(
-            len(distributed.mine(self.size)),
+            len(distributed.mine(self.everyone)),
             encoder.dim,
             momentum=self.options.bank_momentum,
             generator=sampler.generator("bank", self.seed, *([distributed.rank()] if ranks > 1 else [])),
@@ -112,7 +112,7 @@ class InstDisc(Objective):
         else:
             drawn = self._drawn(z, rows, own, generator)
             writes["log_z"] = log_z = self._estimate_log_z(drawn.detach())
-            uniform = -math.log(self.size)
+            uniform = -math.log(self._size())
             loss = losses.nce_of_similarities(
                 losses.similarity(z, rows, own[:, None]),
                 drawn,
@@ -132,7 +132,7 @@ class InstDisc(Objective):
     def chance(self, n: int) -> float | None:
         if self.options.loss == "nce":
             return losses.nce_chance(self.options.negatives)
-        return math.log(self.size)
+        return math.log(self._size())
 
     def after_step(self, encoder: Encoder, out: Out) -> None:
         self._bank().update(out.writes["index"], out.writes["z"])
@@ -161,6 +161,10 @@ class InstDisc(Objective):
 
     def _rows(self) -> Tensor:
         return self._bank().rows
+
+    def _size(self) -> int:
+        """S, over all ranks."""
+        return len(self._rows()) if distributed.world() == 1 else self.everyone
 
     def _drawn(self, z: Tensor, rows: Tensor, own: Tensor, generator: torch.Generator) -> Tensor:
         """Inner products (N, M) with the noise; shared noise comes from the shards of all ranks alike."""
@@ -200,8 +204,8 @@ class InstDisc(Objective):
         if o.z == "frozen" and bool(seen >= o.z_batches):
             return self.log_z.clone()
         sums = torch.logsumexp(drawn / o.temperature, 1).logsumexp(0)[None]
-        everyone = drawn.numel() * distributed.world()
-        now = distributed.gather(sums).logsumexp(0) + math.log(self.size / everyone)
+        pairs = drawn.numel() * distributed.world()
+        now = distributed.gather(sums).logsumexp(0) + math.log(self._size() / pairs)
         keep = seen / (seen + 1) if o.z == "frozen" else torch.where(seen > 0, o.z_momentum, 0.0)
         return torch.logaddexp(self.log_z + torch.log(keep), now + torch.log1p(-keep))
 

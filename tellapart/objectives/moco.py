@@ -85,13 +85,13 @@ class MoCo(Objective):
         rows = queue.rows.clone()  # after_step overwrites it while autograd may still look
         z, key = embedded["z"], embedded["key"].detach()
         loss = losses.info_nce(z, key, rows, temperature=self.options.temperature)
-        keys = key
+        writes = {"z": z.detach(), "keys": key}
         if self.options.symmetric:
             other = embedded["key1"].detach()
             loss = (loss + losses.info_nce(embedded["z1"], other, rows, temperature=self.options.temperature)) / 2
-            keys = torch.cat([key, other])
+            writes["other keys"] = other
         positive = (z.detach() * key).sum(1).mean()
-        return Out(loss, {"positive": positive}, {"z": z.detach(), "keys": keys})
+        return Out(loss, {"positive": positive}, writes)
 
     def chance(self, n: int) -> float | None:
         return math.log(self.options.queue + 1)
@@ -102,7 +102,9 @@ class MoCo(Objective):
         m = self.options.momentum
         for slow, fast in zip(key.parameters(), encoder.parameters(), strict=True):
             slow.lerp_(fast, 1 - m)
-        queue.push(distributed.gather(out.writes["keys"]))
+        for name in ("keys", "other keys"):
+            if name in out.writes:
+                queue.push(distributed.gather(out.writes[name]))
 
     @torch.no_grad()
     def _keys(self, view: Any) -> Tensor:

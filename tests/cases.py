@@ -1,0 +1,93 @@
+"""Every objective in every form, a network without BatchNorm, and batches for them: shared by the contract tests."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from tellapart import objectives
+from tellapart.encoders import Encoder
+from tellapart.encoders.vision import Backbone
+from tellapart.objectives import (
+    Batch,
+    ExemplarOptions,
+    InstDiscOptions,
+    MarginOptions,
+    MoCoOptions,
+    NCEOptions,
+    SimCLROptions,
+    SpreadOptions,
+    SupConOptions,
+    TripletOptions,
+)
+
+CASES = {
+    "softmax": ("instdisc", InstDiscOptions(temperature=0.1)),
+    "softmax, half-precision bank": ("instdisc", InstDiscOptions(bank_dtype="bfloat16")),
+    "softmax, started by the encoder": ("instdisc", InstDiscOptions(bank_start="encoder")),
+    "softmax, proximal": ("instdisc", InstDiscOptions(proximal=0.3)),
+    "nce, shared": ("instdisc", InstDiscOptions(loss="nce", negatives=32)),
+    "nce, per instance": ("instdisc", InstDiscOptions(loss="nce", negatives=32, noise="instance")),
+    "nce, frozen Z": ("instdisc", InstDiscOptions(loss="nce", negatives=32, z="frozen")),
+    "nce, positive allowed": ("instdisc", InstDiscOptions(loss="nce", negatives=32, exclude_positive=False)),
+    "parametric": ("exemplar", ExemplarOptions()),
+    "spread": ("spread", SpreadOptions()),
+    "spread, released": ("spread", SpreadOptions(loss="released")),
+    "moco": ("moco", MoCoOptions(queue=50)),
+    "moco, symmetric": ("moco", MoCoOptions(queue=50, symmetric=True)),
+    "simclr": ("simclr", SimCLROptions()),
+    "supcon": ("supcon", SupConOptions()),
+    "supcon, in, three views": ("supcon", SupConOptions(reduction="in", views=3)),
+    "supcon, one view": ("supcon", SupConOptions(views=1)),
+    "margin": ("margin", MarginOptions()),
+    "margin, sphere, labels": ("margin", MarginOptions(sphere=True, pairs="labels")),
+    "margin, neighbours": ("margin", MarginOptions(pairs="neighbours", neighbours=30)),
+    "triplet": ("triplet", TripletOptions(margin=0.6)),
+    "triplet, hard": ("triplet", TripletOptions(mining="hard")),
+    "triplet, all": ("triplet", TripletOptions(mining="all")),
+    "triplet, batch-hard, views": ("triplet", TripletOptions(mining="batch-hard", positives="views")),
+    "words": ("nce", NCEOptions(negatives=32)),
+    "words, classes, fixed Z": ("nce", NCEOptions(negatives=32, vocabulary="classes", z="fixed", power=0.75)),
+}
+N = 12
+
+
+class Plain(Backbone):
+    """A backbone without BatchNorm, so that an item's output does not depend on its batch."""
+
+    def __init__(self, dropout: float = 0.0):
+        super().__init__()
+        self.linear, self.dropout = nn.Linear(256, 20), nn.Dropout(dropout)
+        self.width = 20
+
+    def forward(self, x):
+        return self.dropout(self.linear(x.flatten(1)).relu())
+
+
+def encoder(dropout=0.0, dtype=torch.float32):
+    torch.manual_seed(0)
+    made = Encoder(Plain(dropout), nn.Linear(20, 8), 8, mean=torch.tensor([0.3]), std=torch.tensor([0.4]))
+    return made.to(dtype)
+
+
+def made(name, source, network, seed=0):
+    objective = objectives.build(*CASES[name], seed=seed)
+    objective.attach(network, source)
+    return objective
+
+
+def batch(source, views, index=None, dtype=torch.float32):
+    """The items themselves, then the same with a little noise that goes with the item, whatever its batch."""
+    index = torch.arange(3, 3 + N) if index is None else index
+    first = source.read(index).to(dtype) / 255
+    noise = [torch.stack([_noise(int(i), v) for i in index]).to(dtype) for v in range(1, views)]
+    label = torch.from_numpy(source.labels)[index]
+    return Batch([first, *((first + n).clamp(0, 1) for n in noise)], index, label)
+
+
+def _noise(item, view):
+    return 0.2 * torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(1000 * view + item))
+
+
+def random(seed=1):
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,100 @@
+"""Run by every process of a group: each objective's step on half a batch. `python tests/ranks.py FOLDER`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from cases import CASES, batch, encoder, made, random
+
+from tellapart import distributed, open_source
+from tellapart.objectives import InstDisc
+
+SHARED = [name for name in CASES if name != "nce, per instance"]
+M = 16  # noise rows of each rank
+ORDER = torch.tensor([4, 8, 22, 60, 90, 100, 5, 9, 23, 61, 91, 101])  # even rows belong to rank 0, odd ones to rank 1
+
+
+def noise(rank):
+    """Rows of a rank's own shard, none of them in the batch."""
+    return torch.randint(60, 100, (M,), generator=random(rank))
+
+
+def fill(objective, network, source, rows):
+    """Give a bank the rows of a known one: `rows` of the instances it holds."""
+    if isinstance(objective, InstDisc):
+        known = torch.nn.functional.normalize(torch.randn(len(source), network.dim, generator=random(5)), dim=1)
+        objective.bank.fill(torch.arange(len(rows)), known[rows])
+
+
+def step(name, source, index, rows, drawn):
+    """Loss, gradients and what is left in the state after one step."""
+    network = encoder(dtype=torch.float64)
+    objective = made(name, source, network)
+    fill(objective, network, source, rows)
+    if isinstance(objective, InstDisc):
+        objective._noise = lambda *_: drawn
+    given = batch(source, objective.views, index, dtype=torch.float64)
+    out = objective.loss(objective.embed(network, given), given, random())
+    out.loss.backward()
+    trained = [p for m in (network, objective) for p in m.parameters() if p.requires_grad]
+    distributed.average_gradients(trained)
+    objective.after_step(network, out)
+    return {
+        "loss": distributed.mean(out.loss),
+        "gradients": [p.grad for p in trained],
+        "state": objective.state_dict(),
+        "writes": {k: v for k, v in out.writes.items() if k == "log_z"},
+    }
+
+
+def main(folder):
+    """Every case, and the collectives themselves, into FOLDER/RANK.pt."""
+    source = open_source("digits").split("train").subset(range(0, 200))
+    torch.set_num_threads(1)
+    with distributed.joined():
+        rank = distributed.rank()
+        found = {
+            name: step(name, source, ORDER[rank * 6 : rank * 6 + 6], list(distributed.mine(200)), noise(rank))
+            for name in SHARED
+        }
+        found["collectives"] = collectives(rank)
+    torch.save(found, folder / f"{rank}.pt")
+
+
+def collectives(rank):
+    """What each one gives here."""
+    x = (torch.arange(4.0).view(2, 2) + 10 * rank).requires_grad_()
+    everyone = distributed.gather(x)
+    (everyone * torch.arange(8.0).view(4, 2) * (rank + 1)).sum().backward()
+    norm = torch.nn.BatchNorm1d(2)
+    norm.running_mean.fill_(rank)
+    distributed.average_statistics(norm)
+    errors = []
+    for value in ("same", f"mine {rank}"):
+        try:
+            distributed.require_same("data", value)
+        except Exception as error:
+            errors.append(str(error))
+    with distributed.main_first():
+        first = Path(sys.argv[1], "made").exists()
+        Path(sys.argv[1], "made").touch()
+    valid = torch.tensor([True, rank == 0])
+    return {
+        "gathered": everyone.detach(),
+        "gradient": x.grad,
+        "others": distributed.others(x).detach(),
+        "statistics": norm.running_mean,
+        "errors": errors,
+        "first": first,
+        "shared": distributed.share(f"from {rank}"),
+        "any": (distributed.any_rank(rank == 1), distributed.any_rank(False)),
+        "mean": distributed.mean_of_valid(torch.tensor([1.0, 2.0]) + rank, valid),
+    }
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main(Path(sys.argv[1]))

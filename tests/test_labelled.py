@@ -1,0 +1,233 @@
+"""labelled: against the papers' equations written as loops, closed forms, and each other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tellapart import losses, tiled
+from tellapart.errors import ConfigError
+from tellapart.labelled import sup_con_anchors, triplets
+
+D, TAU = 6, 0.3
+
+
+def _rows(n, seed, d=D):
+    return F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=1)
+
+
+LABELS = torch.tensor([0, 0, 1, 1, 1, 2, 3, 3])
+
+
+def _sup_con_loop(z, labels, reduction):
+    """Khosla et al. 2020, eq. 2 (out) and 3 (in), anchor by anchor; anchors without a positive are left out."""
+    values = []
+    for i in range(len(z)):
+        positives = [p for p in range(len(z)) if p != i and labels[p] == labels[i]]
+        if not positives:
+            continue
+        total = sum(math.exp(float(z[i] @ z[a]) / TAU) for a in range(len(z)) if a != i)
+        p = [math.exp(float(z[i] @ z[p]) / TAU) / total for p in positives]
+        values.append(-sum(map(math.log, p)) / len(p) if reduction == "out" else -math.log(sum(p) / len(p)))
+    return sum(values) / len(values)
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+@pytest.mark.parametrize("reduction", ["out", "in"])
+def test_sup_con_is_equations_2_and_3(monkeypatch, reduction, limit):
+    monkeypatch.setattr(tiled, "DENSE_ELEMENTS", limit)
+    z = _rows(8, 0)
+    found = losses.sup_con(z, LABELS, temperature=TAU, reduction=reduction)
+    assert float(found) == pytest.approx(_sup_con_loop(z, LABELS.tolist(), reduction), rel=1e-10)
+
+
+@pytest.mark.parametrize("reduction", ["out", "in"])
+def test_any_number_of_views_are_rows_of_one_label(reduction):
+    z = F.normalize(torch.randn(4, 3, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=2)
+    labels = torch.tensor([0, 1, 1, 2])
+    found = losses.sup_con(z, labels, temperature=TAU, reduction=reduction)
+    rows = losses.sup_con(z.flatten(0, 1), labels.repeat_interleave(3), temperature=TAU, reduction=reduction)
+    assert float(found) == pytest.approx(float(rows), rel=1e-12)
+
+
+def test_with_instance_ids_it_is_nt_xent_exactly():
+    a, b = _rows(9, 0), _rows(9, 1)
+    found = losses.sup_con(torch.stack([a, b], 1), torch.arange(9), temperature=TAU)
+    assert float(found) == pytest.approx(float(losses.nt_xent(a, b, temperature=TAU)), rel=1e-12)
+
+
+def test_in_is_at_most_out_and_equal_for_one_positive():
+    z = _rows(8, 3)
+    inside, outside = (losses.sup_con(z, LABELS, temperature=TAU, reduction=r) for r in ("in", "out"))
+    assert float(inside) < float(outside)
+    pairs = torch.arange(4).repeat(2)
+    inside, outside = (losses.sup_con(z, pairs, temperature=TAU, reduction=r) for r in ("in", "out"))
+    assert float(inside) == pytest.approx(float(outside), rel=1e-12)
+
+
+def test_anchors_without_a_positive_are_left_out_and_none_at_all_gives_zero():
+    z = _rows(4, 0).requires_grad_()
+    values, valid = sup_con_anchors(z, torch.tensor([0, 0, 1, 2]), temperature=TAU, reduction="out")
+    assert valid.tolist() == [True, True, False, False]
+    alone = losses.sup_con(z, torch.arange(4), temperature=TAU)
+    alone.backward()
+    assert float(alone.detach()) == 0
+    assert float(z.grad.abs().sum()) == 0
+    inside = losses.sup_con(z, torch.arange(4), temperature=TAU, reduction="in")
+    assert float(inside.detach()) == 0
+    torch.autograd.backward(inside)
+    assert bool(z.grad.isfinite().all())
+
+
+def test_sup_con_at_collapse_is_at_chance():
+    z = F.normalize(torch.ones(10, 2, D), dim=2)
+    for reduction in ("out", "in"):
+        found = losses.sup_con(z, torch.arange(10) % 3, reduction=reduction)
+        assert float(found) == pytest.approx(math.log(19), rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["out", "in"])
+def test_sup_con_passes_gradcheck_tiled(monkeypatch, reduction):
+    monkeypatch.setattr(tiled, "DENSE_ELEMENTS", 0)
+    z = _rows(8, 0, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: losses.sup_con(x, LABELS, temperature=0.4, reduction=reduction), (z,))
+
+
+def test_the_triplet_limit_of_sup_con_and_its_true_margin():
+    """One positive, one negative: softplus(x), x = (d_p - d_n) / (2 tau). First order at 0: margin 4 tau ln 2."""
+    tau = 0.1
+    anchor = F.normalize(torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64), dim=0)
+    for angle_p, angle_n in [(0.3, 0.5), (0.5, 0.3), (0.4, 0.4), (0.1, 2.5)]:
+        p = torch.tensor([math.cos(angle_p), math.sin(angle_p), 0.0], dtype=torch.float64)
+        n = torch.tensor([math.cos(angle_n), 0.0, math.sin(angle_n)], dtype=torch.float64)
+        values, _ = sup_con_anchors(
+            torch.stack([anchor, p, n]), torch.tensor([0, 0, 1]), temperature=tau, reduction="out"
+        )
+        d_p, d_n = float((anchor - p).square().sum()), float((anchor - n).square().sum())
+        assert float(values[0]) == pytest.approx(math.log1p(math.exp((d_p - d_n) / (2 * tau))), rel=1e-9)
+        if abs(d_p - d_n) < 0.01:
+            assert float(values[0]) == pytest.approx((d_p - d_n + 4 * tau * math.log(2)) / (4 * tau), rel=1e-6)
+
+
+# margin ------------------------------------------------------------------------------------------------------
+
+
+def test_margin_contrastive_is_equation_4():
+    a, b = _rows(6, 0), _rows(6, 1) * 0.7
+    same = torch.tensor([True, False, True, False, False, True])
+    loop = 0.0
+    for x, y, s in zip(a, b, same.tolist(), strict=True):
+        d = math.sqrt(float((x - y).square().sum()))
+        loop += 0.5 * d**2 if s else 0.5 * max(0.0, 1.3 - d) ** 2
+    assert float(losses.margin_contrastive(a, b, same, margin=1.3)) == pytest.approx(loop / 6, rel=1e-12)
+
+
+def test_the_spring_pulls_in_proportion_and_is_slack_beyond_the_margin():
+    a = torch.zeros(1, 1, dtype=torch.float64)
+    for d in (0.2, 0.5, 0.9, 1.5):
+        b = torch.full((1, 1), d, dtype=torch.float64, requires_grad=True)
+        (pull,) = torch.autograd.grad(losses.margin_contrastive(a, b, torch.tensor([True])), b)
+        (push,) = torch.autograd.grad(losses.margin_contrastive(a, b, torch.tensor([False])), b)
+        assert float(pull) == pytest.approx(d)
+        assert float(push) == pytest.approx(-max(0.0, 1 - d))
+
+
+def test_a_dissimilar_pair_at_one_point_has_a_finite_gradient():
+    a = torch.zeros(1, 3, requires_grad=True)
+    losses.margin_contrastive(a, torch.zeros(1, 3), torch.tensor([False])).backward()
+    assert a.grad.abs().sum() == 0
+
+
+# triplets ----------------------------------------------------------------------------------------------------
+
+
+def _triplet_loop(z, labels, margin, mining):
+    """Every anchor, positive and negative: Schroff et al. 2015."""
+    losses_, kinds = [], {"easy": 0, "semi-hard": 0, "hard": 0}
+    n = len(z)
+    for a, p in itertools.permutations(range(n), 2):
+        if labels[a] != labels[p]:
+            continue
+        d_ap = float((z[a] - z[p]).square().sum())
+        for m in range(n):
+            if labels[m] == labels[a]:
+                continue
+            d_an = float((z[a] - z[m]).square().sum())
+            kind = "hard" if d_an <= d_ap else "semi-hard" if d_an < d_ap + margin else "easy"
+            kinds[kind] += 1
+            if mining in (kind, "all") and d_ap - d_an + margin > 0:
+                losses_.append(d_ap - d_an + margin)
+    if mining == "batch-hard":
+        losses_ = []
+        for a in range(n):
+            d = (z[a] - z).square().sum(1)
+            same = torch.tensor([labels[j] == labels[a] and j != a for j in range(n)])
+            other = torch.tensor([labels[j] != labels[a] for j in range(n)])
+            if same.any() and other.any():
+                value = float(d[same].max() - d[other].min() + margin)
+                losses_ += [value] if value > 0 else []
+    return (sum(losses_) / len(losses_) if losses_ else 0.0), kinds
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.2, 1.0])
+@pytest.mark.parametrize("mining", ["semi-hard", "hard", "all", "batch-hard"])
+def test_triplet_equals_a_loop_over_all_triplets(mining, margin):
+    z = _rows(8, 5, 3)
+    wanted, kinds = _triplet_loop(z, LABELS.tolist(), margin, mining)
+    assert float(losses.triplet(z, LABELS, margin=margin, mining=mining)) == pytest.approx(wanted, rel=1e-9)
+    found = triplets(z, LABELS, margin=margin, mining=mining)
+    assert [int(found.easy), int(found.semi_hard), int(found.hard)] == list(kinds.values())
+
+
+@pytest.mark.parametrize("mining", ["semi-hard", "hard", "all", "batch-hard"])
+def test_triplet_passes_gradcheck(mining):
+    z = _rows(8, 5, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: losses.triplet(x, LABELS, margin=0.5, mining=mining), (z,))
+
+
+@pytest.mark.parametrize("mining", ["semi-hard", "hard", "all", "batch-hard"])
+@pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]])
+def test_without_a_triplet_the_loss_is_zero_with_a_gradient(mining, labels):
+    z = _rows(3, 0).requires_grad_()
+    loss = losses.triplet(z, torch.tensor(labels), mining=mining)
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert bool(z.grad.isfinite().all())
+
+
+def test_a_collapse_costs_the_margin_and_semi_hard_mining_finds_nothing():
+    z = F.normalize(torch.ones(6, D, dtype=torch.float64), dim=1)
+    labels = torch.arange(6) % 2
+    for mining in ("hard", "all", "batch-hard"):
+        assert float(losses.triplet(z, labels, mining=mining)) == pytest.approx(0.2)
+    assert float(losses.triplet(z, labels, mining="semi-hard")) == 0
+
+
+def test_bad_arguments_are_named():
+    z = _rows(4, 0)
+    with pytest.raises(ConfigError, match="the margin must be above 0"):
+        losses.triplet(z, torch.arange(4), margin=0)
+    with pytest.raises(ConfigError, match="the margin must be above 0"):
+        losses.margin_contrastive(z, z, torch.ones(4, dtype=torch.bool), margin=-1)
+    with pytest.raises(ConfigError, match="did you mean 'semi-hard'"):
+        losses.triplet(z, torch.arange(4), mining="semihard")
+    with pytest.raises(ConfigError, match="unknown reduction"):
+        losses.sup_con(z, torch.arange(4), reduction="mean")
+    with pytest.raises(ConfigError, match="N labels are needed"):
+        losses.sup_con(z, torch.arange(3))
+    with pytest.raises(ConfigError, match="temperature must be above 0"):
+        losses.sup_con(z, torch.arange(4), temperature=-0.1)
+    with pytest.raises(ConfigError, match="pairs"):
+        losses.margin_contrastive(z, z, torch.ones(3, dtype=torch.bool))
+
+
+def test_a_row_that_is_not_a_number_stays_visible():
+    z = _rows(4, 0)
+    z[1] = float("nan")
+    labels = torch.tensor([0, 0, 1, 1])
+    assert math.isnan(float(losses.sup_con(z, labels)))
+    assert math.isnan(float(losses.nt_xent(z[:2], z[2:])))
