@@ -71,7 +71,7 @@ def test_in_is_at_most_out_and_equal_for_one_positive():
 
 def test_anchors_without_a_positive_are_left_out_and_none_at_all_gives_zero():
     z = _rows(4, 0).requires_grad_()
-    values, valid = sup_con_anchors(z, torch.tensor([0, 0, 1, 2]), temperature=TAU, reduction="out")
+    _, valid = sup_con_anchors(z, torch.tensor([0, 0, 1, 2]), temperature=TAU, reduction="out")
     assert valid.tolist() == [True, True, False, False]
     alone = losses.sup_con(z, torch.arange(4), temperature=TAU)
     alone.backward()
