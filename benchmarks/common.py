@@ -46,3 +46,26 @@ def write(name: str, rows: dict[str, Any]) -> None:
     }  # fmt: skip
     (HERE / f"{name}.json").write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
     print(json.dumps(rows, indent=1), file=sys.stdout)
+
+
+def extra_memory(name: str, *case: str) -> int:
+    """Bytes that a case of benchmark NAME adds at its peak to what it had before, in a process of its own.
+
+    The process is `python benchmarks/NAME.py --memory CASE...`, which calls `report_extra`.
+    """
+    command = [sys.executable, str(HERE / f"{name}.py"), "--memory", *case]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def report_extra(work: Callable[[], Any]) -> None:
+    """Print the peak of resident memory while `work` runs, less what was resident before (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    work()
+    print(_status("VmHWM") - before)
+
+
+def _status(name: str) -> int:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
+    return 1024 * int(line.split()[1])

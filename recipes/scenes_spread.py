@@ -1,4 +1,4 @@
-"""The invariant and spreading embedding on scenes:fashion-mnist. `python recipes/scenes_spread.py [SEED ...]` writes scenes_spread.json."""
+"""Spread on scenes:fashion-mnist. `python recipes/scenes_spread.py [SEED ...]` writes scenes_spread.json."""
 
 from recipe import Recipe
 

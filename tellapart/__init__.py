@@ -8,11 +8,11 @@ from .embeddings import Embeddings
 from .encoders import Encoder
 from .errors import TellapartError
 from .index import Index
-from .memory import MemoryBank
+from .memory import MemoryBank, Queue
 from .run import Run
 from .training.config import TrainConfig
 from .training.trainer import Trainer
-from .verbs import embed, evaluate, load, search, train
+from .verbs import compare, embed, evaluate, load, search, train
 from .version import __version__
 from .views.images import ImageViews
 
@@ -23,11 +23,13 @@ __all__ = [
     "ImageViews",
     "Index",
     "MemoryBank",
+    "Queue",
     "Run",
     "TellapartError",
     "TrainConfig",
     "Trainer",
     "__version__",
+    "compare",
     "embed",
     "evaluate",
     "load",

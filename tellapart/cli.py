@@ -21,6 +21,7 @@ USAGE = """tellapart: learn what is alike by telling everything apart
   tellapart demo                                             the main job on embedded digits, in under 2 minutes
   tellapart train instdisc --data photos/ --out runs/photos  learn an encoder from unlabelled images
   tellapart eval runs/photos                                 judge it against pixels and the untrained network
+  tellapart compare runs/a runs/b                            runs side by side
   tellapart search runs/photos query.jpg                     look-alikes
   tellapart embed runs/photos --data more/ --out more.npz    vectors of other images
 
@@ -55,6 +56,14 @@ class Eval(Output):
     """folder of the run."""
     data: str | None = None
     """another source to judge it on."""
+
+
+@dataclass(frozen=True)
+class Compare(Output):
+    """Runs side by side: cost, loss, scores. Example: tellapart compare runs/simclr runs/moco"""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = tyro.MISSING
+    """folders of runs."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +178,13 @@ def _eval(rest: list[str]) -> Any:
     return verbs.evaluate(args.run, data=args.data, console=_console(args))
 
 
+def _compare(rest: list[str]) -> Any:
+    args = _parse(Compare, rest, "tellapart compare")
+    from . import verbs
+
+    return verbs.compare(args.runs, console=_console(args))
+
+
 def _embed(rest: list[str]) -> Any:
     args = _parse(Embed, rest, "tellapart embed")
     from . import verbs
@@ -198,7 +214,7 @@ def _demo(rest: list[str]) -> Any:
     return demo(args.out, seed=args.seed, console=_console(args))
 
 
-VERBS = {"demo": _demo, "train": _train, "eval": _eval, "search": _search, "embed": _embed}
+VERBS = {"demo": _demo, "train": _train, "eval": _eval, "compare": _compare, "search": _search, "embed": _embed}
 
 
 def _parse(kind: Any, rest: list[str], program: str) -> Any:

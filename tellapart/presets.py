@@ -285,7 +285,12 @@ def supcon_imagenet() -> TrainConfig:
 
 def supcon_scenes() -> TrainConfig:
     """Scenes of 32 px on two cores in a quarter of an hour, with their labels."""
-    return replace(simclr_scenes(), objective=SupConOptions(temperature=0.1))
+    return replace(
+        simclr_scenes(),
+        batch_size=64,  # [tuned] with the larger crops, after three epochs: 4 points ahead of 256 and 0.2
+        area=(0.4, 1.0),  # [tuned]
+        objective=SupConOptions(temperature=0.1),  # [paper]
+    )
 
 
 def supcon_folder() -> TrainConfig:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import distributed, encoders, presets, sheet
+from . import comparison, distributed, encoders, presets, sheet
 from .console import Console, clock
 from .data import ImageSource, open_source
 from .data.packing import decode, fit
@@ -156,7 +156,8 @@ def _train(
 def evaluate(run: str | Path, *, data: str | None = None, console: Console | None = None) -> dict[str, Any]:
     """Score the encoder of a run beside its baselines, under the frozen protocol, into eval.json.
 
-    Rows: centred raw pixels, the same network before training, the trained features and embedding. With labels:
+    Rows: centred raw pixels, the same network before training (and with the starting weights of --init), the trained
+    features and embedding. With labels:
     weighted kNN, a linear classifier and ten labels per class. Without: their geometry, and that it cannot tell.
 
     Args:
@@ -175,7 +176,7 @@ def evaluate(run: str | Path, *, data: str | None = None, console: Console | Non
         table = protocol.score(
             pairs,
             headline=headline,
-            baselines=("centred pixels", "random init"),
+            baselines=tuple(name for name in pairs if not name.startswith("trained")),
             progress=lambda name: console.say(f"scoring {name}"),
         )
         result = table.to_dict()
@@ -183,6 +184,19 @@ def evaluate(run: str | Path, *, data: str | None = None, console: Console | Non
     loaded.run.write_json("eval.json", result)
     print_table(result, console)
     return result
+
+
+def compare(runs: Sequence[str | Path], *, console: Console | None = None) -> list[dict[str, Any]]:
+    """Runs side by side: method, epochs, minutes, images/s, peak memory, loss / chance, kNN and linear with intervals.
+
+    Returns:
+        A row for each run, as `comparison.side_by_side`; scores are there once `evaluate` has judged the run.
+    """
+    if not runs:
+        raise ConfigError("name the runs to compare: tellapart compare RUN RUN ...")
+    rows = comparison.side_by_side([Run.open(run) for run in runs])
+    comparison.print_comparison(rows, console or Console())
+    return rows
 
 
 def embed(
@@ -295,7 +309,13 @@ def _pairs(loaded: Loaded, source: ImageSource, console: Console) -> dict[str, p
     config = TrainConfig.from_dict(loaded.run.manifest["method"], loaded.run.manifest["config"])
     train_part = source.split("train") if "train" in source.splits else source
     test_part = source.split("test") if "test" in source.splits else train_part
-    fresh = build_encoder(config, training_part(source, config)).eval()
+    trained_on = training_part(source, config)
+    fresh = {"random init": build_encoder(dataclasses.replace(config, init=None), trained_on).eval()}
+    if config.init:
+        try:
+            fresh["starting weights"] = build_encoder(config, trained_on).eval()
+        except ConfigError as error:
+            console.say(f"without a row for the starting weights, which are gone: {error}")
 
     def both(encoder: Encoder, output: Output) -> protocol.Pair:
         return embed_source(encoder, train_part, output=output), embed_source(encoder, test_part, output=output)
@@ -303,7 +323,7 @@ def _pairs(loaded: Loaded, source: ImageSource, console: Console) -> dict[str, p
     console.say(f"embedding {len(train_part):,} + {len(test_part):,} images")
     return {
         "centred pixels": baselines.pixels(train_part, test_part),
-        "random init": both(fresh, "features"),
+        **{name: both(encoder, "features") for name, encoder in fresh.items()},
         "trained features": both(loaded.encoder, "features"),
         "trained embedding": both(loaded.encoder, "embedding"),
     }

@@ -163,3 +163,75 @@ def test_help_and_version_without_a_verb(capsys):
 def test_python_dash_m_is_the_command():
     done = subprocess.run([sys.executable, "-m", "tellapart", "--help"], capture_output=True, text=True, check=True)
     assert "tellapart train instdisc" in done.stdout
+
+
+def test_compare_prints_runs_side_by_side(capsys, run):
+    _run(capsys, "eval", run)
+    status, _, said = _run(capsys, "compare", run, run)
+    assert status == 0
+    for word in ("instdisc", "images/s", "peak memory", "loss / chance", "kNN k=200", "linear", " to "):
+        assert word in said
+    _, out, _ = _run(capsys, "compare", run, "--json")
+    (row,) = json.loads(out)
+    assert row["epochs"] == 4
+    assert row["peak_memory"] > 1e8
+    assert 0.5 < row["loss"] < 1.2
+    assert row["knn"]["low"] <= row["knn"]["accuracy"] <= row["knn"]["high"]
+
+
+def test_compare_of_what_is_no_run_is_an_error(capsys, tmp_path):
+    status, _, said = _run(capsys, "compare", tmp_path)
+    assert status == 2
+    assert "is not a run" in said
+
+
+def test_training_starts_from_the_weights_of_a_run(capsys, run, tmp_path):
+    status, _, said = _run(
+        capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "r", "--epochs", "1", "--threads", "1",
+        "--init", run,
+    )  # fmt: skip
+    assert status == 0
+    assert f"starting from {run}: its network, stem and normalisation" in said
+    assert "usually want a tenth, --lr 0.01" in said
+    _run(capsys, "eval", tmp_path / "r")
+    assert {"random init", "starting weights"} <= json.loads((tmp_path / "r/eval.json").read_text())["scores"].keys()
+    status, _, said = _run(capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "s", "--init", "nowhere")
+    assert status == 2
+    assert "--init nowhere is neither" in said
+
+
+@pytest.mark.parametrize("method", ["supcon", "triplet"])
+def test_methods_that_need_labels_say_so_for_a_folder_without(capsys, tmp_path, photos, method):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, file in enumerate(sorted(photos.rglob("*.png"))):
+        file.rename(flat / f"{i}.png")
+    status, _, said = _run(capsys, "train", method, "--data", flat, "--out", tmp_path / "r")
+    assert status == 2
+    assert f"{method} learns from labels" in said
+    assert not (tmp_path / "r").exists()
+
+
+def test_moco_is_warned_where_batchnorm_gives_pairs_away(capsys, tmp_path):
+    for more, told in ((("--bn", "local"), True), (("--bn", "split", "--bn-rows", "16"), False)):
+        _, _, said = _run(
+            capsys, "train", "moco", "--data", "digits", "--out", tmp_path / more[1], "--steps", "1", "--threads", "1",
+            "--objective.queue", "256", *more,
+        )  # fmt: skip
+        assert ("give pairs away" in said) == told
+
+
+def test_a_big_batch_goes_in_pieces_and_says_what_batchnorm_sees(capsys, tmp_path):
+    status, _, said = _run(
+        capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "r", "--steps", "2", "--threads", "1",
+        "--batch-size", "1024", "--micro-batch", "128",
+    )  # fmt: skip
+    assert status == 0
+    assert "steps of 1024" in said
+    assert "BatchNorm sees 128 images at a time, not 1024" in said
+
+
+def test_a_model_card_says_whether_labels_were_used(capsys, tmp_path, run):
+    _run(capsys, "train", "supcon", "--data", "digits", "--out", tmp_path / "r", "--steps", "1", "--threads", "1")
+    assert "trained with labels" in (tmp_path / "r/encoder/README.md").read_text()
+    assert "no labels used" in (run / "encoder/README.md").read_text()

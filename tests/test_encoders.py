@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tellapart import encoders
+from tellapart.encoders import starting
 from tellapart.errors import ConfigError
 
 
@@ -66,7 +67,7 @@ def test_bytes_and_floats_give_the_same_features():
     torch.testing.assert_close(encoder.features(x), encoder.features(x.float() / 255))
 
 
-@pytest.mark.parametrize("kind", ["linear", "mlp", "linear-bn", "mlp-bn"])
+@pytest.mark.parametrize("kind", ["linear", "mlp", "linear-bn", "mlp-bn", "mlp3-bn"])
 def test_heads(kind):
     encoder = encoders.build("small-resnet", channels=3, size=32, head_kind=kind, dim=24)
     assert encoder(torch.rand(8, 3, 32, 32)).shape == (8, 24)
@@ -97,3 +98,95 @@ def test_unknown_names_come_with_the_nearest(name, hint):
 def test_an_unknown_head_is_named():
     with pytest.raises(ConfigError, match="unknown head"):
         encoders.build("small-resnet", channels=3, size=32, head_kind="liner")
+
+
+def test_a_three_layer_head_has_one_layer_more():
+    two, three = (encoders.head(kind, 10, 4) for kind in ("mlp-bn", "mlp3-bn"))
+    assert [sum(isinstance(m, torch.nn.Linear) for m in h) for h in (two, three)] == [2, 3]
+
+
+def test_selective_kernel_networks_come_through_timm():
+    encoder = encoders.build("timm/skresnet18", channels=3, size=32, head_kind="mlp3-bn", dim=16)
+    assert encoder.backbone.small_stem
+    assert encoder(torch.rand(4, 3, 32, 32)).shape == (4, 16)
+
+
+def test_batchnorm_in_groups_is_that_of_each_group_alone():
+    whole = encoders.build("small-resnet", channels=3, size=16, head_kind="linear-bn", dim=8).train()
+    x = torch.rand(12, 3, 16, 16)
+    parts = torch.cat([whole(part) for part in x.split(4)])
+    whole.bn_rows = 4
+    torch.testing.assert_close(whole(x), parts)
+    whole.eval()
+    plain = whole(x)
+    whole.bn_rows = None
+    assert torch.equal(whole(x), plain)
+
+
+def test_project_is_the_head_before_the_sphere():
+    encoder = encoders.build("small-resnet", channels=3, size=16, dim=8).eval()
+    x = torch.rand(4, 3, 16, 16)
+    torch.testing.assert_close(torch.nn.functional.normalize(encoder.project(x), dim=1), encoder(x))
+
+
+# starting weights --------------------------------------------------------------------------------------------
+
+SHARED = {"encoder": "small-resnet", "width": 8, "channels": 3, "size": 32, "dim": 16, "head_kind": "mlp-bn", "seed": 1}
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run's encoder folder, of another head and normalisation than what starts from it."""
+    from tellapart.run import Run
+
+    made = encoders.build("small-resnet", channels=3, size=32, width=8, dim=4, mean=torch.rand(3), std=torch.rand(3))
+    about = {"encoder": "small-resnet", "width": 8, "channels": 3, "size": 32, "dim": 4, "head_kind": "linear"}
+    (tmp_path / "run").mkdir()
+    Run(tmp_path / "run", {}).save_encoder(made, about)
+    return tmp_path / "run", made
+
+
+def test_weights_of_a_run_bring_backbone_width_and_normalisation(trained):
+    folder, made = trained
+    assert starting.describe(str(folder)) == {"encoder": "small-resnet", "width": 8}
+    for init in (folder, folder / "encoder"):
+        fresh = starting.start(str(init), **SHARED)
+        x = torch.rand(3, 3, 32, 32)
+        torch.testing.assert_close(fresh.eval().features(x), made.eval().features(x))
+        assert fresh.dim == 16
+
+
+def test_weights_of_a_file_fill_the_backbone(trained, tmp_path):
+    folder, made = trained
+    torch.save({"state_dict": made.backbone.state_dict()}, tmp_path / "weights.pt")
+    for init in (tmp_path / "weights.pt", folder / "encoder" / "model.safetensors"):
+        fresh = starting.start(str(init), **SHARED)
+        for a, b in zip(fresh.backbone.parameters(), made.backbone.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_weights_that_do_not_fit_or_are_not_there_are_named(trained, tmp_path):
+    folder, _ = trained
+    with pytest.raises(ConfigError, match="neither timm/NAME"):
+        starting.start(str(tmp_path / "nothing"), **SHARED)
+    with pytest.raises(ConfigError, match="does not fit the encoder"):
+        starting.start(str(folder / "encoder" / "model.safetensors"), **SHARED | {"width": 16})
+    with pytest.raises(ConfigError, match=r"reads 3 channel\(s\), the data have 1"):
+        starting.start(str(folder), **SHARED | {"channels": 1})
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    with pytest.raises(ConfigError, match="cannot be read as weights"):
+        starting.start(str(tmp_path / "junk.pt"), **SHARED)
+    with pytest.raises(ConfigError, match="did you mean"):
+        starting.start("timm/resnet81", **SHARED)
+
+
+def test_a_pretrained_backbone_brings_its_stem_and_normalisation(monkeypatch):
+    """timm's weights cannot be fetched here; a model that timm makes without them stands in."""
+    import timm
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **more: create(name, pretrained=False, **more))
+    fresh = starting.start("timm/resnet18", **SHARED)
+    assert fresh.backbone.model.conv1.kernel_size == (7, 7)
+    assert not fresh.backbone.small_stem
+    torch.testing.assert_close(fresh.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))

@@ -124,7 +124,9 @@ class TrainConfig:
     """options of the method."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "dim", "batch_size", "log_every"):
+        # below 8 channels a strided 1 x 1 convolution of oneDNN writes past its memory (torch 2.14, channels_last)
+        require(self.width >= 8, f"--width must be 8 or more, got {self.width}")
+        for name in ("dim", "batch_size", "log_every"):
             require(getattr(self, name) >= 1, f"{_flag(name)} must be 1 or more, got {getattr(self, name)}")
         for name in ("steps", "save_every", "threads", "micro_batch"):
             value = getattr(self, name)
