@@ -181,8 +181,10 @@ def test_optimisers_take_their_settings():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("width", 4),  # where a convolution of oneDNN would write past its memory("epochs", 0), ("lr", -1), ("lr", float("nan")), ("batch_size", 0), ("momentum", 1.0), ("steps", 0),
-     ("lr_steps", (0.5, 1.5)), ("flip", 2.0), ("weight_decay", -1), ("threads", 0)],
+        ("width", 4),  # where a convolution of oneDNN would write past its memory
+        ("epochs", 0), ("lr", -1), ("lr", float("nan")), ("batch_size", 0), ("momentum", 1.0), ("steps", 0),
+        ("lr_steps", (0.5, 1.5)), ("flip", 2.0), ("weight_decay", -1), ("threads", 0),
+    ],
 )  # fmt: skip
 def test_settings_outside_their_range_are_named(field, value):
     with pytest.raises(ConfigError, match=f"--{field.replace('_', '-')}"):
