@@ -25,10 +25,12 @@ LOG_Z = 1 / (2 * D * TAU**2)  # of Z / S, random unit rows
 def original(query: Tensor, bank: Tensor, index: Tensor, noise: Tensor) -> Tensor:
     """Rows gathered for every query and multiplied batch by batch, as the released code does it."""
     rows = torch.cat([index[:, None], noise], 1)
-    weight = bank.index_select(0, rows.flatten()).view(N, M + 1, D)
+    weight = bank.index_select(0, rows.flatten()).view(*rows.shape, D)
     out = torch.bmm(weight, query[:, :, None])[:, :, 0].div(TAU).sub(LOG_Z + math.log(len(bank))).exp()
-    p_noise = M / len(bank)
-    return -((out[:, 0] / (out[:, 0] + p_noise)).log().sum() + (p_noise / (out[:, 1:] + p_noise)).log().sum()) / N
+    p_noise = noise.shape[1] / len(bank)
+    return -((out[:, 0] / (out[:, 0] + p_noise)).log().sum() + (p_noise / (out[:, 1:] + p_noise)).log().sum()) / len(
+        query
+    )
 
 
 def ours(query: Tensor, bank: Tensor, index: Tensor, noise: Tensor) -> Tensor:

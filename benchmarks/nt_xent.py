@@ -58,7 +58,7 @@ def main() -> None:
     rows = {
         **{f"nt_xent N={n:,}": compare("nt_xent", "lightly", n, r) for n, r in ((256, 25), (1024, 9), (8192, 3))},
         "nt_xent N=32,768": compare("nt_xent", "lightly", 32_768, 1, alone=True),
-        **{f"sup_con N={n:,}": compare("sup_con", "pml", n, r) for n, r in ((256, 25), (2048, 5), (16_384, 3))},
+        **{f"sup_con N={n:,}": compare("sup_con", "pml", n, r) for n, r in ((256, 25), (2048, 5), (8192, 2))},
     }
     write("nt_xent", {"threads": torch.get_num_threads(), "D": D} | rows)
 

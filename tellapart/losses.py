@@ -219,11 +219,10 @@ def nce(
     tensor(1.3863)
     """
     _check_rows(query, bank, index, temperature)
-    positive, drawn = similarity(query, bank, index[:, None]), similarity(query, bank, noise)
     uniform = -math.log(len(bank))
     return nce_of_similarities(
-        positive,
-        drawn,
+        similarity(query, bank, index[:, None]),
+        similarity(query, bank, noise),
         temperature=temperature,
         log_z=log_z,
         log_noise=(uniform, uniform) if log_noise is None else (log_noise[index[:, None]], log_noise[noise]),
@@ -246,8 +245,11 @@ def nce_of_similarities(
     """
     ratio = log_z + math.log(drawn.shape[1])  # ln of Z M: h = sigmoid(s / tau - ln(Z M P_n))
     missed = F.softplus(ratio + log_noise[0] - positive / temperature)
-    mistaken = F.softplus(drawn / temperature - (ratio + log_noise[1]))
-    return missed.mean() + mistaken.sum(1).mean()
+    # softplus(x / tau) = softplus(x, beta=1/tau) / tau: the division would be one more (N, M) tensor
+    shifted = drawn - temperature * (ratio + log_noise[1])
+    del drawn  # as large as what follows
+    mistaken = F.softplus(shifted, beta=1 / temperature)
+    return missed.mean() + mistaken.sum(1).mean() / temperature
 
 
 def similarity(query: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
