@@ -7,13 +7,15 @@ import re
 import sys
 from pathlib import Path
 
+from objective_pages import PAGES, pages
+
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 400  # lines of a module: one idea a room
 
 
 def main() -> int:
     """Print what is wrong; 1 if anything is."""
-    problems = [*_links(), *_version(), *_modules()]
+    problems = [*_links(), *_version(), *_modules(), *_pages()]
     print("\n".join(problems) or "documents and modules: all well")
     return bool(problems)
 
@@ -26,6 +28,15 @@ def _links() -> list[str]:
         f"{page.relative_to(ROOT)}: {target} does not exist"
         for page, target in links
         if not re.match(r"[a-z]+:", target) and not (page.parent / target).exists()
+    ]
+
+
+def _pages() -> list[str]:
+    """Pages of objectives that differ from what the docstrings say."""
+    return [
+        f"docs/objectives/{method}.md is not up to date: python scripts/objective_pages.py"
+        for method, text in pages().items()
+        if not (PAGES / f"{method}.md").exists() or (PAGES / f"{method}.md").read_text() != text
     ]
 
 

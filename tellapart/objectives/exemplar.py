@@ -33,6 +33,8 @@ class Exemplar(Objective):
     When: to see what the memory bank is worth; not for use.
     Good to know: the S x D weights are trained by the optimiser of the encoder and saved with the objective.
     Chance: ln S.
+    Relations: `instdisc` with a memory in place of the trained weight; `nce` samples instead of summing over all.
+    Published: CIFAR-10, ResNet-18, kNN 63.0 %, against 80.8 % of the non-parametric softmax.
     """
 
     weight: nn.Parameter

@@ -65,10 +65,17 @@ class InstDisc(Objective):
     Formula: -log P(i | v), P(i | v) = exp(v_i . v / tau) / sum_j exp(v_j . v / tau), over a bank of unit rows
     v_1..v_S; or its noise-contrastive estimate with m samples; plus lambda |v(t) - v(t-1)|^2.
     When: one view per image is all you can afford, or S fits in memory and you want look-alikes.
-    Good to know: each row is refreshed once an epoch, so learning starts slowly; with random rows the loss
-    begins at ln S + 1/(2 D tau^2), above chance, and that is healthy. The bank is split over processes with the
-    data: a rank remembers the images it reads.
+    Good to know: each row is refreshed once an epoch, so learning starts slowly, and what starts it is whether
+    embeddings and rows live in one space from the first step on: a head that ends in a BatchNorm, and a bank filled
+    by one pass of the untrained encoder, see to that. With random rows the loss begins at ln S + 1/(2 D tau^2), above
+    chance, and that is healthy. The paper's proximal term holds back the network; the authors' code has none and
+    averages the memory instead (bank momentum): two things, and both can be off. Z of an encoder whose outputs still
+    coincide is 10^6 times that of a trained one: frozen there, every noise sample looks like noise for free; as an
+    average it follows the encoder. The bank is split over processes with the data: a rank remembers what it reads.
     Chance: ln S for the softmax, (m+1) ln(m+1) - m ln m for nce.
+    Relations: with a queue of the newest embeddings of a slow encoder it is `moco`; with the batch as the only rows,
+    one side of `simclr`; with trained rows, `exemplar`; with labels in place of image numbers, a classifier.
+    Published: CIFAR-10, ResNet-18, kNN 80.8 %; ImageNet, ResNet-50, kNN 46.5 %, linear 54.0 %.
     """
 
     sharded = ("bank.rows",)

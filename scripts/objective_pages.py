@@ -1,0 +1,110 @@
+"""Write docs/objectives/METHOD.md from the docstrings, the options, the presets and the recipes' results.
+
+`python scripts/objective_pages.py` writes them; `scripts/check` fails where one differs from what it would write.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from tellapart import presets
+from tellapart.objectives import METHODS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ROOT / "docs" / "objectives"
+SECTIONS = ("Formula", "When", "Good to know", "Chance", "Relations", "Published")
+SHOWN = {"knn@20": "kNN k = 20", "knn@200": "kNN k = 200", "logistic": "logistic regression"}
+
+
+def main() -> None:
+    """Write every page."""
+    for method, text in pages().items():
+        (PAGES / f"{method}.md").write_text(text)
+
+
+def pages() -> dict[str, str]:
+    """The text of each method's page."""
+    return {method: _page(method, *METHODS[method]) for method in METHODS}
+
+
+def _page(method: str, make: Any, options: type) -> str:
+    module = sys.modules[make.__module__]
+    first, sections = _sections(inspect.getdoc(make) or "")
+    parts = [f"# {method}: {first.rstrip('.')}", inspect.getdoc(module) or ""]
+    parts += [f"**{name}.** {_said(sections[name])}" for name in SECTIONS if name in sections]
+    parts += ["## Options", _options(options), "## Presets", _presets(method)]
+    parts += ["## Measured here", _measured(method)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _sections(doc: str) -> tuple[str, dict[str, str]]:
+    """The first sentence, and the text of each section."""
+    head, _, rest = doc.partition("\n\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in rest.splitlines():
+        if match := re.match(r"([A-Z][a-z ]+): (.*)", line):
+            name, line = match.groups()
+        found[name] = f"{found.get(name, '')} {line.strip()}".strip()
+    return " ".join(head.split()), found
+
+
+def _said(text: str) -> str:
+    """With a capital, unless it begins with a formula."""
+    return text[0].upper() + text[1:] if text.split()[0].isalpha() and len(text.split()[0]) > 2 else text
+
+
+def _options(kind: type) -> str:
+    """A row for each field, with the string that follows it in the source."""
+    body = ast.parse(inspect.getsource(kind)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    said = {
+        a.target.id: b.value.value
+        for a, b in zip(body.body, body.body[1:], strict=False)
+        if isinstance(a, ast.AnnAssign)
+        and isinstance(a.target, ast.Name)
+        and isinstance(b, ast.Expr)
+        and isinstance(b.value, ast.Constant)
+    }
+    rows = [
+        f"| `--objective.{f.name.replace('_', '-')}` | {f.default} | {said[f.name]} |" for f in dataclasses.fields(kind)
+    ]
+    return "\n".join(["| flag | default | what it is |", "|---|---|---|", *rows])
+
+
+def _presets(method: str) -> str:
+    own = {n: f for n, f in presets.PRESETS.items() if n.partition("_")[0] == method}
+    return "\n".join(
+        f"- `--preset {name}`: {(inspect.getdoc(make) or '').splitlines()[0]}" for name, make in own.items()
+    )
+
+
+def _measured(method: str) -> str:
+    """What the recipes of this method found, with their command."""
+    tables = []
+    for file in sorted((ROOT / "recipes").glob(f"*_{method}.json")):
+        result = json.loads(file.read_text())
+        if not SHOWN.keys() <= result.get("summary", {}).get("features", {}).keys():
+            continue
+        rows = [
+            f"| {output} | " + " | ".join(f"{100 * s[k]['mean']:.1f} ± {100 * s[k]['std']:.1f}" for k in SHOWN) + " |"
+            for output, s in result["summary"].items()
+        ]
+        seeds, steps = len(result["seeds"]), result["seeds"][0]["steps"]
+        head = f"`{result['command']}`: {steps:,} steps, {seeds} seed(s), test part, %."
+        columns = "| | " + " | ".join(SHOWN.values()) + " |\n|---|" + "---|" * len(SHOWN)
+        tables.append("\n".join([f"{head}\n\n{columns}", *rows]))
+    if not tables:
+        return "Its loss against the paper's equation (`tests/`); no recipe has been run yet."
+    return "\n\n".join([*tables, "How, and what failed: [experiments](../experiments.md)."])
+
+
+if __name__ == "__main__":
+    main()
