@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in given
     try:
-        result = _run(given)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            result = _run(given)
         if as_json and os.environ.get("RANK", "0") == "0":
             print(json.dumps(result, indent=1, default=str))
     except TellapartError as error:
@@ -235,6 +238,10 @@ def _value(arguments: list[str], flag: str) -> str | None:
         if word.startswith(f"{flag}="):
             return word.partition("=")[2]
     return None
+
+
+def _warn(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _fail(message: str, as_json: bool, status: int) -> None:

@@ -235,3 +235,10 @@ def test_a_model_card_says_whether_labels_were_used(capsys, tmp_path, run):
     _run(capsys, "train", "supcon", "--data", "digits", "--out", tmp_path / "r", "--steps", "1", "--threads", "1")
     assert "trained with labels" in (tmp_path / "r/encoder/README.md").read_text()
     assert "no labels used" in (run / "encoder/README.md").read_text()
+
+
+def test_a_queue_longer_than_the_data_is_a_plain_warning(tmp_path):
+    command = [sys.executable, "-m", "tellapart", "train", "moco", "--data", "digits", "--out", str(tmp_path / "r")]
+    done = subprocess.run([*command, "--steps", "1", "--threads", "1"], capture_output=True, text=True, check=True)
+    assert "warning: --objective.queue 4096 is larger than the 1437 images" in done.stderr
+    assert "UserWarning" not in done.stderr
