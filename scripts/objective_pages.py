@@ -94,8 +94,7 @@ def _measured(method: str) -> str:
         if not SHOWN.keys() <= result.get("summary", {}).get("features", {}).keys():
             continue
         rows = [
-            f"| {output} | " + " | ".join(f"{100 * s[k]['mean']:.1f} ± {100 * s[k]['std']:.1f}" for k in SHOWN) + " |"
-            for output, s in result["summary"].items()
+            f"| {output} | " + " | ".join(_mean(s[k]) for k in SHOWN) + " |" for output, s in result["summary"].items()
         ]
         seeds, steps = len(result["seeds"]), result["seeds"][0]["steps"]
         head = f"`{result['command']}`: {steps:,} steps, {seeds} seed(s), test part, %."
@@ -104,6 +103,11 @@ def _measured(method: str) -> str:
     if not tables:
         return "Its loss against the paper's equation (`tests/`); no recipe has been run yet."
     return "\n\n".join([*tables, "How, and what failed: [experiments](../experiments.md)."])
+
+
+def _mean(found: dict[str, float]) -> str:
+    """In %, with the standard deviation over seeds where there are several."""
+    return f"{100 * found['mean']:.1f}" + (f" ± {100 * found['std']:.1f}" if found["n"] > 1 else "")
 
 
 if __name__ == "__main__":

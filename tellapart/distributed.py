@@ -60,8 +60,8 @@ def joined() -> Iterator[None]:
         if isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection" in str(error):
             said = str(error).split(". This is")[0].splitlines()[0]
             raise RunError(
-                f"another process of this training ended ({said}). Its own error says why; the last checkpoint is whole, "
-                "and --resume goes on from it"
+                f"another process of this training ended ({said}). Its own error says why; the last checkpoint is "
+                "whole, and --resume goes on from it"
             ) from error
         raise
     finally:
