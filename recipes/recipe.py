@@ -39,13 +39,17 @@ CURVE_ROWS = 3  # the curve is drawn with every third training item as a neighbo
 
 @dataclass
 class Recipe:
-    """One claimed result: its name, method, data, configuration, and epochs between two points of the curve."""
+    """One claimed result: its name, method, data, configuration, and epochs between two points of the curve.
+
+    `validation`: training items held out for the curve; 0 trains on all of them, as papers do, and draws no curve.
+    """
 
     name: str
     method: str
     data: str
     config: TrainConfig
     every: int = 3
+    validation: int = VALIDATION
 
     def main(self) -> None:
         """Train the seeds given on the command line (0 1 2 by default) and write NAME.json."""
@@ -54,10 +58,10 @@ class Recipe:
 
     def train(self, seed: int) -> dict[str, Any]:
         """One seed, from nothing to its scores. `seconds` are of the processor: with one thread, those of the clock."""
-        config = replace(self.config, seed=seed, validation=VALIDATION)
+        config = replace(self.config, seed=seed, validation=self.validation)
         source = open_source(self.data, image_size=config.image_size)
         part = training_part(source, config)
-        held = source.split("train").hold_out(VALIDATION)[1]
+        held = source.split("train").hold_out(self.validation)[1] if self.validation else None
         trainer = Trainer(self.method, config, part)
         run = Run.create(
             HERE.parent / "runs" / f"{self.name}-{seed}", session.manifest(self.method, config, source, part)
@@ -69,7 +73,7 @@ class Recipe:
                 run.append(trainer.measure(step))
             if step.number % (self.every * trainer.per_epoch) == 0 or step.number == trainer.total:
                 spent += time.process_time() - began
-                scores = self.score(trainer, near, held, (200,))
+                scores = self.score(trainer, near, held, (200,)) if held else {}
                 point = {o: scores[o]["knn@200"] for o in scores}
                 curve.append({"epoch": round(step.number / trainer.per_epoch, 2), "seconds": round(spent, 1)} | point)
                 print(self.name, seed, curve[-1], f"loss {step.loss:.3f}", flush=True)

@@ -23,9 +23,9 @@ SECTIONS = ("Formula", "When", "Good to know", "Chance", "Relations", "Published
 STUDIES = {
     "margin": """![Digits 4 and 9 at their places on a map](../images/margin_map.png)
 
-`python studies/digit_map.py`: the digits 4 (blue) and 9 (red) in two dimensions, learned without labels from each image's five
-nearest by pixels, training and test items. On the map the five nearest training items name the class of all 74 test items; on
-the two first principal components of the pixels, of 96.0 % (one seed)."""
+`python studies/digit_map.py`: the digits 4 (blue) and 9 (red) in two dimensions, learned without labels from each
+image's five nearest by pixels. On the map the five nearest training items name the class of all 74 test items; on the
+two first principal components of the pixels, of 96.0 % (one seed)."""
 }
 SHOWN = {"knn@20": "kNN k = 20", "knn@200": "kNN k = 200", "logistic": "logistic regression"}
 
