@@ -1,4 +1,6 @@
-"""instdisc on CIFAR-10 with the authors' settings; 80.8 % kNN in the paper. Wants a GPU and `cifar10`; not run here.
+"""instdisc on CIFAR-10 with the authors' settings; 80.8 % kNN in the paper.
+
+Wants a GPU and `cifar10`; it has not been run to the end here.
 
 `python recipes/cifar10_instdisc.py [SEED ...]` writes cifar10_instdisc.json.
 """

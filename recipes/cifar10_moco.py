@@ -1,4 +1,6 @@
-"""moco on CIFAR-10 with the authors' settings; 82.6 % kNN after 200 epochs in the authors' notebook. Wants a GPU and `cifar10`; not run here.
+"""moco on CIFAR-10 with the authors' settings; 82.6 % kNN after 200 epochs in the authors' notebook.
+
+Wants a GPU and `cifar10`; it has not been run to the end here.
 
 `python recipes/cifar10_moco.py [SEED ...]` writes cifar10_moco.json.
 """

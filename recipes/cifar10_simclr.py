@@ -1,4 +1,6 @@
-"""simclr on CIFAR-10 with the authors' settings; about 91 % linear in the authors' README. Wants a GPU and `cifar10`; not run here.
+"""simclr on CIFAR-10 with the authors' settings; about 91 % linear in the authors' README.
+
+Wants a GPU and `cifar10`; it has not been run to the end here.
 
 `python recipes/cifar10_simclr.py [SEED ...]` writes cifar10_simclr.json.
 """

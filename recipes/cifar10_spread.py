@@ -1,4 +1,6 @@
-"""spread on CIFAR-10 with the authors' settings; 83.6 % kNN in the paper. Wants a GPU and `cifar10`; not run here.
+"""spread on CIFAR-10 with the authors' settings; 83.6 % kNN in the paper.
+
+Wants a GPU and `cifar10`; it has not been run to the end here.
 
 `python recipes/cifar10_spread.py [SEED ...]` writes cifar10_spread.json.
 """

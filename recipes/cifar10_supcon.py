@@ -1,4 +1,6 @@
-"""supcon on CIFAR-10 with the authors' settings; 96.0 % in the paper (ResNet-50, with labels). Wants a GPU and `cifar10`; not run here.
+"""supcon on CIFAR-10 with the authors' settings; 96.0 % in the paper (ResNet-50, with labels).
+
+Wants a GPU and `cifar10`; it has not been run to the end here.
 
 `python recipes/cifar10_supcon.py [SEED ...]` writes cifar10_supcon.json.
 """
