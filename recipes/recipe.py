@@ -57,7 +57,7 @@ class Recipe:
             self.save(self.train(seed))
 
     def train(self, seed: int) -> dict[str, Any]:
-        """One seed, from nothing to its scores. On a CPU `seconds` are of the processor: with one thread, of the clock."""
+        """One seed, from nothing to its scores; on a CPU `seconds` are of the processor, so pauses do not count."""
         config = replace(self.config, seed=seed, validation=self.validation)
         source = open_source(self.data, image_size=config.image_size)
         part = training_part(source, config)
