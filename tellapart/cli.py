@@ -169,7 +169,13 @@ def _train(rest: list[str]) -> Any:
     args = _parse(made, rest[1:], f"tellapart train {method}")
     return vars(
         verbs.train(
-            method, data=args.data, out=args.out, resume=args.resume, config=args.config, console=_console(args)
+            method,
+            data=args.data,
+            out=args.out,
+            resume=args.resume,
+            preset=preset,
+            config=args.config,
+            console=_console(args),
         )
     )
 

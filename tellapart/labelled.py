@@ -90,15 +90,16 @@ def margin_contrastive(a: Tensor, b: Tensor, same: Tensor, *, margin: float = 1.
     """
     require(margin > 0, f"the margin must be above 0, got {margin}")
     require(
-        a.ndim == 2 and a.shape == b.shape and same.shape == (len(a),),
+        a.ndim == 2 and a.shape == b.shape and same.shape == (len(a),) and len(a) > 0,
         f"pairs (N, D), (N, D) and (N,) are needed, got {tuple(a.shape)}, {tuple(b.shape)} and {tuple(same.shape)}",
     )
+    a, b = tiled.same_precision(a, a)[0], tiled.same_precision(b, b)[0]
     return spring((a - b).square().sum(1), same.bool(), margin).mean()
 
 
 def spring(squared: Tensor, same: Tensor, margin: float) -> Tensor:
     """1/2 d^2 where `same`, else 1/2 max(0, margin - d)^2, of squared distances of any shape."""
-    apart = squared > 0
+    apart = squared != 0
     d = torch.where(apart, squared, 1.0).sqrt() * apart  # the slope of a root at 0 is infinite; the force is 0
     return 0.5 * torch.where(same, squared, (margin - d).clamp_min(0).square())
 
@@ -169,7 +170,7 @@ def triplets(
     if mining == "batch-hard":
         farthest = squares.masked_fill(~positive, -1.0).amax(1)
         losses = farthest - far[:, 0] + margin
-        active = positive.any(1) & (beyond[:, 0] > 0) & (losses > 0)
+        active = positive.any(1) & (beyond[:, 0] > 0) & ~(losses <= 0)  # what is not a number stays visible
         return Triplets(torch.where(active, losses, 0.0).sum(), active.sum(), easy, semi, hard)
     summed = F.pad(far.masked_fill(far.isinf(), 0.0).cumsum(1), (1, 0))  # of the k nearest, k = 0 .. all
     low, high = {"all": (torch.zeros_like(within), within), "hard": (torch.zeros_like(within), nearer)}.get(
@@ -183,7 +184,7 @@ def triplets(
 def _flat(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (A, D) and their labels (A,) of (N, V, D) or (N, D); half precision as float32."""
     require(
-        z.ndim in (2, 3) and labels.shape == (len(z),),
+        z.ndim in (2, 3) and labels.shape == (len(z),) and len(z) > 0,
         f"rows (N, D) or (N, V, D) and N labels are needed, got {tuple(z.shape)} and {tuple(labels.shape)}",
     )
     z = tiled.same_precision(z, z)[0]

@@ -177,6 +177,7 @@ def instance_softmax(
     tensor(2.3026)
     """
     _check_rows(query, bank, index, temperature)
+    query = tiled.same_precision(query, query)[0]
     positive = similarity(query, bank, index[:, None])[:, 0] / temperature
     log_z = tiled.logsumexp(query, bank, temperature=temperature) if log_z is None else log_z
     return (log_z - positive).mean()
@@ -219,6 +220,7 @@ def nce(
     tensor(1.3863)
     """
     _check_rows(query, bank, index, temperature)
+    query = tiled.same_precision(query, query)[0]
     uniform = -math.log(len(bank))
     return nce_of_similarities(
         similarity(query, bank, index[:, None]),

@@ -76,7 +76,8 @@ def repulsion(q: Tensor, k: Tensor, log_z: Tensor, skip: Tensor, *, temperature:
         skip: (N, E) int64, the columns left out of each sum (the query itself, its positive).
     Returns:
         (N,), differentiable in q, k and log_z. All P_ij = 1/S, one column skipped:
-        (S - 1) ln(S / (S - 1)). P is held below 1 by the rounding unit, so that no sum is infinite.
+        (S - 1) ln(S / (S - 1)). P is held below 1 by the rounding unit, so that no sum is infinite; there, for rows
+        that are copies of each other at a temperature of a few hundredths, the gradient in float32 is only rough.
     Source: Ye et al. 2019 (arXiv 1904.03436), eq. 5-6.
     """
     check_temperature(temperature)

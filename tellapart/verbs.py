@@ -298,10 +298,22 @@ def _settings(
         options = options | {"objective": dataclasses.replace(base.objective, **inner)}
     settings = dataclasses.replace(base, **options)
     if settings.init:
-        settings = dataclasses.replace(settings, **starting.describe(settings.init))
+        settings = _with_its_network(settings, presets.named(preset or presets.name_for(method, data)))
     if not isinstance(settings.objective, METHODS[method][1]):
         raise ConfigError(f"these settings are of another method than {method}")
     return settings
+
+
+def _with_its_network(settings: TrainConfig, default: TrainConfig) -> TrainConfig:
+    """The settings with the network that the starting weights bring; another one asked for is an error."""
+    brought = starting.describe(settings.init or "")
+    for name, value in brought.items():
+        asked = getattr(settings, name)
+        if asked not in (value, getattr(default, name)):
+            raise ConfigError(
+                f"--init {settings.init} brings its own network ({name} {value}); leave out --{name} {asked}"
+            )
+    return dataclasses.replace(settings, **brought)
 
 
 def _pairs(loaded: Loaded, source: ImageSource, console: Console) -> dict[str, protocol.Pair]:
@@ -310,7 +322,8 @@ def _pairs(loaded: Loaded, source: ImageSource, console: Console) -> dict[str, p
     train_part = source.split("train") if "train" in source.splits else source
     test_part = source.split("test") if "test" in source.splits else train_part
     trained_on = training_part(source, config)
-    fresh = {"random init": build_encoder(dataclasses.replace(config, init=None), trained_on).eval()}
+    stem = loaded.encoder.backbone.small_stem
+    fresh = {"random init": build_encoder(dataclasses.replace(config, init=None), trained_on, small_stem=stem).eval()}
     if config.init:
         try:
             fresh["starting weights"] = build_encoder(config, trained_on).eval()

@@ -242,3 +242,20 @@ def test_a_queue_longer_than_the_data_is_a_plain_warning(tmp_path):
     done = subprocess.run([*command, "--steps", "1", "--threads", "1"], capture_output=True, text=True, check=True)
     assert "warning: --objective.queue 4096 is larger than the 1437 images" in done.stderr
     assert "UserWarning" not in done.stderr
+
+
+def test_another_network_than_the_starting_weights_have_is_an_error(capsys, run, tmp_path):
+    status, _, said = _run(
+        capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "r", "--init", run, "--width", "32"
+    )
+    assert status == 2
+    assert "brings its own network (width 16); leave out --width 32" in said
+
+
+def test_a_vocabulary_of_classes_names_an_item_without_a_label(capsys, tmp_path, photos):
+    (photos / "red" / "0.png").rename(photos / "loose.png")
+    status, _, said = _run(
+        capsys, "train", "nce", "--data", photos, "--out", tmp_path / "r", "--objective.vocabulary", "classes"
+    )
+    assert status == 2
+    assert "have no label" in said

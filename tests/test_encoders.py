@@ -190,3 +190,27 @@ def test_a_pretrained_backbone_brings_its_stem_and_normalisation(monkeypatch):
     assert fresh.backbone.model.conv1.kernel_size == (7, 7)
     assert not fresh.backbone.small_stem
     torch.testing.assert_close(fresh.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+
+
+def test_a_file_brings_its_normalisation_or_takes_that_of_the_data(trained, tmp_path):
+    folder, made = trained
+    fresh = starting.start(str(folder / "encoder" / "model.safetensors"), **SHARED)
+    torch.testing.assert_close(fresh.mean, made.mean)
+    torch.save(made.backbone.state_dict(), tmp_path / "bare.pt")
+    fresh = starting.start(str(tmp_path / "bare.pt"), **SHARED, mean=torch.full((3,), 0.1), std=torch.full((3,), 0.2))
+    torch.testing.assert_close(fresh.mean.flatten(), torch.full((3,), 0.1))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config.json", b"{}", "is not that of an encoder of tellapart"),
+        ("config.json", b"{", "is not that of an encoder of tellapart"),
+        ("model.safetensors", b"junk", "cannot be read as weights"),
+    ],
+)
+def test_damaged_starting_weights_are_named(trained, name, content, said):
+    folder, _ = trained
+    (folder / "encoder" / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        starting.start(str(folder), **SHARED)

@@ -137,6 +137,11 @@ def test_a_continuation_in_pieces_is_bit_for_bit(source, method, options):
         assert torch.equal(a, b)
 
 
+def test_a_last_piece_of_one_row_joins_its_neighbour(source):
+    trainer = Trainer("simclr", dataclasses.replace(SMALL, batch_size=7, micro_batch=3, head="mlp-bn", steps=2), source)
+    assert len(list(trainer)) == 2
+
+
 def test_bad_sizes_are_named(source):
     with pytest.raises(ConfigError, match="--micro-batch must be 1 or more"):
         dataclasses.replace(SMALL, micro_batch=0)

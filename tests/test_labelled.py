@@ -231,3 +231,25 @@ def test_a_row_that_is_not_a_number_stays_visible():
     labels = torch.tensor([0, 0, 1, 1])
     assert math.isnan(float(losses.sup_con(z, labels)))
     assert math.isnan(float(losses.nt_xent(z[:2], z[2:])))
+
+
+@pytest.mark.parametrize("mining", ["semi-hard", "hard", "all", "batch-hard"])
+def test_no_mining_hides_what_is_not_a_number(mining):
+    z = _rows(8, 0) * float("nan")
+    assert math.isnan(float(losses.triplet(z, LABELS, mining=mining)))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_margin_shows_what_is_not_a_number_and_refuses_no_pairs(same):
+    z = _rows(2, 0)
+    bad = z * torch.tensor([[1.0], [float("nan")]])
+    assert math.isnan(float(losses.margin_contrastive(bad, z.flip(0), torch.tensor([same, same]))))
+    with pytest.raises(ConfigError, match="pairs"):
+        losses.margin_contrastive(z[:0], z[:0], torch.ones(0, dtype=torch.bool))
+    with pytest.raises(ConfigError, match="labels are needed"):
+        losses.triplet(z[:0], torch.arange(0), mining="batch-hard")
+
+
+def test_half_precision_is_summed_in_float32():
+    a, b = (200 * torch.ones(2, 8, dtype=torch.float16) * s for s in (1, -1))
+    assert float(losses.margin_contrastive(a, b, torch.tensor([True, True]))) == pytest.approx(0.5 * 8 * 400**2)

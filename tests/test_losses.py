@@ -315,3 +315,15 @@ def test_nce_with_many_draws_has_the_expected_gradient():
 def test_noise_of_another_row_count_is_refused():
     with pytest.raises(ConfigError, match="noise must be"):
         losses.nce(_rows(3, 0), _rows(5, 1), torch.arange(3), torch.zeros(2, 4, dtype=torch.int64), log_z=0.0)
+
+
+def test_half_precision_queries_are_summed_in_float32():
+    query, bank = _rows(400, 0).bfloat16(), _rows(400, 0).bfloat16()
+    index, noise = torch.arange(400), torch.arange(7)
+    for loss in (
+        lambda q, b: losses.instance_softmax(q, b, index),
+        lambda q, b: losses.nce(q, b, index, noise, log_z=8.0),
+    ):
+        found = loss(query, bank)
+        assert found.dtype == torch.float32
+        assert float(found) == pytest.approx(float(loss(query.double(), bank.double())), rel=1e-4)

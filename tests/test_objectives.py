@@ -379,6 +379,16 @@ def test_margin_pairs_are_views_neighbours_or_classes(parts):
             assert bool(similar["neighbours"][i, j]) == wanted
 
 
+def test_margin_does_not_feel_where_the_map_lies(parts):
+    source, network = parts
+    objective = _made("margin", parts)
+    given = batch(source, 2)
+    embedded = objective.embed(network, given)
+    here = objective.loss(embedded, given, _random()).loss
+    there = objective.loss({k: v + 1000 for k, v in embedded.items()}, given, _random()).loss
+    torch.testing.assert_close(here, there, rtol=1e-3, atol=1e-4)
+
+
 def test_an_item_without_a_label_is_a_class_of_its_own(parts):
     source, network = parts
     objective = _made("supcon", parts)

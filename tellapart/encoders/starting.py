@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ..errors import ConfigError
 from . import build
@@ -23,39 +24,61 @@ def describe(init: str) -> dict[str, Any]:
     if init.startswith(("timm/", "torchvision/")):
         return {"encoder": init}
     folder = _encoder_folder(init)
-    if folder is None:
-        return {}
-    about = json.loads((folder / "config.json").read_text())
-    return {"encoder": about["encoder"], "width": about["width"]}
+    return {name: _about(folder)[name] for name in ("encoder", "width")} if folder else {}
 
 
 def start(
-    init: str, *, encoder: str, width: int, channels: int, size: int, dim: int, head_kind: str, seed: int
+    init: str,
+    *,
+    encoder: str,
+    width: int,
+    channels: int,
+    size: int,
+    dim: int,
+    head_kind: str,
+    seed: int,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
 ) -> Encoder:
     """The encoder with the backbone, stem and normalisation of `init` and a fresh head.
 
     Args:
         init: "timm/NAME" or "torchvision/NAME" (pretrained), a run folder or its encoder/, or a file of weights
             (.safetensors, .pt) for the backbone `encoder`.
-        others: as `encoders.build`.
+        mean, std: the normalisation where the weights bring none. others: as `encoders.build`.
     Raises:
-        ConfigError: no such weights, or weights of another network.
+        ConfigError: no such weights, damaged ones, or weights of another network.
     """
     shared: dict[str, Any] = {"channels": channels, "size": size, "dim": dim, "head_kind": head_kind}
-    shared |= {"width": width, "seed": seed}
+    shared |= {"width": width, "seed": seed, "mean": mean, "std": std}
     if init.startswith(("timm/", "torchvision/")):
         return _pretrained(init, shared)
     folder = _encoder_folder(init)
-    trained = json.loads((folder / "config.json").read_text()) if folder else {}
-    made = build(encoder, **shared, small_stem=trained.get("small_stem"))
-    weights = load_file(folder / "model.safetensors") if folder else _weights(Path(init))
-    if folder:
-        if trained["channels"] != channels:
-            raise ConfigError(f"--init {init} reads {trained['channels']} channel(s), the data have {channels}")
-        made.mean.copy_(weights["mean"])
-        made.std.copy_(weights["std"])
+    about = _about(folder) if folder else {}
+    if folder and about["channels"] != channels:
+        raise ConfigError(f"--init {init} reads {about['channels']} channel(s), the data have {channels}")
+    made = build(encoder, **shared, small_stem=about.get("small_stem"))
+    weights = _weights(folder / "model.safetensors" if folder else Path(init))
+    for name in ("mean", "std"):
+        own = made.get_buffer(name)
+        if name in weights and weights[name].shape == own.shape:
+            own.copy_(weights[name])
     _load_backbone(made, weights, init)
     return made
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """The description of an encoder of ours."""
+    try:
+        found: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        if not {"encoder", "width", "channels"} <= found.keys():
+            raise KeyError("encoder, width, channels")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"--init: {folder}/config.json is not that of an encoder of tellapart ({type(error).__name__}: {error}); "
+            "of other weights give the file itself"
+        ) from error
+    return found
 
 
 def _pretrained(name: str, shared: dict[str, Any]) -> Encoder:
@@ -90,7 +113,7 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
-        raise ConfigError(f"--init {path} cannot be read as weights: {error}") from error
+        raise ConfigError(f"--init {path} cannot be read as weights ({type(error).__name__}: {error})") from error
     for key in ("encoder", "state_dict", "model"):  # a checkpoint of ours, of others
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]

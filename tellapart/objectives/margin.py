@@ -75,13 +75,15 @@ class Margin(Objective):
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         a, b = embedded["z"], embedded["z1"]
         everyone, index = distributed.gather(b), distributed.gather(batch.index)
+        centre = everyone.detach().mean(0)  # distances do not feel it, rounding does
+        a, everyone = a - centre, everyone - centre
         squared = (a.square().sum(1)[:, None] + everyone.square().sum(1) - 2 * a @ everyone.T).clamp_min(0)
         same = self._similar(batch, index)
         pairs = labelled.spring(squared, same, self.options.margin)
         similar = distributed.mean_of_valid(pairs, same)
         apart = distributed.mean_of_valid(pairs, ~same)
         logs = {"similar": similar.detach(), "dissimilar": apart.detach()}
-        return Out((similar + apart) / 2, logs, {"z": torch.nn.functional.normalize(a.detach(), dim=1)})
+        return Out((similar + apart) / 2, logs, {"z": torch.nn.functional.normalize(embedded["z"].detach(), dim=1)})
 
     def _similar(self, batch: Batch, index: Tensor) -> Tensor:
         """(N, R N) bool: whether the first view of a row and the second view of a column are a similar pair."""

@@ -87,7 +87,6 @@ class NCE(Objective):
         if self.needs_labels:
             if batch.label is None:
                 raise DataError("a vocabulary of classes needs labels, and the batch has none")
-            require(bool((batch.label >= 0).all()), "a vocabulary of classes needs a label on every item of the batch")
             word = batch.label
         loss = losses.nce(
             z,
@@ -109,4 +108,10 @@ class NCE(Objective):
             return torch.ones(len(source))
         if source.labels is None:
             raise DataError(f"{source.name} has no labels; --objective.vocabulary instances needs none")
-        return torch.bincount(torch.from_numpy(source.labels[source.labels >= 0])).double()
+        missing = [name for name, label in zip(source.ids, source.labels, strict=True) if label < 0]
+        if missing:
+            raise DataError(
+                f"{len(missing)} item(s) of {source.name} have no label, {missing[0]} among them; a vocabulary of "
+                "classes needs one on each"
+            )
+        return torch.bincount(torch.from_numpy(source.labels)).double()

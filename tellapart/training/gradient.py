@@ -55,7 +55,7 @@ def cached(
     micro: int,
 ) -> tuple[Out, Backward]:
     """The same loss and gradient with the network run on `micro` instances at a time."""
-    bounds = [(start, min(start + micro, pieces.size)) for start in range(0, pieces.size, micro)]
+    bounds = piece_bounds(pieces.size, micro)
 
     def embed(start: int, stop: int) -> Embedded:
         batch = pieces.part(start, stop)
@@ -74,6 +74,18 @@ def cached(
             _send_on(embed(start, stop), {n: v.grad[start:stop] for n, v in leaves.items() if v.grad is not None})
 
     return out, backward
+
+
+def piece_bounds(size: int, micro: int) -> list[tuple[int, int]]:
+    """Where the pieces of a batch begin and end; a last one of one row (BatchNorm refuses it) joins the one before.
+
+    >>> piece_bounds(7, 3), piece_bounds(8, 3)
+    ([(0, 3), (3, 7)], [(0, 3), (3, 6), (6, 8)])
+    """
+    starts = list(range(0, size, micro))
+    if len(starts) > 1 and size - starts[-1] == 1 and micro > 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], size], strict=True))
 
 
 def _send_on(part: Embedded, grads: dict[str, Tensor]) -> None:

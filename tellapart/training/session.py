@@ -129,7 +129,8 @@ def train_into(run: Run, trainer: Trainer, console: Console) -> verdict.Verdict:
             run.update(status="failed", error=str(error), bad_batch=error.ids)
             raise
     found = verdict.judge(rows)
-    run.update(status="finished", verdict={"kind": found.kind, "sentence": found.sentence})
+    ended = {"seconds": run.manifest.get("seconds", 0.0), "step": trainer.number}
+    run.update(**ended, status="finished", verdict={"kind": found.kind, "sentence": found.sentence})
     return found
 
 

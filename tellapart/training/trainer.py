@@ -214,25 +214,19 @@ class Trainer:
         return [p for m in (self.encoder, self.objective) for p in m.parameters() if p.requires_grad]
 
 
-def build_encoder(config: TrainConfig, source: ImageSource) -> encoders.Encoder:
-    """The encoder of a configuration before training: from nothing, or from the weights that `init` names."""
-    if config.init:
-        return starting.start(
-            config.init, channels=source.channels, size=source.image_size, dim=config.dim, head_kind=config.head,
-            encoder=config.encoder, width=config.width, seed=config.seed,
-        )  # fmt: skip
+def build_encoder(config: TrainConfig, source: ImageSource, *, small_stem: bool | None = None) -> encoders.Encoder:
+    """The encoder of a configuration before training: from nothing, or from the weights that `init` names.
+
+    `small_stem`: of an encoder from nothing, as `encoders.build`.
+    """
     mean, std = statistics(source)
-    return encoders.build(
-        config.encoder,
-        channels=source.channels,
-        size=source.image_size,
-        dim=config.dim,
-        head_kind=config.head,
-        width=config.width,
-        mean=mean,
-        std=std,
-        seed=config.seed,
-    )
+    shared: dict[str, Any] = {
+        "channels": source.channels, "size": source.image_size, "dim": config.dim, "head_kind": config.head,
+        "width": config.width, "mean": mean, "std": std, "seed": config.seed,
+    }  # fmt: skip
+    if config.init:
+        return starting.start(config.init, encoder=config.encoder, **shared)
+    return encoders.build(config.encoder, small_stem=small_stem, **shared)
 
 
 def _normalised(encoder: encoders.Encoder, config: TrainConfig) -> encoders.Encoder:
