@@ -14,8 +14,8 @@ from common import HERE, median, write
 
 from tellapart import distributed, open_source
 from tellapart.presets import simclr_scenes
+from tellapart.settings import training_part
 from tellapart.training.trainer import Trainer
-from tellapart.verbs import training_part
 
 STEPS, WARMUP = 40, 8
 SETTINGS = {"one rank, 1 thread": (1, 1), "one rank, 2 threads": (1, 2), "two ranks, 1 thread each": (2, 1)}

@@ -22,11 +22,11 @@ import torch
 from tellapart import __version__, embeddings, open_source
 from tellapart.evaluation import knn, linear_probe
 from tellapart.run import Run
+from tellapart.settings import training_part
 from tellapart.training import session
 from tellapart.training.config import TrainConfig
 from tellapart.training.machine import hardware
 from tellapart.training.trainer import Trainer
-from tellapart.verbs import training_part
 
 HERE = Path(__file__).resolve().parent
 VALIDATION = 10_000

@@ -21,10 +21,10 @@ from tellapart import embeddings, open_source
 from tellapart.evaluation import knn, linear_probe
 from tellapart.objectives import ExemplarOptions
 from tellapart.presets import SCENES, instdisc_scenes
+from tellapart.settings import training_part
 from tellapart.training.config import TrainConfig
 from tellapart.training.machine import hardware
 from tellapart.training.trainer import Trainer
-from tellapart.verbs import training_part
 
 EPOCHS = 2
 FILE = Path(__file__).with_suffix(".json")

@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import comparison, distributed, encoders, presets, sheet
+from . import comparison, distributed, encoders, sheet
 from .console import Console, clock
 from .data import ImageSource, open_source
 from .data.packing import decode, fit
 from .embeddings import Embeddings
 from .embeddings import embed as embed_source
-from .encoders import Encoder, starting
+from .encoders import Encoder
 from .encoders.inference import Output
-from .errors import ConfigError, DataError, RunError, unknown
+from .errors import ConfigError, DataError, RunError
 from .evaluation import baselines, protocol
 from .evaluation.table import geometry_only, print_table
 from .index import Index
-from .objectives import METHODS
 from .run import Run, require_new
+from .settings import resolve, training_part
 from .training import session
 from .training.config import TrainConfig
 from .training.machine import hardware
@@ -116,7 +116,7 @@ def _train(
     options: dict[str, Any],
     console: Console,
 ) -> Trained:
-    settings = _settings(method, data, preset, config, options)
+    settings = resolve(method, data, preset, config, options)
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     old = Run.open(folder) if resume and (folder / "run.json").exists() else None
     if old is None and distributed.is_main():
@@ -271,49 +271,6 @@ def load(run: str | Path) -> Loaded:
     except RuntimeError as error:
         raise RunError(f"the weights of {run} do not fit its config.json: {error}") from error
     return Loaded(encoder.eval(), opened)
-
-
-def training_part(source: ImageSource, config: TrainConfig) -> ImageSource:
-    """The items that training sees: the training split, less `validation` items cut by hash."""
-    part = source.split("train") if "train" in source.splits else source
-    return part.hold_out(config.validation)[0] if config.validation else part
-
-
-def _settings(
-    method: str, data: str, preset: str | None, config: TrainConfig | None, options: dict[str, Any]
-) -> TrainConfig:
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
-    base = config or presets.named(preset or presets.name_for(method, data))
-    fields = {f.name for f in dataclasses.fields(TrainConfig)}
-    for name in options:
-        if name not in fields:
-            raise unknown("setting", name, fields)
-    inner = options.get("objective")
-    if isinstance(inner, dict):
-        known = {f.name for f in dataclasses.fields(base.objective)}
-        for name in inner:
-            if name not in known:
-                raise unknown("setting of the objective", name, known)
-        options = options | {"objective": dataclasses.replace(base.objective, **inner)}
-    settings = dataclasses.replace(base, **options)
-    if settings.init:
-        settings = _with_its_network(settings, presets.named(preset or presets.name_for(method, data)))
-    if not isinstance(settings.objective, METHODS[method][1]):
-        raise ConfigError(f"these settings are of another method than {method}")
-    return settings
-
-
-def _with_its_network(settings: TrainConfig, default: TrainConfig) -> TrainConfig:
-    """The settings with the network that the starting weights bring; another one asked for is an error."""
-    brought = starting.describe(settings.init or "")
-    for name, value in brought.items():
-        asked = getattr(settings, name)
-        if asked not in (value, getattr(default, name)):
-            raise ConfigError(
-                f"--init {settings.init} brings its own network ({name} {value}); leave out --{name} {asked}"
-            )
-    return dataclasses.replace(settings, **brought)
 
 
 def _pairs(loaded: Loaded, source: ImageSource, console: Console) -> dict[str, protocol.Pair]:

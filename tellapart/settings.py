@@ -1,0 +1,61 @@
+"""What a preset, a user's options and starting weights mean together."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from . import presets
+from .data import ImageSource
+from .encoders import starting
+from .errors import ConfigError, unknown
+from .objectives import METHODS
+from .training.config import TrainConfig
+
+
+def resolve(
+    method: str, data: str, preset: str | None, config: TrainConfig | None, options: dict[str, Any]
+) -> TrainConfig:
+    """The settings of a training: a preset or a whole configuration, single options, and what `init` brings over both.
+
+    Raises:
+        ConfigError: an unknown method, preset or setting, with the nearest one.
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    base = config or presets.named(preset or presets.name_for(method, data))
+    fields = {f.name for f in dataclasses.fields(TrainConfig)}
+    for name in options:
+        if name not in fields:
+            raise unknown("setting", name, fields)
+    inner = options.get("objective")
+    if isinstance(inner, dict):
+        known = {f.name for f in dataclasses.fields(base.objective)}
+        for name in inner:
+            if name not in known:
+                raise unknown("setting of the objective", name, known)
+        options = options | {"objective": dataclasses.replace(base.objective, **inner)}
+    settings = dataclasses.replace(base, **options)
+    if settings.init:
+        settings = _with_its_network(settings, presets.named(preset or presets.name_for(method, data)))
+    if not isinstance(settings.objective, METHODS[method][1]):
+        raise ConfigError(f"these settings are of another method than {method}")
+    return settings
+
+
+def training_part(source: ImageSource, config: TrainConfig) -> ImageSource:
+    """The items that training sees: the training split, less `validation` items cut by hash."""
+    part = source.split("train") if "train" in source.splits else source
+    return part.hold_out(config.validation)[0] if config.validation else part
+
+
+def _with_its_network(settings: TrainConfig, default: TrainConfig) -> TrainConfig:
+    """The settings with the network that the starting weights bring; another one asked for is an error."""
+    brought = starting.describe(settings.init or "")
+    for name, value in brought.items():
+        asked = getattr(settings, name)
+        if asked not in (value, getattr(default, name)):
+            raise ConfigError(
+                f"--init {settings.init} brings its own network ({name} {value}); leave out --{name} {asked}"
+            )
+    return dataclasses.replace(settings, **brought)
