@@ -71,7 +71,8 @@ def _said(text: str) -> str:
 def _options(kind: type) -> str:
     """A row for each field, with the string that follows it in the source."""
     body = ast.parse(inspect.getsource(kind)).body[0]
-    assert isinstance(body, ast.ClassDef)
+    if not isinstance(body, ast.ClassDef):
+        raise TypeError(f"{kind} is not a class of the source")
     said = {
         a.target.id: b.value.value
         for a, b in zip(body.body, body.body[1:], strict=False)
