@@ -56,7 +56,7 @@ def peer(workers: int, threads: int) -> list[float]:
     source = images()
     pictures = [Image.fromarray(source.image(i)) for i in range(len(source))]
 
-    class Images(Dataset):  # type: ignore[type-arg]
+    class Images(Dataset):
         def __len__(self) -> int:
             return len(pictures)
 

@@ -112,14 +112,14 @@ def require_same(what: str, value: str) -> None:
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.rows = len(x)
         parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world())]
         dist.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         dist.all_reduce(grad)
         return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]
@@ -170,7 +170,6 @@ def mine(size: int) -> range:
     return range(rank(), size, world())
 
 
-@torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Average the gradients over ranks, all in one flat bucket; a parameter unused on one rank counts as 0 there."""
     if world() == 1:
@@ -179,19 +178,13 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for p in trained:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
-    _average([p.grad for p in trained if p.grad is not None])
+    average([p.grad for p in trained if p.grad is not None])
 
 
 @torch.no_grad()
-def average_statistics(*modules: nn.Module) -> None:
-    """Average the running statistics of BatchNorm over ranks, which each rank kept of its own rows."""
-    if world() > 1:
-        norms = [m for module in modules for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        _average([b for m in norms for b in (m.running_mean, m.running_var) if b is not None])
-
-
-def _average(tensors: list[Tensor]) -> None:
-    if not tensors:
+def average(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over ranks, all in one flat float32 bucket."""
+    if world() == 1 or not tensors:
         return
     flat = torch.cat([t.flatten().float() for t in tensors])
     dist.all_reduce(flat)

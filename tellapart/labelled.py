@@ -104,6 +104,13 @@ def spring(squared: Tensor, same: Tensor, margin: float) -> Tensor:
     return 0.5 * torch.where(same, squared, (margin - d).clamp_min(0).square())
 
 
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """(N, M) |a_i - b_j|^2 by one matrix product, around the mean of b: distances do not feel it, rounding does."""
+    centre = b.detach().mean(0)
+    a, b = a - centre, b - centre
+    return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)
+
+
 class Triplets(NamedTuple):
     """Sums over triplets: of the active ones' losses, their count, and how many are easy, semi-hard and hard."""
 
@@ -156,7 +163,7 @@ def triplets(
         raise unknown("mining", mining, get_args(Mining))
     rows, names = _flat(z, labels)
     keys, key_names = _with_others(rows, names, others, other_labels)
-    squares = (rows.square().sum(1)[:, None] + keys.square().sum(1) - 2 * rows @ keys.T).clamp_min(0)
+    squares = squared_distances(rows, keys)
     same = names[:, None] == key_names
     positive = same & ~torch.eye(*same.shape, dtype=torch.bool, device=same.device)
     far = squares.masked_fill(same, float("inf")).sort(1).values  # negatives, nearest first, then infinities

@@ -8,6 +8,7 @@ Shapes: N queries, S rows, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -187,21 +188,21 @@ def _tiled_rows(
 
 
 @_tiled.register_fake
-def _(q, k, temperature, exclude_self, labels, with_mean):  # type: ignore[no-untyped-def]
+def _(q: Any, k: Any, temperature: Any, exclude_self: Any, labels: Any, with_mean: Any) -> Any:
     return q.new_empty(q.shape[0]), torch.empty_like(q) if with_mean else q.new_empty(0)
 
 
 @_tiled_rows.register_fake
-def _(q, k, value, grad, temperature, exclude_self, labels):  # type: ignore[no-untyped-def]
+def _(q: Any, k: Any, value: Any, grad: Any, temperature: Any, exclude_self: Any, labels: Any) -> Any:
     return torch.empty_like(k)
 
 
-def _tiled_setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _tiled_setup(ctx: Any, inputs: Any, output: Any) -> None:
     q, k, ctx.temperature, ctx.exclude_self, labels, _ = inputs
     ctx.save_for_backward(q, k, labels, *output)
 
 
-def _tiled_backward(ctx, grad, _):  # type: ignore[no-untyped-def]
+def _tiled_backward(ctx: Any, grad: Any, _: Any) -> Any:
     q, k, labels, value, mean = ctx.saved_tensors
     grad = grad.masked_fill(value == NOTHING, 0.0)
     grad_q = mean * (grad / ctx.temperature)[:, None] if ctx.needs_input_grad[0] else None
@@ -250,21 +251,21 @@ def _symmetric_rows(
 
 
 @_symmetric.register_fake
-def _(q, temperature, exclude_self, labels):  # type: ignore[no-untyped-def]
+def _(q: Any, temperature: Any, exclude_self: Any, labels: Any) -> Any:
     return q.new_empty(q.shape[0])
 
 
 @_symmetric_rows.register_fake
-def _(q, value, grad, temperature, exclude_self, labels):  # type: ignore[no-untyped-def]
+def _(q: Any, value: Any, grad: Any, temperature: Any, exclude_self: Any, labels: Any) -> Any:
     return torch.empty_like(q)
 
 
-def _symmetric_setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _symmetric_setup(ctx: Any, inputs: Any, output: Any) -> None:
     q, ctx.temperature, ctx.exclude_self, labels = inputs
     ctx.save_for_backward(q, labels, output)
 
 
-def _symmetric_backward(ctx, grad):  # type: ignore[no-untyped-def]
+def _symmetric_backward(ctx: Any, grad: Any) -> Any:
     q, labels, value = ctx.saved_tensors
     return _symmetric_rows(q, value, grad, ctx.temperature, ctx.exclude_self, labels), None, None, None
 
@@ -307,22 +308,22 @@ def _repulsion_rows(q: Tensor, k: Tensor, log_z: Tensor, skip: Tensor, grad: Ten
 
 
 @_repulsion.register_fake
-def _(q, k, log_z, skip, temperature, with_grad):  # type: ignore[no-untyped-def]
+def _(q: Any, k: Any, log_z: Any, skip: Any, temperature: Any, with_grad: Any) -> Any:
     return torch.empty_like(log_z), torch.empty_like(log_z), torch.empty_like(q) if with_grad else q.new_empty(0)
 
 
 @_repulsion_rows.register_fake
-def _(q, k, log_z, skip, grad, temperature):  # type: ignore[no-untyped-def]
+def _(q: Any, k: Any, log_z: Any, skip: Any, grad: Any, temperature: Any) -> Any:
     return torch.empty_like(k)
 
 
-def _repulsion_setup(ctx, inputs, output):  # type: ignore[no-untyped-def]
+def _repulsion_setup(ctx: Any, inputs: Any, output: Any) -> None:
     q, k, log_z, skip, ctx.temperature, _ = inputs
     _, weight, mean = output
     ctx.save_for_backward(q, k, log_z, skip, weight, mean)
 
 
-def _repulsion_backward(ctx, grad, _weight, _mean):  # type: ignore[no-untyped-def]
+def _repulsion_backward(ctx: Any, grad: Any, _weight: Any, _mean: Any) -> Any:
     q, k, log_z, skip, weight, mean = ctx.saved_tensors
     grad_q = mean * (grad / ctx.temperature)[:, None] if ctx.needs_input_grad[0] else None
     grad_k = _repulsion_rows(q, k, log_z, skip, grad, ctx.temperature) if ctx.needs_input_grad[1] else None

@@ -10,6 +10,7 @@ import torch
 from cases import CASES, batch, encoder, made, random
 
 from tellapart import distributed, open_source
+from tellapart.encoders.norms import running_statistics
 from tellapart.objectives import InstDisc
 
 SHARED = [name for name in CASES if name != "nce, per instance"]
@@ -71,7 +72,7 @@ def collectives(rank):
     (everyone * torch.arange(8.0).view(4, 2) * (rank + 1)).sum().backward()
     norm = torch.nn.BatchNorm1d(2)
     norm.running_mean.fill_(rank)
-    distributed.average_statistics(norm)
+    distributed.average(running_statistics(norm))
     errors = []
     for value in ("same", f"mine {rank}"):
         try:

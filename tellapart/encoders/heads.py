@@ -16,9 +16,8 @@ def head(kind: str, width: int, dim: int) -> nn.Module:
 
     Args:
         kind: "linear", one layer (InstDisc, MoCo v1); "mlp", width -> width -> ReLU -> dim (MoCo v2); "mlp3", one more
-            such layer (SimCLR v2); with
-            "-bn" each layer is followed by a BatchNorm, the last one without a shift (SimCLR), which centres
-            the embeddings: those of a fresh network otherwise all point one way.
+            such layer (SimCLR v2); with "-bn" each layer is followed by a BatchNorm, the last one without a shift
+            (SimCLR), which centres the embeddings: those of a fresh network otherwise all point one way.
         width: F. dim: D.
     Raises:
         ConfigError: another name.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..data import ImageSource
 from ..encoders import Encoder
+from ..errors import DataError
 
 Embedded = dict[str, Tensor]  # every value (N, ...): the only tensors a Trainer may cache and replay
 
@@ -61,3 +62,16 @@ class Objective(nn.Module):
 
     def after_step(self, encoder: Encoder, out: Out) -> None:
         """Write memory; not called when a step was skipped."""
+
+
+def two_views(loss: Tensor, a: Tensor, b: Tensor, logs: dict[str, Tensor] | None = None) -> Out:
+    """The Out of an objective that compares two views (N, D) and writes nothing."""
+    positive = (a.detach() * b.detach()).sum(1).mean()
+    return Out(loss, {"positive": positive} | (logs or {}), {"z": a.detach()})
+
+
+def classes(batch: Batch) -> Tensor:
+    """(N,) the label of each item, and a class of its own (-1 - index) for one without."""
+    if batch.label is None:
+        raise DataError("this method learns from labels, and the batch has none")
+    return torch.where(batch.label >= 0, batch.label, -1 - batch.index)

@@ -138,7 +138,7 @@ class InstDisc(Objective):
 
     def chance(self, n: int) -> float | None:
         if self.options.loss == "nce":
-            return losses.nce_chance(self.options.negatives)
+            return losses.nce_chance(distributed.world() * self._share_of_noise())
         return math.log(self._size())
 
     def after_step(self, encoder: Encoder, out: Out) -> None:
@@ -179,8 +179,12 @@ class InstDisc(Objective):
         if ranks == 1:
             return losses.similarity(z, rows, self._noise(own, generator))
         generator = sampler.generator("shard", generator.initial_seed(), distributed.rank(), device=z.device)
-        mine = rows.index_select(0, self._noise(own, generator, -(-self.options.negatives // ranks)))
+        mine = rows.index_select(0, self._noise(own, generator, self._share_of_noise()))
         return z @ distributed.gather(mine).to(z.dtype).T
+
+    def _share_of_noise(self) -> int:
+        """Noise rows that each rank draws: m over all of them, rounded up."""
+        return -(-self.options.negatives // distributed.world())
 
     def _noise(self, own: Tensor, generator: torch.Generator, m: int | None = None) -> Tensor:
         """Rows drawn uniformly from this rank's, with replacement: (M,) shared by the batch, or (N, M)."""

@@ -14,8 +14,7 @@ from ..encoders import Encoder, to_device
 from ..errors import require
 from ..nearest import top_k
 from ..views.images import centre_view
-from .base import Batch, Embedded, Objective, Out
-from .supcon import classes
+from .base import Batch, Embedded, Objective, Out, classes
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ class Margin(Objective):
     pair (eq. 4); similar and dissimilar pairs weigh one half each, since there are N times more of the latter.
     When: a map of few dimensions (`--dim 2`) in which distance means something; neighbours from any outside knowledge.
     Good to know: outputs are not put on the sphere unless asked, so a map can have edges and rings. A dissimilar
-    pair at
-    distance 0 has no force: start with outputs that differ.
+    pair at distance 0 has no force: start with outputs that differ.
     Chance: none; a collapse costs margin^2 / 4 here.
     Relations: `triplet` compares distances with each other instead of with a fixed margin.
     Published: a 2-D map of the digits 4 and 9, and a ring and a cylinder for azimuth and elevation of NORB's
@@ -75,15 +73,12 @@ class Margin(Objective):
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         a, b = embedded["z"], embedded["z1"]
         everyone, index = distributed.gather(b), distributed.gather(batch.index)
-        centre = everyone.detach().mean(0)  # distances do not feel it, rounding does
-        a, everyone = a - centre, everyone - centre
-        squared = (a.square().sum(1)[:, None] + everyone.square().sum(1) - 2 * a @ everyone.T).clamp_min(0)
         same = self._similar(batch, index)
-        pairs = labelled.spring(squared, same, self.options.margin)
+        pairs = labelled.spring(labelled.squared_distances(a, everyone), same, self.options.margin)
         similar = distributed.mean_of_valid(pairs, same)
         apart = distributed.mean_of_valid(pairs, ~same)
         logs = {"similar": similar.detach(), "dissimilar": apart.detach()}
-        return Out((similar + apart) / 2, logs, {"z": torch.nn.functional.normalize(embedded["z"].detach(), dim=1)})
+        return Out((similar + apart) / 2, logs, {"z": torch.nn.functional.normalize(a.detach(), dim=1)})
 
     def _similar(self, batch: Batch, index: Tensor) -> Tensor:
         """(N, R N) bool: whether the first view of a row and the second view of a column are a similar pair."""

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import distributed, losses
 from ..data import ImageSource, sampler
 from ..encoders import Encoder
+from ..encoders.norms import batchnorms
 from ..errors import ConfigError, require
 from ..memory import Queue
 from .base import Batch, Embedded, Objective, Out
@@ -82,13 +83,12 @@ class MoCo(Objective):
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         _, queue = self._parts()
-        rows = queue.rows.clone()  # after_step overwrites it while autograd may still look
         z, key = embedded["z"], embedded["key"].detach()
-        loss = losses.info_nce(z, key, rows, temperature=self.options.temperature)
+        loss = losses.info_nce(z, key, queue.rows, temperature=self.options.temperature)
         writes = {"z": z.detach(), "keys": key}
         if self.options.symmetric:
             other = embedded["key1"].detach()
-            loss = (loss + losses.info_nce(embedded["z1"], other, rows, temperature=self.options.temperature)) / 2
+            loss = (loss + losses.info_nce(embedded["z1"], other, queue.rows, temperature=self.options.temperature)) / 2
             writes["other keys"] = other
         positive = (z.detach() * key).sum(1).mean()
         return Out(loss, {"positive": positive}, writes)
@@ -111,7 +111,7 @@ class MoCo(Objective):
         """The key encoder on a view; where BatchNorm would tell, on its rows in another order, over all ranks."""
         key, _ = self._parts()
         key.train()
-        if not (self.options.shuffle and has_batchnorm(key)):
+        if not (self.options.shuffle and batchnorms(key)):
             found: Tensor = key(view)
             return found
         everyone = distributed.gather(view)
@@ -124,8 +124,3 @@ class MoCo(Objective):
         if self.key is None or self.queue is None:
             raise ConfigError("call attach(encoder, source) before the first step")
         return self.key, self.queue
-
-
-def has_batchnorm(module: nn.Module) -> bool:
-    """Whether any layer normalises over the batch."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())

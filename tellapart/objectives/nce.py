@@ -49,8 +49,8 @@ class NCE(Objective):
     a trained row w for each word, q the noise distribution, ln Z learned or fixed.
     When: a vocabulary too large for its softmax; to see what `instdisc` estimates, and with what error.
     Good to know: the gradient tends to that of maximum likelihood as k grows, with an error of order 1/k. Noise is
-    drawn by an
-    alias table in constant time, whatever the distribution. A noise word may be the true word, as in the formula.
+    drawn by an alias table in constant time, whatever the distribution. A noise word may be the true word, as in the
+    formula.
     Chance: (k + 1) ln(k + 1) - k ln k, where u = q everywhere.
     Relations: `instdisc --objective.loss nce` is this formula with memories for words; `exemplar` is the exact softmax.
     Published: Penn Treebank, k = 25 matches maximum likelihood (Mnih & Teh 2012).

@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from .. import distributed, losses
 from ..errors import require
-from .base import Batch, Embedded, Objective, Out
+from .base import Batch, Embedded, Objective, Out, two_views
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,3 @@ class SimCLR(Objective):
 
     def chance(self, n: int) -> float | None:
         return math.log(2 * n - 1)
-
-
-def two_views(loss: Tensor, a: Tensor, b: Tensor, logs: dict[str, Tensor] | None = None) -> Out:
-    """The Out of an objective that compares two views (N, D) and writes nothing."""
-    positive = (a.detach() * b.detach()).sum(1).mean()
-    return Out(loss, {"positive": positive} | (logs or {}), {"z": a.detach()})

@@ -10,8 +10,7 @@ import torch
 
 from .. import distributed, losses
 from ..errors import require
-from .base import Batch, Embedded, Objective, Out
-from .simclr import two_views
+from .base import Batch, Embedded, Objective, Out, two_views
 
 
 @dataclass(frozen=True)

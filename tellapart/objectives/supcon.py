@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from .. import distributed
-from ..errors import DataError, require
+from ..errors import require
 from ..labelled import Reduction, sup_con_anchors
-from .base import Batch, Embedded, Objective, Out
+from .base import Batch, Embedded, Objective, Out, classes
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,3 @@ class SupCon(Objective):
 
     def chance(self, n: int) -> float | None:
         return math.log(self.views * n - 1) if self.views * n > 1 else None
-
-
-def classes(batch: Batch) -> torch.Tensor:
-    """(N,) the label of each item, and a class of its own (-1 - index) for one without."""
-    if batch.label is None:
-        raise DataError("this method learns from labels, and the batch has none")
-    return torch.where(batch.label >= 0, batch.label, -1 - batch.index)

@@ -9,8 +9,7 @@ import torch
 
 from .. import distributed, labelled
 from ..errors import require
-from .base import Batch, Embedded, Objective, Out
-from .supcon import classes
+from .base import Batch, Embedded, Objective, Out, classes
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..encoders import Encoder
+from ..encoders.norms import batchnorms
 from ..objectives import Batch, Embedded, Objective, Out
 
 
@@ -96,12 +97,7 @@ def _send_on(part: Embedded, grads: dict[str, Tensor]) -> None:
 @contextmanager
 def frozen_statistics(*modules: nn.Module) -> Iterator[None]:
     """BatchNorm normalises by its batch inside, as in training, but keeps its running statistics as they are."""
-    norms = [
-        m
-        for module in modules
-        for m in module.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-    ]
+    norms = [norm for norm in batchnorms(*modules) if norm.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False
     try:

@@ -15,8 +15,9 @@ import torch
 from .. import distributed, objectives
 from ..console import Console, clock
 from ..data import ImageSource
+from ..encoders.norms import batchnorms, running_statistics
 from ..errors import MissingExtraError, RunError
-from ..objectives.moco import MoCo, has_batchnorm
+from ..objectives import MoCo
 from ..run import Manifest, Run
 from ..version import __version__
 from . import machine, verdict
@@ -136,7 +137,7 @@ def train_into(run: Run, trainer: Trainer, console: Console) -> verdict.Verdict:
 
 def save(run: Run, trainer: Trainer) -> None:
     """A checkpoint of where the trainer stands; called on every rank."""
-    distributed.average_statistics(trainer.encoder, trainer.objective)
+    distributed.average(running_statistics(trainer.encoder, trainer.objective))  # each rank kept those of its rows
     run.save(trainer.state(), trainer.encoder, description(trainer), trainer.shard())
 
 
@@ -186,7 +187,7 @@ def _about_the_network(trainer: Trainer) -> list[str]:
             f"starting from {config.init}: its network, stem and normalisation, a fresh head. --lr {config.lr:g} is "
             f"meant for training from nothing; trained weights usually want a tenth, --lr {config.lr / 10:g}"
         )
-    norm = has_batchnorm(trainer.encoder)
+    norm = bool(batchnorms(trainer.encoder))
     if norm and config.micro_batch and config.micro_batch < trainer.share and config.bn != "split":
         lines.append(
             f"BatchNorm sees {config.micro_batch} images at a time, not {trainer.share}: the gradient is exact but for "

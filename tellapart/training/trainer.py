@@ -18,9 +18,9 @@ from .. import distributed, encoders, geometry, objectives
 from ..data import ImageSource
 from ..data.sampler import batch_at, derive_seed, generator, steps_per_epoch
 from ..encoders import starting
+from ..encoders.norms import batchnorms
 from ..errors import ConfigError, DataError, TrainingError
 from ..objectives import Batch, Out
-from ..objectives.moco import has_batchnorm
 from . import gradient
 from . import machine as machines
 from .config import TrainConfig
@@ -57,8 +57,8 @@ class Trainer:
 
     Attributes:
         encoder, objective: what is trained; every parameter that requires a gradient, of both.
-        batch: images per step, of all ranks; share: of this one. total: steps of the whole training. number: steps
-        taken.
+        batch: images per step, of all ranks; share: of this one.
+        total: steps of the whole training. number: steps taken.
         chance: the loss at chance, None without a closed form.
     """
 
@@ -76,7 +76,7 @@ class Trainer:
         self.total = config.steps or max(1, round(config.epochs * self.per_epoch))
         self.number = 0
         self.encoder = _normalised(build_encoder(config, source), config).to(device)
-        if has_batchnorm(self.encoder) and min(self.share, config.micro_batch or self.share) < 2:
+        if batchnorms(self.encoder) and min(self.share, config.micro_batch or self.share) < 2:
             raise ConfigError("BatchNorm needs 2 images or more at once on every rank: raise --batch-size")
         with self.machine.applied():
             self.objective.attach(self.encoder, source)
@@ -139,7 +139,7 @@ class Trainer:
     def _index(self) -> Tensor:
         """(N,) the instances of this step that this rank reads."""
         shard = [] if distributed.world() == 1 else [distributed.rank()]
-        own = batch_at(self.number, len(self.source) // distributed.world(), self.share, self.config.seed, *shard)
+        own = batch_at(self.number, len(self.mine), self.share, self.config.seed, *shard)
         return self.mine.start + own * self.mine.step
 
     def _views(self, index: Tensor, start: int, stop: int) -> list[Any]:
