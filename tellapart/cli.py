@@ -22,6 +22,7 @@ USAGE = """tellapart: learn what is alike by telling everything apart
   tellapart demo                                             the main job on embedded digits, in under 2 minutes
   tellapart train instdisc --data photos/ --out runs/photos  learn an encoder from unlabelled images
   tellapart eval runs/photos                                 judge it against pixels and the untrained network
+  tellapart eval timm/resnet18 --data photos/                the same for any network, or vectors in an .npz
   tellapart compare runs/a runs/b                            runs side by side
   tellapart search runs/photos query.jpg                     look-alikes
   tellapart embed runs/photos --data more/ --out more.npz    vectors of other images
@@ -51,12 +52,30 @@ class Demo(Output):
 
 @dataclass(frozen=True)
 class Eval(Output):
-    """Judge a run beside its baselines. Example: tellapart eval runs/photos"""
+    """Judge an encoder beside its baselines. Example: tellapart eval runs/photos --labels few.csv"""
 
-    run: tyro.conf.Positional[Path] = tyro.MISSING
-    """folder of the run."""
-    data: str | None = None
-    """another source to judge it on."""
+    subject: tyro.conf.Positional[str] = tyro.MISSING
+    """a run folder, timm/NAME, torchvision/NAME, a file of weights, or embeddings (.npz)."""
+    data: tuple[str, ...] = ()
+    """source to judge it on, by default the run's own; several make a table of transfer."""
+    protocol: str = "eval-v1"
+    """what is measured and how, frozen under this name."""
+    full: bool = False
+    """also every stage, more labels, fine-tuning and distillation, and what the head discards; many minutes."""
+    checkpoint: str = "last"
+    """of a run: last, best-unlabelled, or a file of weights."""
+    labels: Path | None = None
+    """lines of id,label: judge on these items."""
+    encoder: str | None = None
+    """the network of a file of weights, where it does not tell."""
+    width: int = 16
+    """base width of small-resnet in a file of weights."""
+    image_size: int | None = None
+    """side of a view in pixels; by default the run's, or decided from the images."""
+    test: Path | None = None
+    """for embeddings: those of a test part."""
+    out: Path | None = None
+    """where the result goes; by default eval.json in the run, else in this folder."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +203,8 @@ def _eval(rest: list[str]) -> Any:
     args = _parse(Eval, rest, "tellapart eval")
     from . import verbs
 
-    return verbs.evaluate(args.run, data=args.data, console=_console(args))
+    options = {k: v for k, v in vars(args).items() if k != "json"} | {"data": args.data or None}
+    return verbs.evaluate(**options, console=_console(args))
 
 
 def _compare(rest: list[str]) -> Any:

@@ -70,6 +70,12 @@ class Embeddings:
         labels = None if self.labels is None else self.labels[rows]
         return Embeddings(self.vectors[rows], [self.ids[i] for i in rows], labels, self.provenance)
 
+    def at_most(self, count: int) -> Embeddings:
+        """All items, or `count` of them by a seeded draw, in their order (every n-th could miss whole classes)."""
+        if len(self) <= count:
+            return self
+        return self.take(np.sort(np.random.default_rng(0).choice(len(self), count, replace=False)))
+
     def labelled(self) -> Embeddings:
         """The items that have a label.
 
@@ -140,9 +146,20 @@ def embed(
     Args:
         output: "features" (F wide, what users take away) or "embedding" (D wide unit rows, the space of the loss).
     """
-    vectors = outputs(encoder, source, output, progress=progress)
-    provenance = {"data": source.name, "fingerprint": source.fingerprint, "output": output}
-    return Embeddings(vectors, source.ids, source.labels, provenance)
+    return embed_both(encoder, source, (output,), progress=progress)[output]
+
+
+def embed_both(
+    encoder: Encoder,
+    source: ImageSource,
+    wanted: tuple[Output, ...] = ("features", "embedding"),
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> dict[Output, Embeddings]:
+    """As `embed`, several outputs in one pass over the source."""
+    about = {"data": source.name, "fingerprint": source.fingerprint}
+    found = outputs(encoder, source, wanted, progress=progress)
+    return {name: Embeddings(v, source.ids, source.labels, about | {"output": name}) for name, v in found.items()}
 
 
 def _labels(labels: Any, count: int) -> Array | None:

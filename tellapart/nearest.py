@@ -42,6 +42,28 @@ def top_k(q: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.cat([s for s, _ in found]), torch.cat([r for _, r in found])
 
 
+def top_k_of_others(rows: Tensor, k: int, of: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The k nearest other rows of every row: as `top_k`, each row itself left out.
+
+    Args:
+        rows: (S, D). k: 1 to S - 1. of: (N,) int64, the rows to find neighbours of; None: all.
+    Returns:
+        similarity (N, K), row (N, K), best first.
+    Raises:
+        ConfigError: k outside 1..S - 1.
+
+    >>> top_k_of_others(torch.eye(2), 1)[1]
+    tensor([[1],
+            [0]])
+    """
+    require(1 <= k < len(rows), f"k must lie in 1..{len(rows) - 1} (one less than the points), got {k}")
+    of = torch.arange(len(rows), device=rows.device) if of is None else of
+    similarity, row = top_k(rows[of], rows, k + 1)
+    other = row != of[:, None]
+    other[other.all(1), -1] = False  # crowded out by exact copies of itself: drop the farthest instead
+    return similarity[other].view(len(of), k), row[other].view(len(of), k)
+
+
 def _top_k_of_queries(q: Tensor, rows: Tensor, k: int, room: Tensor) -> tuple[Tensor, Tensor]:
     best = q.new_empty(len(q), 0), q.new_empty(len(q), 0, dtype=torch.int64)
     for start in range(0, len(rows), room.shape[1]):

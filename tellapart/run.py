@@ -30,6 +30,7 @@ from .errors import RunError
 
 FORMAT = 1
 KEPT = 3  # encoders kept beside the last full state
+BEST = "best-unlabelled"  # the encoder that the label-free measures, or a few labels, liked best
 Manifest = dict[str, Any]
 
 
@@ -89,9 +90,8 @@ class Run:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run."""
-        text = json.dumps(value, indent=1, allow_nan=False)
         if distributed.is_main():
-            _replace(self.path / name, lambda file: file.write(text.encode()))
+            write_json(self.path / name, value)
 
     def read_json(self, name: str) -> Any | None:
         """A JSON file of the run, None where it is missing or damaged."""
@@ -187,6 +187,18 @@ class Run:
             raise RunError(f"{file} is a checkpoint of format {found}; this version reads format {FORMAT}")
         return state
 
+    def checkpoint(self, name: str) -> Path:
+        """The file of a checkpoint: "best-unlabelled" of this run, or any file.
+
+        Raises:
+            RunError: it is not there.
+        """
+        file = self.path / "checkpoints" / f"{BEST}.pt" if name == BEST else Path(name)
+        if not file.is_file():
+            kept = sorted(p.name for p in (self.path / "checkpoints").glob("*.pt"))
+            raise RunError(f"{file} is not there; {self.path / 'checkpoints'} holds: {', '.join(kept) or 'nothing'}")
+        return file
+
     # encoder ---------------------------------------------------------------------------------------------
 
     def save_encoder(self, encoder: Encoder, description: dict[str, Any]) -> None:
@@ -244,6 +256,14 @@ def _own_rows(folder: Path, step: int, ranks: int) -> dict[str, torch.Tensor]:
             here = mine % ranks == r
             own[name][here] = part[name][mine[here] // ranks]
     return own
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, lambda file: file.write(text.encode()))
 
 
 def require_new(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import random
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import comparison, distributed, encoders, sheet
+from . import comparison, distributed, judging, sheet, subjects
 from .console import Console, clock
 from .data import ImageSource, open_source
 from .data.packing import decode, fit
@@ -21,23 +20,17 @@ from .embeddings import Embeddings
 from .embeddings import embed as embed_source
 from .encoders import Encoder
 from .encoders.inference import Output
-from .errors import ConfigError, DataError, RunError
-from .evaluation import baselines, protocol
-from .evaluation.table import geometry_only, print_table
+from .errors import ConfigError, DataError, unknown
+from .evaluation import protocol as frozen
+from .evaluation.table import print_table, print_transfer
 from .index import Index
-from .run import Run, require_new
+from .run import Run, require_new, write_json
 from .settings import resolve, training_part
 from .training import session
 from .training.config import TrainConfig
 from .training.machine import hardware
-from .training.trainer import Trainer, build_encoder
+from .training.trainer import Trainer
 from .views.images import centre_view
-
-HEADLINE = {
-    "instdisc": "embedding",
-    "spread": "embedding",
-}  # DESIGN: on the embedding where the loss is a memory's, else on the features
-
 
 @dataclass(frozen=True)
 class Trained:
@@ -153,36 +146,64 @@ def _train(
     return Trained(str(folder), trainer.number, True, found.sentence)
 
 
-def evaluate(run: str | Path, *, data: str | None = None, console: Console | None = None) -> dict[str, Any]:
-    """Score the encoder of a run beside its baselines, under the frozen protocol, into eval.json.
+def evaluate(
+    subject: str | Path,
+    *,
+    data: str | Sequence[str] | None = None,
+    protocol: str = frozen.NAME,
+    full: bool = False,
+    checkpoint: str = "last",
+    labels: str | Path | None = None,
+    encoder: str | None = None,
+    width: int = 16,
+    image_size: int | None = None,
+    test: str | Path | None = None,
+    out: str | Path | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Score an encoder beside its baselines under the frozen protocol, into eval.json.
 
-    Rows: centred raw pixels, the same network before training (and with the starting weights of --init), the trained
-    features and embedding. With labels:
-    weighted kNN, a linear classifier and ten labels per class. Without: their geometry, and that it cannot tell.
+    With labels: weighted kNN, a linear classifier and a few labels per class. Always: how the points lie, and whether
+    views of one item find each other; without labels that is all, and the verdict says what it cannot tell.
 
     Args:
-        run: a run folder. data: another source to judge it on; by default its own.
+        subject: a run folder, timm/NAME, torchvision/NAME, a file of weights (of MoCo, DINO, lightly, solo-learn,
+            VISSL, or plain), or embeddings (.npz).
+        data: the source to judge it on, a run's own by default; several make a table of transfer.
+        protocol: "eval-v1", the only one. full: also every stage, more labels, fine-tuning, what the head discards.
+        checkpoint: of a run, "last", "best-unlabelled" or a file. labels: a file of `id,label` that is judged on.
+        encoder, width: the network of a file of weights, where it does not tell. image_size: side of a view, pixels.
+        test: embeddings to judge embeddings on. out: the file; by default eval.json in the run, else in this folder.
     Returns:
-        What eval.json holds; `verdict` is a sentence.
+        What the file holds; `verdict` is a sentence.
     """
+    if protocol != frozen.NAME:
+        raise unknown("protocol", protocol, [frozen.NAME])
     console = console or Console()
-    loaded = load(run)
-    source = loaded.source(data, console=console)
-    pairs = _pairs(loaded, source, console)
-    headline = f"trained {HEADLINE.get(loaded.run.manifest['method'], 'features')}"
-    if source.labels is None or "test" not in source.splits:
-        result = geometry_only(pairs)
+    opened = subjects.open_subject(subject, checkpoint=checkpoint, encoder=encoder, width=width)
+    file = Path(out) if out else (opened.run.path if opened.run else Path()) / "eval.json"
+    sources = [data] if data is None or isinstance(data, str) else list(data)
+    if opened.vectors is not None:
+        if data or labels:
+            raise ConfigError("vectors are judged as they are, without --data or --labels; --test gives a test part")
+        result = judging.judge_vectors(opened, test, full=full, say=console.say)
     else:
-        table = protocol.score(
-            pairs,
-            headline=headline,
-            baselines=tuple(name for name in pairs if not name.startswith("trained")),
-            progress=lambda name: console.say(f"scoring {name}"),
-        )
-        result = table.to_dict()
-    result |= {"data": source.name, "fingerprint": source.fingerprint, "headline": headline}
-    loaded.run.write_json("eval.json", result)
-    print_table(result, console)
+        if test:
+            raise ConfigError("--test goes with embeddings (.npz); name images with --data")
+        found = {
+            name or "its own data": judging.judge(
+                opened, name, image_size=image_size, labels=labels, full=full, console=console
+            )
+            for name in sources
+        }
+        result = next(iter(found.values()))
+        if len(found) > 1:
+            print_transfer(found, console)
+            result = {"protocol": frozen.NAME, "transfer": found, "verdict": judging.transfer_verdict(found)}
+            console.say(result["verdict"])
+    write_json(file, result)
+    if "transfer" not in result:
+        print_table(result, console)
     return result
 
 
@@ -253,50 +274,13 @@ def search(
     return [[_described(source, row, similarity) for row, similarity in near] for near in found]
 
 
-def load(run: str | Path) -> Loaded:
-    """Open a run for use: `load("runs/x").encoder.features(images)`."""
+def load(run: str | Path, *, checkpoint: str = "last") -> Loaded:
+    """Open a run for use: `load("runs/x").encoder.features(images)`.
+
+    Args: checkpoint: "last", "best-unlabelled", or a file of weights of the same network.
+    """
     opened = Run.open(run)
-    about, weights = opened.encoder_files()
-    encoder = encoders.build(
-        about["encoder"],
-        channels=about["channels"],
-        size=about["size"],
-        dim=about["dim"],
-        head_kind=about["head_kind"],
-        width=about["width"],
-        small_stem=about.get("small_stem"),
-    )
-    try:
-        encoder.load_state_dict(weights)
-    except RuntimeError as error:
-        raise RunError(f"the weights of {run} do not fit its config.json: {error}") from error
-    return Loaded(encoder.eval(), opened)
-
-
-def _pairs(loaded: Loaded, source: ImageSource, console: Console) -> dict[str, protocol.Pair]:
-    """Training and test embeddings of every row of the table."""
-    config = TrainConfig.from_dict(loaded.run.manifest["method"], loaded.run.manifest["config"])
-    train_part = source.split("train") if "train" in source.splits else source
-    test_part = source.split("test") if "test" in source.splits else train_part
-    trained_on = training_part(source, config)
-    stem = loaded.encoder.backbone.small_stem
-    fresh = {"random init": build_encoder(dataclasses.replace(config, init=None), trained_on, small_stem=stem).eval()}
-    if config.init:
-        try:
-            fresh["starting weights"] = build_encoder(config, trained_on).eval()
-        except ConfigError as error:
-            console.say(f"without a row for the starting weights, which are gone: {error}")
-
-    def both(encoder: Encoder, output: Output) -> protocol.Pair:
-        return embed_source(encoder, train_part, output=output), embed_source(encoder, test_part, output=output)
-
-    console.say(f"embedding {len(train_part):,} + {len(test_part):,} images")
-    return {
-        "centred pixels": baselines.pixels(train_part, test_part),
-        **{name: both(encoder, "features") for name, encoder in fresh.items()},
-        "trained features": both(loaded.encoder, "features"),
-        "trained embedding": both(loaded.encoder, "embedding"),
-    }
+    return Loaded(subjects.load_encoder(opened, checkpoint), opened)
 
 
 def _embedded(loaded: Loaded, source: ImageSource, output: Output, console: Console) -> Embeddings:

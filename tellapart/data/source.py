@@ -5,9 +5,11 @@ Shapes: S instances, N batch, C channels, H and W pixels.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,6 +132,30 @@ class ImageSource:
         order = np.argsort([_hash_of(i) for i in self.ids], kind="stable")
         return self.subset(np.sort(order[count:])), self.subset(np.sort(order[:count]))
 
+    def with_labels(self, path: str | Path) -> ImageSource:
+        """The items that a file labels, with its labels in place of their own and no splits.
+
+        Args: path: lines of `id,label`; a first line that reads so is a heading. Labels are names.
+        Raises:
+            DataError: missing, not two columns, an id that is not here or twice, or one class only.
+        """
+        names = read_labels(Path(path))
+        place = {name: i for i, name in enumerate(self.ids)}
+        lost = [name for name in names if name not in place]
+        if lost:
+            raise DataError(
+                f"{path}: {len(lost)} id(s) are not in {self.name}, the first: {lost[0]!r}; its ids look like "
+                f"{self.ids[0]!r}"
+            )
+        classes = sorted(set(names.values()))
+        if len(classes) < 2:
+            raise DataError(f"{path} needs two labels or more that differ, it has {classes}")
+        labels = np.full(len(self.all_ids), -1, np.int64)
+        rows = self.rows[[place[name] for name in names]]
+        labels[rows] = [classes.index(label) for label in names.values()]
+        order = np.sort(rows)
+        return replace(self, all_labels=labels, classes=tuple(classes), parts={}, rows=order)
+
     def read(self, index: Tensor) -> Tensor | dict[str, Tensor]:
         """The images at the positions `index` (N,).
 
@@ -155,6 +181,27 @@ class ImageSource:
     def image(self, position: int) -> Array:
         """One image, (H, W, C) uint8, as packed."""
         return self.pixels.image(int(self.rows[position]))
+
+
+def read_labels(path: Path) -> dict[str, str]:
+    """Id -> label name, from lines of `id,label`."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = [line for line in csv.reader(file) if line]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as lines of id,label: {error}") from error
+    if lines and [cell.strip().lower() for cell in lines[0]] == ["id", "label"]:
+        lines = lines[1:]
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if len(line) != 2 or not line[1].strip():
+            raise DataError(f"{path}, label {number}: lines of id,label are needed, got {','.join(line)!r}")
+        if line[0] in found:
+            raise DataError(f"{path} labels {line[0]!r} twice")
+        found[line[0]] = line[1].strip()
+    if not found:
+        raise DataError(f"{path} holds no labels; write lines of id,label")
+    return found
 
 
 def fingerprint(images: Array, ids: Sequence[str], labels: Array | None) -> str:

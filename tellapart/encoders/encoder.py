@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .vision import Backbone
+from .vision import Backbone, take_channels
 
 
 class Encoder(nn.Module):
@@ -38,20 +38,29 @@ class Encoder(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(N, F), what users take away. x: (N, C, P, P), uint8 or float in [0, 1]."""
-        return self._by_group(lambda part: self.backbone(self._normalised(part)), x)
+        return self._by_group(lambda part: self.backbone(self.normalised(part)), x)
 
     def project(self, x: Tensor) -> Tensor:
         """(N, D), the head's output as it is; float32 whatever the autocast."""
-        out = self._by_group(lambda part: self.head(self.backbone(self._normalised(part))), x)
-        return out.float() if out.dtype in (torch.float16, torch.bfloat16) else out
+        return _full(self._by_group(lambda part: self.head(self.backbone(self.normalised(part))), x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) unit rows, for the loss."""
         return F.normalize(self.project(x), dim=1)
 
+    def from_features(self, features: Tensor) -> Tensor:
+        """(N, D) unit rows from (N, F), for one who has both wanted."""
+        return F.normalize(_full(self.head(features)), dim=1)
+
     def maps(self, x: Tensor) -> list[Tensor]:
         """One feature map (N, channels, h, w) per stage, the first stage first."""
-        return self.backbone.maps(self._normalised(x))
+        return self.backbone.maps(self.normalised(x))
+
+    def take_channels(self, channels: int) -> None:
+        """Make a network of others read images of C channels: its first filters and its normalisation averaged."""
+        take_channels(self.backbone, channels)
+        self.mean = self.mean.mean(1, keepdim=True).expand(-1, channels, -1, -1).clone()
+        self.std = self.std.mean(1, keepdim=True).expand(-1, channels, -1, -1).clone()
 
     def _by_group(self, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Group by group in training where BatchNorm is split, else all at once."""
@@ -59,8 +68,13 @@ class Encoder(nn.Module):
             return run(x)
         return torch.cat([run(part) for part in x.tensor_split(len(x) // self.bn_rows)])
 
-    def _normalised(self, x: Tensor) -> Tensor:
+    def normalised(self, x: Tensor) -> Tensor:
+        """What the backbone sees: (N, C, P, P) minus mean, by std."""
         if x.dtype == torch.uint8:
             x = x.float() / 255
         x = (x - self.mean) / self.std
         return x.contiguous(memory_format=torch.channels_last)
+
+
+def _full(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

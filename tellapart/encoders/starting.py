@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..errors import ConfigError
 from . import build
 from .encoder import Encoder
+from .vision import backbone
+from .weights import load_into, missing, read
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+GUESSES = (
+    *(f"torchvision/resnet{n}" for n in (18, 50, 34, 101)),
+    *(f"timm/vit_{n}_patch16_224" for n in ("small", "base", "tiny")),
+    "timm/vit_small_patch8_224",
+)  # the networks that published weights are mostly of
 
 
 def describe(init: str) -> dict[str, Any]:
@@ -39,13 +47,15 @@ def start(
     seed: int,
     mean: Tensor | None = None,
     std: Tensor | None = None,
+    small_stem: bool | None = None,
 ) -> Encoder:
     """The encoder with the backbone, stem and normalisation of `init` and a fresh head.
 
     Args:
         init: "timm/NAME" or "torchvision/NAME" (pretrained), a run folder or its encoder/, or a file of weights
             (.safetensors, .pt) for the backbone `encoder`.
-        mean, std: the normalisation where the weights bring none. others: as `encoders.build`.
+        mean, std, small_stem: the normalisation and stem where the weights bring none.
+        others: as `encoders.build`.
     Raises:
         ConfigError: no such weights, damaged ones, or weights of another network.
     """
@@ -57,13 +67,13 @@ def start(
     about = _about(folder) if folder else {}
     if folder and about["channels"] != channels:
         raise ConfigError(f"--init {init} reads {about['channels']} channel(s), the data have {channels}")
-    made = build(encoder, **shared, small_stem=about.get("small_stem"))
-    weights = _weights(folder / "model.safetensors" if folder else Path(init))
+    made = build(encoder, **shared, small_stem=about.get("small_stem") if folder else small_stem)
+    weights, _ = read(folder / "model.safetensors" if folder else Path(init))
     for name in ("mean", "std"):
         own = made.get_buffer(name)
         if name in weights and weights[name].shape == own.shape:
             own.copy_(weights[name])
-    _load_backbone(made, weights, init)
+    load_into(made.backbone, weights, f"--init {init}")
     return made
 
 
@@ -84,7 +94,7 @@ def _about(folder: Path) -> dict[str, Any]:
 def _pretrained(name: str, shared: dict[str, Any]) -> Encoder:
     made = build(name, **shared, pretrained=True)
     config = getattr(getattr(made.backbone, "model", None), "pretrained_cfg", None) or {}
-    mean, std = config.get("mean", (0.485, 0.456, 0.406)), config.get("std", (0.229, 0.224, 0.225))  # ImageNet's
+    mean, std = config.get("mean", IMAGENET_MEAN), config.get("std", IMAGENET_STD)
     if shared["channels"] == len(mean):
         made.mean.copy_(torch.tensor(mean).view(1, -1, 1, 1))
         made.std.copy_(torch.tensor(std).view(1, -1, 1, 1))
@@ -107,34 +117,31 @@ def _encoder_folder(init: str) -> Path | None:
     )
 
 
-def _weights(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file fails in many ways
-        raise ConfigError(f"--init {path} cannot be read as weights ({type(error).__name__}: {error})") from error
-    for key in ("encoder", "state_dict", "model"):  # a checkpoint of ours, of others
-        if isinstance(found, dict) and isinstance(found.get(key), dict):
-            found = found[key]
-    if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
-        raise ConfigError(f"--init {path} holds no weights by name")
-    return found
+def network_of(path: Path, encoder: str | None) -> tuple[str, bool | None]:
+    """The backbone that a file of weights is of, and whether it has the CIFAR stem (None: as usual).
 
+    Tried where `encoder` is None: what the file says, then the networks that published weights are mostly of.
 
-def _load_backbone(encoder: Encoder, weights: dict[str, torch.Tensor], init: str) -> None:
-    wanted = encoder.backbone.state_dict()
-    inner = "model." if all(name.startswith("model.") for name in wanted) else ""
-    found = {}
-    for name in wanted:
-        for candidate in (f"backbone.{name}", name, name.removeprefix(inner)):
-            if candidate in weights and weights[candidate].shape == wanted[name].shape:
-                found[name] = weights[candidate]
-                break
-    missing = wanted.keys() - found.keys()
-    if missing:
-        raise ConfigError(
-            f"--init {init} does not fit the encoder: {len(missing)} of {len(wanted)} tensors are missing or have "
-            f"another shape, {sorted(missing)[0]} among them; give its --encoder and --width"
-        )
-    encoder.backbone.load_state_dict(found)
+    Raises:
+        ConfigError: none of them fits.
+    """
+    weights, arch = read(path)
+    names = [encoder] if encoder else [*([f"torchvision/{arch}"] if arch else []), *GUESSES]
+    for name in names:
+        for small in (False, True) if "resnet" in name else (None,):
+            try:
+                with torch.device("meta"):
+                    made = backbone(name, channels=3, size=224, small_stem=small)
+            except ConfigError:
+                if encoder:
+                    raise
+                continue  # an arch that torchvision does not know
+            if not missing(weights, made):
+                return name, small
+    if encoder:
+        return encoder, None  # loading it says what is missing
+    shown = ", ".join(sorted(weights)[:3])
+    raise ConfigError(
+        f"{path} fits none of the networks tried ({', '.join(names)}): it holds {len(weights)} tensors, {shown}, ... "
+        "Give its --encoder"
+    )

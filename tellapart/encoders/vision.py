@@ -124,7 +124,7 @@ class TorchvisionBackbone(Backbone):
             raise ConfigError(f"torchvision/{name} could not be made: {error}") from error
         self.small_stem = small_stem and cifar_stem(self.model)
         self.width = _drop_classifier(self.model)
-        _take_channels(self.model, channels)
+        take_channels(self.model, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.model(x)
@@ -197,7 +197,7 @@ def _drop_classifier(model: nn.Module) -> int:
     return last.in_features
 
 
-def _take_channels(model: nn.Module, channels: int) -> None:
+def take_channels(model: nn.Module, channels: int) -> None:
     """Make the first convolution read C channels; pretrained filters are averaged over theirs."""
     _name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     if conv.in_channels == channels:

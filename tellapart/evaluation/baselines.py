@@ -1,9 +1,11 @@
-"""What an encoder has to beat: the pixels themselves, and the same network before training."""
+"""What an encoder has to beat without being one: the pixels themselves."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterator
+
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..data import ImageSource
@@ -11,24 +13,31 @@ from ..embeddings import Embeddings
 from ..views.images import centre_view
 
 SIDE = 32  # larger views are averaged down to this many pixels a side
+BATCH = 512
 
 
-def pixels(train: ImageSource, test: ImageSource) -> tuple[Embeddings, Embeddings]:
-    """Raw pixels of the evaluation view, minus the mean picture of the training part."""
-    first, second = _flat(train), _flat(test)
-    mean = first.mean(0)
-    about = {"data": train.name, "fingerprint": train.fingerprint, "output": "centred pixels"}
-    return (
-        Embeddings(first - mean, train.ids, train.labels, about),
-        Embeddings(second - mean, test.ids, test.labels, about),
-    )
+class CentredPixels:
+    """Raw pixels of a view minus the mean picture of the training part.
 
+    Args: train: the part whose mean is taken, from its evaluation views.
+    """
 
-def _flat(source: ImageSource) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    out = []
-    for index in torch.arange(len(source)).split(512):
-        view = centre_view(source.read(index), source.image_size)
-        if source.image_size > SIDE:
+    def __init__(self, train: ImageSource) -> None:
+        self.mean = torch.zeros(())
+        self.mean = torch.stack([v.double().sum(0) for v in self._batches(train)]).sum(0).float() / len(train)
+
+    def __call__(self, view: Tensor) -> Tensor:
+        """(N, width) from views (N, C, P, P) in [0, 1]."""
+        if view.shape[-1] > SIDE:
             view = F.interpolate(view, size=(SIDE, SIDE), mode="area")
-        out.append(view.flatten(1))
-    return torch.cat(out).numpy()
+        return view.flatten(1) - self.mean
+
+    def embed(self, source: ImageSource) -> Embeddings:
+        """The pixels of every item."""
+        about = {"data": source.name, "fingerprint": source.fingerprint, "output": "centred pixels"}
+        return Embeddings(torch.cat(list(self._batches(source))), source.ids, source.labels, about)
+
+    def _batches(self, source: ImageSource) -> Iterator[Tensor]:
+        """The vectors of a source, a batch at a time."""
+        for index in torch.arange(len(source)).split(BATCH):
+            yield self(centre_view(source.read(index), source.image_size))

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from .. import nearest, tiled
 from ..embeddings import Embeddings
-from ..errors import require
+from ..errors import DataError, require
 
 Array = np.ndarray[Any, Any]
-LEAVE_ONE_OUT = 10_000  # training items that vote for k, spread over the set
+LEAVE_ONE_OUT = 2_000  # training items that vote for k, drawn from the set
 
 
 def knn(
@@ -60,18 +60,28 @@ def knn_labels(
     return _vote(train, similarity, neighbour, ks, temperature)
 
 
+def leave_one_out_labels(
+    items: Embeddings, *, k: int | tuple[int, ...] = 200, temperature: float = 0.07, rows: Array | None = None
+) -> dict[int, Array]:
+    """The label that the other items give each one (of `rows`; None: of all), for each k; all have to be labelled.
+
+    Raises:
+        DataError: one item only.
+    """
+    if len(items) < 2:
+        raise DataError("leave-one-out needs two labelled items or more")
+    ks = _checked(k, temperature)
+    of = None if rows is None else torch.from_numpy(rows)
+    similarity, neighbour = nearest.top_k_of_others(_unit(items.vectors), min(max(ks), len(items) - 1), of)
+    return _vote(items, similarity, neighbour, ks, temperature)
+
+
 def best_k(train: Embeddings, ks: tuple[int, ...], *, temperature: float = 0.07) -> int:
-    """The k of best leave-one-out accuracy on the training part (up to 10,000 of its items vote)."""
+    """The k of best leave-one-out accuracy on the training part (up to 2,000 of its items vote)."""
     train = train.labelled()
     ks = tuple(k for k in _checked(ks, temperature) if k < len(train)) or (1,)
-    chosen = np.arange(0, len(train), max(1, len(train) // LEAVE_ONE_OUT))
-    require(len(train) > 1, "leave-one-out needs two labelled items or more")
-    rows = _unit(train.vectors)
-    similarity, neighbour = nearest.top_k(rows[chosen], rows, max(ks) + 1)
-    other = neighbour != torch.from_numpy(chosen)[:, None]
-    other[other.all(1), -1] = False  # an item crowded out by exact copies of itself: drop the farthest instead
-    keep = (len(chosen), max(ks))
-    found = _vote(train, similarity[other].view(keep), neighbour[other].view(keep), ks, temperature)
+    chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:LEAVE_ONE_OUT])
+    found = leave_one_out_labels(train, k=ks, temperature=temperature, rows=chosen)
     labels = train.known_labels[chosen]
     return max(ks, key=lambda k: ((found[k] == labels).mean(), -k))
 

@@ -1,10 +1,12 @@
-"""`eval-draft`: the same choices for every encoder and every baseline, with intervals and a verdict.
+"""`eval-v1`: the same choices for every encoder and every baseline, with intervals, paired tests and a verdict.
 
-Evaluators see arrays, never models: a row of the table is a pair of `Embeddings`.
+Frozen: a change of one number here is a new version. Evaluators see arrays, never models: a row of the table is a
+pair of `Embeddings`, or one of them where there is one split. What the numbers mean: docs/evaluation.md.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,67 +15,45 @@ import numpy as np
 
 from ..embeddings import Embeddings
 from ..errors import DataError
-from .few_label import few_label
-from .knn import best_k, knn_labels, smallest_class
-from .linear import ROWS, linear_labels
+from . import intervals, linear
+from .few_label import GRID as FEW_COSTS
+from .few_label import few_label, few_label_within
+from .intervals import Comparison, Score
+from .knn import best_k, knn_labels, leave_one_out_labels, smallest_class
 
-NAME = "eval-draft"
+NAME = "eval-v1"
 KS = (1, 5, 20, 200)
 TEMPERATURE = 0.07
-PER_CLASS, DRAWS = 10, 5
-RESAMPLES = 1000
-HEADLINE, FEW = "knn@200", f"{PER_CLASS} labels per class"
+PER_CLASS, DRAWS = (1, 4, 10, 16), 5
+SHARES = (0.01, 0.02, 0.04, 0.1, 0.2)  # of the training labels, with `full`
+HEADLINE, FEW = "knn@200", "10 labels per class"
 FEATURES = "trained features"
 
 Array = np.ndarray[Any, Any]
-Pair = tuple[Embeddings, Embeddings]  # training part, test part
-
-
-@dataclass(frozen=True)
-class Score:
-    """Accuracy in [0, 1] with its 95 % bootstrap interval over test items; `note` says what is unusual."""
-
-    value: float
-    low: float
-    high: float
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The trained encoder against the best baseline of a column: difference, paired 95 % interval, and its name."""
-
-    column: str
-    row: str
-    baseline: str
-    difference: float
-    low: float
-    high: float
-
-    @property
-    def shown(self) -> int:
-        """1 better, -1 worse, 0 no difference shown."""
-        return int(self.low > 0) - int(self.high < 0)
+Pair = tuple[Embeddings, Embeddings | None]  # training part, test part (None: one split, judged by leaving out)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Scores by row and column, comparisons, and the verdict in a sentence."""
+    """Scores by row and column, comparisons, the verdict in a sentence, and what they were measured on."""
 
     scores: dict[str, dict[str, Score]]
     comparisons: list[Comparison]
     verdict: str
     counts: dict[str, int]
+    split: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for eval.json."""
         return {
             "protocol": NAME,
             "settings": {
-                "k": KS, "temperature": TEMPERATURE, "labels_per_class": PER_CLASS, "draws": DRAWS,
-                "linear_rows": ROWS, "resamples": RESAMPLES, "interval": "95 % bootstrap over test items",
+                "k": KS, "temperature": TEMPERATURE, "labels_per_class": PER_CLASS, "draws": DRAWS, "seed": 0,
+                "linear_rows": linear.ROWS, "linear_costs": linear.GRID["logistic"], "few_label_costs": FEW_COSTS,
+                "resamples": intervals.RESAMPLES, "interval": "95 % bootstrap over test items",
             },
             "counts": self.counts,
+            "split": self.split,
             "scores": {r: {c: asdict(s) for c, s in row.items()} for r, row in self.scores.items()},
             "comparisons": [asdict(c) for c in self.comparisons],
             "verdict": self.verdict,
@@ -85,87 +65,153 @@ def score(
     *,
     headline: str,
     baselines: tuple[str, ...],
+    few_row: str = FEATURES,
+    full: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Table:
-    """Score every pair by every column and compare the trained ones with the best baseline.
+    """Score every row by every column and compare the others with each baseline, paired over the test items.
 
     Args:
-        pairs: name of a row -> its training and test embeddings, of the same items in the same order.
-        headline: the trained row of the kNN verdict; that of few labels is always FEATURES, which is what
-            users take away. baselines: the rows both have to beat.
+        pairs: name of a row -> its training and test embeddings, of the same items in the same order; without a test
+            part every item is judged by the others (kNN by leave-one-out, linear by five-fold cross-validation).
+        headline: the row of the kNN verdict. few_row: that of few labels. baselines: the rows both have to beat.
+        full: also shares of the labels, 1 to 20 %.
     Raises:
-        DataError: no labels in one of the parts.
+        DataError: no labels in one of the parts, an empty one, or one class.
     """
     right: dict[str, dict[str, Array]] = {}
     notes: dict[str, dict[str, str]] = {}
     for name, (train, test) in pairs.items():
         if progress:
             progress(name)
-        right[name], notes[name] = _columns(train.labelled(), test.labelled())
-    weights = _resamples(len(next(iter(right[headline].values()))))
+        train, test = train.labelled(), test.labelled() if test else None
+        if len(set(train.known_labels.tolist())) < 2:
+            raise DataError("all training items have the same label; there is nothing to score")
+        right[name], notes[name] = _within(train, full) if test is None else _across(train, test, full)
+    weights = intervals.resamples(len(next(iter(right[headline].values()))))
     scores = {
-        row: {c: Score(*_interval(r, weights), notes[row].get(c, "")) for c, r in columns.items()}
+        row: {c: intervals.score(r, weights, notes[row].get(c, "")) for c, r in columns.items()}
         for row, columns in right.items()
     }
-    wanted = ((HEADLINE, headline), (FEW, FEATURES))
-    comparisons = [_compare(c, row, baselines, right, weights) for c, row in wanted if c in scores[row]]
+    comparisons = [
+        intervals.compare(column, (row, r), (baseline, right[baseline][column]), weights)
+        for row in right
+        if row not in baselines
+        for column, r in right[row].items()
+        for baseline in baselines
+        if column in right[baseline]
+    ]
     first = next(iter(pairs.values()))
-    counts = {"train": len(first[0].labelled()), "test": len(first[1].labelled())}
-    return Table(scores, comparisons, verdict(comparisons, scores), counts)
+    sentence = verdict(scores, comparisons, ((HEADLINE, headline), (FEW, few_row)))
+    return Table(scores, comparisons, sentence, _counts(*first), _split(*first))
 
 
-def verdict(comparisons: list[Comparison], scores: Mapping[str, Mapping[str, Score]]) -> str:
-    """One sentence that a stranger understands; "no difference shown" where the interval holds zero."""
+def verdict(
+    scores: Mapping[str, Mapping[str, Score]], comparisons: list[Comparison], wanted: tuple[tuple[str, str], ...]
+) -> str:
+    """One sentence a stranger understands: each wanted (column, row) against its best baseline."""
     parts = []
-    for c in comparisons:
-        got = scores[c.row][c.column].value
-        words = {1: "better than", -1: "worse than", 0: "no difference shown from"}[c.shown]
-        parts.append(
-            f"{_said(c.column)} it is right on {got:.1%} of new items, {words} the best baseline, {c.baseline} "
-            f"({c.difference * 100:+.1f} points, 95 % interval {c.low * 100:+.1f} to {c.high * 100:+.1f})"
-        )
-    return "The trained encoder: " + "; ".join(parts) + "."
+    for column, row in wanted:
+        if column not in scores.get(row, {}):
+            continue
+        part = f"{_said(column)} it is right on {scores[row][column].value:.1%} of new items"
+        against = [c for c in comparisons if c.column == column and c.row == row]
+        if against:
+            c = min(against, key=lambda c: c.difference)
+            words = {1: "better than", -1: "worse than", 0: "no difference shown from"}[c.shown]
+            part += (
+                f", {words} the best baseline, {c.baseline} ({c.difference * 100:+.1f} points, 95 % interval "
+                f"{c.low * 100:+.1f} to {c.high * 100:+.1f})"
+            )
+        parts.append(part)
+    return "The encoder: " + "; ".join(parts) + "."
 
 
 def _said(column: str) -> str:
     return "by its 200 nearest neighbours" if column == HEADLINE else f"from {column}"
 
 
-def _columns(train: Embeddings, test: Embeddings) -> tuple[dict[str, Array], dict[str, str]]:
-    """Which test items each column gets right (N,), and notes."""
+def _across(train: Embeddings, test: Embeddings, full: bool) -> tuple[dict[str, Array], dict[str, str]]:
+    """Which test items each column gets right (N,), and notes: judged by the training part."""
+    votes = knn_labels(train, test.vectors, k=KS, temperature=TEMPERATURE)
+    right, notes = _neighbours(train, votes, test.known_labels, len(train))
+    found, cost = linear.linear_labels(train, test.vectors)
+    right["linear"] = (found == test.known_labels).astype(float)
+    notes["linear"] = f"cost {cost:g} chosen on a held-out fifth of the training items"
+    for column, budget in _budgets(train, full).items():
+        _, right[column] = few_label(train, test, **budget, draws=DRAWS)
+    return right, notes
+
+
+def _within(items: Embeddings, full: bool) -> tuple[dict[str, Array], dict[str, str]]:
+    """Which items (N,) each column gets right from the others."""
+    votes = leave_one_out_labels(items, k=KS, temperature=TEMPERATURE)
+    right, notes = _neighbours(items, votes, items.known_labels, len(items) - 1)
+    right["linear"] = (linear.cross_validated_labels(items) == items.known_labels).astype(float)
+    notes["linear"] = "five-fold cross-validation"
+    for column, budget in _budgets(items, full).items():
+        right[column] = few_label_within(items, **budget, draws=DRAWS)
+    return right, notes
+
+
+def _neighbours(
+    train: Embeddings, votes: dict[int, Array], labels: Array, voters: int
+) -> tuple[dict[str, Array], dict[str, str]]:
     right: dict[str, Array] = {}
     notes: dict[str, str] = {}
     smallest = smallest_class(train)
     chosen = best_k(train, KS, temperature=TEMPERATURE)
-    for k, found in knn_labels(train, test.vectors, k=KS, temperature=TEMPERATURE).items():
-        right[f"knn@{k}"] = (found == test.known_labels).astype(float)
-        if k > smallest:
-            notes[f"knn@{k}"] = f"k is above the smallest class ({smallest} items)"
+    for k, found in votes.items():
+        right[f"knn@{k}"] = (found == labels).astype(float)
+        if k > voters:
+            notes[f"knn@{k}"] = f"k is above the {voters} items that vote: all of them do"
+        elif k > smallest:
+            notes[f"knn@{k}"] = f"k is above the smallest class ({smallest} item{'s' * (smallest > 1)})"
         if k == chosen:
             right["knn@chosen"] = right[f"knn@{k}"]
             notes["knn@chosen"] = f"k = {k} by leave-one-out on the training part"
-    if len(set(train.known_labels.tolist())) < 2:
-        raise DataError("all training items have the same label; there is nothing to score")
-    right["linear"] = (linear_labels(train, test.vectors) == test.known_labels).astype(float)
-    if smallest >= PER_CLASS:
-        _, right[FEW] = few_label(train, test, per_class=PER_CLASS, draws=DRAWS)
     return right, notes
 
 
-def _resamples(items: int) -> Array:
-    """(B, N) weights of bootstrap resamples over test items, each row summing to 1."""
-    random = np.random.default_rng(0)
-    return random.multinomial(items, np.full(items, 1 / items), size=RESAMPLES).astype(np.float32) / items
+def _budgets(train: Embeddings, full: bool) -> dict[str, dict[str, Any]]:
+    """The columns of few labels that the smallest class allows, and how each is drawn."""
+    smallest = smallest_class(train)
+    wanted: dict[str, dict[str, Any]] = {
+        f"{n} label{'s' * (n > 1)} per class": {"per_class": n} for n in PER_CLASS if n <= smallest
+    }
+    if full:
+        wanted |= {f"{share:.0%} of the labels": {"per_class": None, "share": share} for share in SHARES}
+    return wanted
 
 
-def _interval(right: Array, weights: Array) -> tuple[float, float, float]:
-    low, high = np.percentile(weights @ right.astype(np.float32), [2.5, 97.5])
-    return float(right.mean()), float(low), float(high)
+def _counts(train: Embeddings, test: Embeddings | None) -> dict[str, int]:
+    known = train.labelled()
+    classes = set(known.known_labels.tolist())
+    counts = {"train": len(known), "classes": len(classes), "smallest_class": smallest_class(known)}
+    if test is None:
+        return counts | {"test": len(known)}
+    judged = test.labelled()
+    unknown = set(judged.known_labels.tolist()) - classes
+    return counts | {
+        "test": len(judged),
+        "test_classes_never_trained": len(unknown),
+        "test_items_of_them": int(np.isin(judged.known_labels, list(unknown)).sum()),
+        "duplicates_across_splits": duplicates(known, judged),
+    }
 
 
-def _compare(
-    column: str, row: str, baselines: tuple[str, ...], right: Mapping[str, Mapping[str, Array]], weights: Array
-) -> Comparison:
-    best = max(baselines, key=lambda b: right[b][column].mean())
-    value, low, high = _interval(right[row][column] - right[best][column], weights)
-    return Comparison(column, row, best, value, low, high)
+def duplicates(train: Embeddings, test: Embeddings) -> int:
+    """How many test items have the very vector of a training item."""
+    seen = {hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in train.vectors}
+    return sum(hashlib.blake2b(row.tobytes(), digest_size=16).digest() in seen for row in test.vectors)
+
+
+def _split(train: Embeddings, test: Embeddings | None) -> dict[str, str]:
+    """A hash of the ids and labels of each part: equal hashes, equal items in equal order."""
+    parts = {"train": train, "test": test} if test else {"items": train}
+    out = {}
+    for name, part in parts.items():
+        known = part.labelled()
+        text = "\n".join(f"{i}\t{label}" for i, label in zip(known.ids, known.known_labels, strict=True))
+        out[name] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return out

@@ -107,7 +107,7 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 def hardware(machine: Machine) -> dict[str, Any]:
     """What ran it, for run.json."""
-    name = torch.cuda.get_device_name(machine.torch_device) if machine.torch_device.type == "cuda" else _cpu_name()
+    name = torch.cuda.get_device_name(machine.torch_device) if machine.torch_device.type == "cuda" else processor()
     return asdict(machine) | {"name": name, "cores": os.cpu_count(), "platform": platform.platform()}
 
 
@@ -125,7 +125,8 @@ def _cpu_flag(*flags: str) -> bool:
     return any(f in words for f in flags)
 
 
-def _cpu_name() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
