@@ -23,6 +23,7 @@ USAGE = """tellapart: learn what is alike by telling everything apart
   tellapart train instdisc --data photos/ --out runs/photos  learn an encoder from unlabelled images
   tellapart eval runs/photos                                 judge it against pixels and the untrained network
   tellapart eval timm/resnet18 --data photos/                the same for any network, or vectors in an .npz
+  tellapart detect runs/photos --data coco:boxes/            as the backbone of a detector
   tellapart compare runs/a runs/b                            runs side by side
   tellapart search runs/photos query.jpg                     look-alikes
   tellapart embed runs/photos --data more/ --out more.npz    vectors of other images
@@ -76,6 +77,26 @@ class Eval(Output):
     """for embeddings: those of a test part."""
     out: Path | None = None
     """where the result goes; by default eval.json in the run, else in this folder."""
+
+
+@dataclass(frozen=True)
+class Detect(Output):
+    """What `detect` has beside the settings of the detector, which are flags too."""
+
+    subject: tyro.conf.Positional[str] = tyro.MISSING
+    """a run folder, timm/NAME, torchvision/NAME, or a file of weights."""
+    data: str = "scenes:fashion-mnist"
+    """coco:FOLDER, voc:FOLDER, or scenes:digits, scenes:fashion-mnist."""
+    preset: str = "scenes"
+    """scenes, voc07 or voc07-instdisc."""
+    checkpoint: str = "last"
+    """of a run: last, best-unlabelled, or a file of weights."""
+    encoder: str | None = None
+    """the network of a file of weights, where it does not tell."""
+    supervised: bool = True
+    """also the same network trained with the labels of the run's own source."""
+    out: Path | None = None
+    """where the result goes; by default detection.json in the run, else in this folder."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +228,25 @@ def _eval(rest: list[str]) -> Any:
     return verbs.evaluate(**options, console=_console(args))
 
 
+def _detect(rest: list[str]) -> Any:
+    from . import verbs
+    from .evaluation.detection import PRESETS, DetectConfig
+
+    preset = _value(rest, "--preset") or "scenes"
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    made = dataclasses.make_dataclass(
+        "Detect", [("config", Annotated[DetectConfig, Flat], PRESETS[preset]())], bases=(Detect,), frozen=True
+    )
+    made.__doc__ = (
+        "An encoder as the backbone of Faster R-CNN, beside random weights and the supervised encoder. "
+        "Example: tellapart detect runs/photos --data coco:boxes/ --head fpn --steps 2000"
+    )
+    args = _parse(made, rest, "tellapart detect")
+    options = {k: v for k, v in vars(args).items() if k not in ("json", "config")}
+    return verbs.detect(**options, **vars(args.config), console=_console(args))
+
+
 def _compare(rest: list[str]) -> Any:
     args = _parse(Compare, rest, "tellapart compare")
     from . import verbs
@@ -243,7 +283,10 @@ def _demo(rest: list[str]) -> Any:
     return demo(args.out, seed=args.seed, console=_console(args))
 
 
-VERBS = {"demo": _demo, "train": _train, "eval": _eval, "compare": _compare, "search": _search, "embed": _embed}
+VERBS = {
+    "demo": _demo, "train": _train, "eval": _eval, "detect": _detect,
+    "compare": _compare, "search": _search, "embed": _embed,
+}  # fmt: skip
 
 
 def _parse(kind: Any, rest: list[str], program: str) -> Any:

@@ -112,7 +112,8 @@ def alpha_req(z: Tensor) -> Tensor:
         return z.new_tensor(float("inf"))  # one direction carries everything
     rank = torch.arange(1, len(value) + 1, dtype=value.dtype, device=value.device).log()
     rank, height = rank - rank.mean(), value.log() - value.log().mean()
-    return (-(rank * height).sum() / rank.square().sum()).float()
+    slope: Tensor = (rank * height).sum() / rank.square().sum()
+    return -slope.float()
 
 
 def hubness(z: Tensor, *, k: int = 10) -> Tensor:

@@ -60,7 +60,7 @@ def judge(
     }
     if full:
         result["full"] = thorough.everything(subject, source, rows, console)
-    about = {"subject": subject.name, "data": source.name, "fingerprint": source.fingerprint}
+    about: dict[str, Any] = {"subject": subject.name, "data": source.name, "fingerprint": source.fingerprint}
     about |= {"headline": subject.headline, "baselines": rows.baselines, "views_compared": list(views.shape[:2])}
     return result | about | provenance(began)
 
@@ -74,15 +74,19 @@ def judge_vectors(
         raise ConfigError(f"{subject.name} is an encoder, not vectors")
     other = Embeddings.load(test) if test else None
     if other is not None and other.vectors.shape[1] != items.vectors.shape[1]:
-        raise ConfigError(f"widths differ: {items.vectors.shape[1]} in {subject.name}, {other.vectors.shape[1]} in {test}")
+        raise ConfigError(
+            f"widths differ: {items.vectors.shape[1]} in {subject.name}, {other.vectors.shape[1]} in {test}"
+        )
     result: dict[str, Any] = {"protocol": protocol.NAME}
     if items.labels is None or not (items.labels >= 0).any():
         result["verdict"] = "These vectors have no labels, so nothing can tell how good they are for your task."
     else:
         pairs = {subject.headline: (items, other)}
-        result = protocol.score(pairs, headline=subject.headline, few_row=subject.headline, baselines=(), full=full).to_dict()
+        result = protocol.score(
+            pairs, headline=subject.headline, few_row=subject.headline, baselines=(), full=full
+        ).to_dict()
     result["geometry"] = {subject.headline: unlabelled.of_vectors(other or items)}
-    about = {"subject": subject.name, "headline": subject.headline, "baselines": ()}
+    about: dict[str, Any] = {"subject": subject.name, "headline": subject.headline, "baselines": ()}
     return result | about | provenance(began)
 
 
@@ -91,7 +95,9 @@ def transfer_verdict(found: Mapping[str, Mapping[str, Any]]) -> str:
     better = []
     for name, result in found.items():
         here = [
-            c for c in result.get("comparisons", ()) if c["row"] == result["headline"] and c["column"] == protocol.HEADLINE
+            c
+            for c in result.get("comparisons", ())
+            if c["row"] == result["headline"] and c["column"] == protocol.HEADLINE
         ]
         if here and all(c["low"] > 0 for c in here):
             better.append(name)

@@ -18,6 +18,7 @@ from .errors import require
 from .labelled import margin_contrastive, sup_con, triplet
 
 __all__ = [
+    "distillation",
     "info_nce",
     "instance_softmax",
     "invariant_spread",
@@ -313,3 +314,21 @@ def _pair(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         f"two tensors (N, D) of one shape, N > 0, are needed, got {tuple(a.shape)} and {tuple(b.shape)}",
     )
     return tiled.same_precision(a, a)[0], tiled.same_precision(b, b)[0]
+
+
+def distillation(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """The student's cross-entropy with the teacher's softened answer: - sum over y of P_T(y) log P_S(y).
+
+    Args:
+        student, teacher: (N, C) logits; no gradient reaches the teacher. temperature: > 0, divides both.
+    Returns:
+        Scalar in nats, mean over N; at its least, where both agree, the entropy of the teacher's answer.
+    Source: SimCLR v2 (Chen et al. 2020, arXiv 2006.10029), eq. 2; without the factor T^2 of Hinton et al. 2015.
+
+    >>> distillation(torch.zeros(1, 4), torch.zeros(1, 4))       # ln 4
+    tensor(1.3863)
+    """
+    tiled.check_temperature(temperature)
+    require(student.shape == teacher.shape, f"(N, C) twice, got {tuple(student.shape)}, {tuple(teacher.shape)}")
+    answer = F.softmax(teacher.detach() / temperature, dim=1)
+    return -(answer * F.log_softmax(student / temperature, dim=1)).sum(1).mean()

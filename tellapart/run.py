@@ -2,7 +2,8 @@
 
 run.json            configuration, data, versions, hardware, status, heartbeat
 metrics.jsonl       a line per logged step
-checkpoints/        last.pt (all state), step-*.pt (the encoder alone, newest three), shard-*.pt (a rank's rows)
+checkpoints/        last.pt (all state), step-*.pt (the encoder alone, newest three), best-unlabelled.pt (an encoder),
+                    shard-*.pt (a rank's rows)
 encoder/            model.safetensors, config.json, preprocessor.json, README.md
 embeddings/  eval.json  neighbours.png
 
@@ -186,6 +187,13 @@ class Run:
         if found != FORMAT:
             raise RunError(f"{file} is a checkpoint of format {found}; this version reads format {FORMAT}")
         return state
+
+    def save_best(self, encoder: Encoder, step: int, by: str, value: float) -> None:
+        """Keep the encoder that was judged best so far, and say by what."""
+        if distributed.is_main():
+            small = {"format": FORMAT, "step": step, "encoder": encoder.state_dict()}
+            _replace(self.path / "checkpoints" / f"{BEST}.pt", lambda file: torch.save(small, file))
+        self.update(best={"step": step, "by": by, "value": value})
 
     def checkpoint(self, name: str) -> Path:
         """The file of a checkpoint: "best-unlabelled" of this run, or any file.

@@ -12,6 +12,8 @@ from .errors import ConfigError, unknown
 from .objectives import METHODS
 from .training.config import TrainConfig
 
+WATCHED = 1000  # held out for --eval-every where --validation says nothing
+
 
 def resolve(
     method: str, data: str, preset: str | None, config: TrainConfig | None, options: dict[str, Any]
@@ -44,9 +46,20 @@ def resolve(
 
 
 def training_part(source: ImageSource, config: TrainConfig) -> ImageSource:
-    """The items that training sees: the training split, less `validation` items cut by hash."""
+    """The items that training sees: the training split, less those held out."""
+    return held_out(source, config)[0]
+
+
+def held_out(source: ImageSource, config: TrainConfig) -> tuple[ImageSource, ImageSource | None]:
+    """The items that training sees, and those cut out of the training split by hash.
+
+    Cut out: `validation` items; with `eval_every` alone a tenth, at most 1,000.
+    """
     part = source.split("train") if "train" in source.splits else source
-    return part.hold_out(config.validation)[0] if config.validation else part
+    count = config.validation or (min(WATCHED, len(part) // 10) if config.eval_every else 0)
+    if count:
+        return part.hold_out(count)
+    return part, None
 
 
 def _with_its_network(settings: TrainConfig, default: TrainConfig) -> TrainConfig:

@@ -55,9 +55,7 @@ class Rows:
     baselines: tuple[str, ...] = ()
 
 
-def open_subject(
-    what: str | Path, *, checkpoint: str = "last", encoder: str | None = None, width: int = 16
-) -> Subject:
+def open_subject(what: str | Path, *, checkpoint: str = "last", encoder: str | None = None, width: int = 16) -> Subject:
     """Open what a user names: a run folder, timm/NAME, torchvision/NAME, a file of weights, or embeddings (.npz).
 
     Args:
@@ -117,7 +115,7 @@ def load_encoder(run: Run, checkpoint: str = "last") -> Encoder:
 
 
 def source_of(
-    subject: Subject, data: str | None, image_size: int | None, progress: Any = None, labels: Path | None = None
+    subject: Subject, data: str | None, image_size: int | None, progress: Any = None, labels: str | Path | None = None
 ) -> ImageSource:
     """The images a subject is judged on: a run's own, or others, at the size it sees.
 
@@ -158,7 +156,7 @@ def rows_of(subject: Subject, source: ImageSource, say: Callable[[str], None]) -
     rows = Rows()
     rows.pairs["centred pixels"] = pixels.embed(train), pixels.embed(test) if test else None
     rows.seen["centred pixels"] = pixels
-    for name, network in untrained(subject, source, say).items():
+    for name, network in untrained(subject, say).items():
         rows.pairs[name] = embed(network, train), embed(network, test) if test else None
         rows.seen[name] = network.features
     rows.baselines = tuple(rows.pairs)
@@ -172,16 +170,17 @@ def rows_of(subject: Subject, source: ImageSource, say: Callable[[str], None]) -
     return rows
 
 
-def untrained(subject: Subject, source: ImageSource, say: Callable[[str], None]) -> dict[str, Encoder]:
+def untrained(subject: Subject, say: Callable[[str], None]) -> dict[str, Encoder]:
     """The same network before training: from random weights, and from the starting weights of --init."""
     if subject.encoder is None:
         return {}
     config = subject.config
     if config is None:
         return {"random init": subject.fresh} if subject.fresh else {}
+    size = int(subject.run.manifest["data"]["image_size"]) if subject.run else TRANSFORMER_SIZE
     mean, std = subject.encoder.mean.flatten(), subject.encoder.std.flatten()
     shared: dict[str, Any] = {
-        "channels": len(mean), "size": source.image_size, "dim": config.dim, "head_kind": config.head,
+        "channels": len(mean), "size": size, "dim": config.dim, "head_kind": config.head,
         "width": config.width, "mean": mean, "std": std, "seed": config.seed,
     }  # fmt: skip
     stem = subject.encoder.backbone.small_stem

@@ -1,4 +1,4 @@
-"""What `eval --full` adds."""
+"""What `eval --full` adds: every stage, a linear layer by SGD, retrieval, budgets of labels, what the head discards."""
 
 from __future__ import annotations
 
@@ -6,8 +6,88 @@ from typing import Any
 
 from .console import Console
 from .data import ImageSource
-from .subjects import Rows, Subject
+from .encoders import Encoder
+from .evaluation.discarded import what_is_discarded
+from .evaluation.label_budget import Effort, label_budget
+from .evaluation.linear import ROWS, linear_labels
+from .evaluation.protocol import SHARES
+from .evaluation.retrieval import retrieval
+from .evaluation.sgd_linear import sgd_linear
+from .evaluation.stages import DIMENSIONS, stage_vectors
+from .subjects import Rows, Subject, parts_of, untrained
+
+PER_CLASS = (1, 4, 16)
+DISTILLED = (0.01, 0.1)  # the budgets whose teacher is distilled
+
+Part = dict[str, dict[str, Any]]  # row -> column -> share in [0, 1]
 
 
-def everything(subject: Subject, source: ImageSource, rows: Rows, console: Console) -> dict[str, Any]:
-    return {}
+def everything(
+    subject: Subject,
+    source: ImageSource,
+    rows: Rows,
+    console: Console,
+    *,
+    dimensions: int = DIMENSIONS,
+    stage_rows: int = ROWS,
+) -> dict[str, Part]:
+    """The tables of `--full`; where there are no labels, or one split, those that need neither.
+
+    Args:
+        dimensions: of a stage's vectors, at most. stage_rows: training items of their classifiers, at most.
+    """
+    train, test = parts_of(source)
+    found: dict[str, Part] = {}
+    if subject.encoder is None:
+        return found
+    if test is not None:
+        console.say("what the head discards")
+        found["the transform an image went through, named by a linear classifier, %"] = what_is_discarded(
+            subject.encoder, train, test
+        )
+    if test is None or source.labels is None or not (source.labels >= 0).any():
+        return found
+    labelled = {name: (a.labelled(), b.labelled()) for name, (a, b) in rows.pairs.items() if b is not None}
+    console.say("retrieval among the test items")
+    found["retrieval among the test items, %"] = {name: retrieval(b) for name, (_, b) in labelled.items()}
+    console.say("a linear layer by SGD")
+    found["linear layer by SGD for 100 epochs, %"] = {
+        name: {"accuracy": sgd_linear(a, b)[0]} for name, (a, b) in labelled.items() if name not in rows.baselines
+    }
+    console.say("a linear SVM on every stage")
+    networks = untrained(subject, lambda _: None) | {"trained": subject.encoder}
+    found["one-vs-all linear SVM on each stage, %"] = _stages(networks, train, test, dimensions, stage_rows)
+    found |= _budgets(subject, train, test, console)
+    return found
+
+
+def _stages(networks: dict[str, Encoder], train: ImageSource, test: ImageSource, dimensions: int, rows: int) -> Part:
+    found: Part = {}
+    for name, encoder in networks.items():
+        pairs = zip(
+            stage_vectors(encoder, train, dimensions=dimensions),
+            stage_vectors(encoder, test, dimensions=dimensions),
+            strict=True,
+        )
+        found[name] = {}
+        for number, (fit, judged) in enumerate(pairs, 1):
+            judged = judged.labelled()
+            answer, _ = linear_labels(fit, judged.vectors, "svm", rows=rows)
+            found[name][f"stage {number}"] = float((answer == judged.known_labels).mean())
+    return found
+
+
+def _budgets(subject: Subject, train: ImageSource, test: ImageSource, console: Console) -> dict[str, Part]:
+    """One table: way x budget; the columns that the smallest class allows."""
+    if subject.encoder is None:
+        return {}
+    fresh = untrained(subject, lambda _: None)["random init"]
+    budgets: dict[str, dict[str, Any]] = {f"{s:.0%}": {"share": s} for s in SHARES}
+    budgets |= {f"{n} a class": {"per_class": n} for n in PER_CLASS}
+    table: Part = {}
+    for name, budget in budgets.items():
+        effort = Effort(distil=budget.get("share") in DISTILLED)
+        scores = label_budget(subject.encoder, fresh, train, test, **budget, effort=effort, say=console.say)
+        for way, score in scores.items():
+            table.setdefault(way, {})[name] = score
+    return {"a budget of labels, %": table}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 from collections.abc import Sequence
@@ -12,15 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import comparison, distributed, judging, sheet, subjects
+from . import comparison, detecting, distributed, judging, sheet, subjects
 from .console import Console, clock
 from .data import ImageSource, open_source
+from .data.boxes import open_boxes
 from .data.packing import decode, fit
 from .embeddings import Embeddings
 from .embeddings import embed as embed_source
 from .encoders import Encoder
 from .encoders.inference import Output
 from .errors import ConfigError, DataError, unknown
+from .evaluation import detection
 from .evaluation import protocol as frozen
 from .evaluation.table import print_table, print_transfer
 from .index import Index
@@ -31,6 +34,8 @@ from .training.config import TrainConfig
 from .training.machine import hardware
 from .training.trainer import Trainer
 from .views.images import centre_view
+from .watching import Watch
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -133,6 +138,7 @@ def _train(
             return Trained(str(folder), old.manifest["step"], False, old.manifest["verdict"]["sentence"])
         state = old.load()
     trainer = Trainer(method, settings, part)
+    watch = Watch(settings, source, batch=trainer.batch, views_per_item=trainer.objective.views)
     if old and state:
         trainer.load_state(state)
         console.say(f"going on with {folder} after step {trainer.number:,} of {trainer.total:,}")
@@ -141,7 +147,7 @@ def _train(
     run = old or Run.create(folder, wanted)
     run.cut_metrics(trainer.number)
     run.update(status="running", hardware=wanted["hardware"])
-    found = session.train_into(run, trainer, console)
+    found = session.train_into(run, trainer, console, watch)
     console.say(f"{found.sentence}\n{clock(run.manifest['seconds'])} in {folder}")
     return Trained(str(folder), trainer.number, True, found.sentence)
 
@@ -204,6 +210,37 @@ def evaluate(
     write_json(file, result)
     if "transfer" not in result:
         print_table(result, console)
+    return result
+
+
+def detect(
+    subject: str | Path,
+    *,
+    data: str = "scenes:fashion-mnist",
+    preset: str = "scenes",
+    checkpoint: str = "last",
+    encoder: str | None = None,
+    supervised: bool = True,
+    out: str | Path | None = None,
+    console: Console | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Train a detector on the encoder, on random weights and on the supervised encoder, and score them alike.
+
+    Args:
+        subject, checkpoint, encoder: as `evaluate`, but for vectors. data: as `data.boxes.open_boxes`.
+        preset: of `evaluation.detection.PRESETS`; options: single settings by the names of `DetectConfig`.
+        supervised: also the same network trained with the labels of the run's own source.
+        out: the file; by default detection.json in the run, else in this folder.
+    """
+    if preset not in detection.PRESETS:
+        raise unknown("preset", preset, detection.PRESETS)
+    console = console or Console()
+    opened = subjects.open_subject(subject, checkpoint=checkpoint, encoder=encoder)
+    config = dataclasses.replace(detection.PRESETS[preset](), **options)
+    result = detecting.compare_as_backbones(opened, open_boxes(data), config, supervised=supervised, console=console)
+    write_json(Path(out) if out else (opened.run.path if opened.run else Path()) / "detection.json", result)
+    detecting.print_detection(result, console)
     return result
 
 

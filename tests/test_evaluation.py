@@ -113,9 +113,9 @@ def test_linear_probe_is_scikit_learn_on_standardised_vectors():
 
 
 def test_few_labels_are_balanced_seeded_and_chosen_inside():
-    rows = balanced(TRAIN, 10, seed=3)
+    rows = balanced(TRAIN.labels, 10, seed=3)
     assert np.bincount(TRAIN.labels[rows]).tolist() == [10] * 5
-    assert rows.tolist() == balanced(TRAIN, 10, seed=3).tolist()
+    assert rows.tolist() == balanced(TRAIN.labels, 10, seed=3).tolist()
     accuracy, right = few_label(TRAIN, TEST, per_class=10, draws=3)
     assert right.shape == (80,)
     assert accuracy == pytest.approx(right.mean())

@@ -22,8 +22,9 @@ VERSION = "scenes-v1"
 ITEM = 28  # side of an item's intensity mask
 VISIBLE = 0.08  # an item's pixel belongs to the object above this intensity
 SEEDS = {"train": 1, "test": 2}
-_FINE, _COARSE = 16, 4  # sides of the two noise fields of a background
-_NUMBERS = 3 * (_FINE**2 + _COARSE**2) + 3 + 4
+FINE, COARSE = 16, 4  # sides of the two noise fields of a background
+NOISE = 3 * (FINE**2 + COARSE**2)  # numbers of a background
+_NUMBERS = NOISE + 3 + 4
 
 Array = np.ndarray[Any, Any]
 
@@ -67,7 +68,7 @@ def compose(
     for start in range(0, len(items), 1000):
         part = slice(start, min(start + 1000, len(items)))
         numbers = _numbers(seed, copy, first + start, part.stop - part.start)
-        images[part], boxes[part] = _compose(_masks(items[part]), numbers, size)
+        images[part], boxes[part] = _compose(masks(items[part]), numbers, size)
         if progress:
             progress(part.stop)
     return Scenes(images, boxes)
@@ -79,34 +80,43 @@ def _numbers(seed: int, copy: int, first: int, count: int) -> Tensor:
     return torch.from_numpy((raw >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
 
 
-def _masks(items: Array) -> Tensor:
+def masks(items: Array) -> Tensor:
     """(n, 1, 28, 28) intensities in [0, 1]."""
-    masks = torch.from_numpy(items.astype(np.float32) / 255)[:, None]
-    if masks.shape[-2:] != (ITEM, ITEM):
-        masks = F.interpolate(masks, size=(ITEM, ITEM), mode="bicubic", align_corners=False).clamp(0, 1)
-    return masks
+    found = torch.from_numpy(items.astype(np.float32) / 255)[:, None]
+    if found.shape[-2:] != (ITEM, ITEM):
+        found = F.interpolate(found, size=(ITEM, ITEM), mode="bicubic", align_corners=False).clamp(0, 1)
+    return found
 
 
-def _compose(masks: Tensor, numbers: Tensor, size: int) -> tuple[Array, Array]:
-    n = len(masks)
-    coarse, fine, rest = numbers.split([3 * _COARSE**2, 3 * _FINE**2, 7], dim=1)
-    background = 0.6 * F.interpolate(
-        coarse.view(n, 3, _COARSE, _COARSE), size=(size, size), mode="bicubic", align_corners=False
-    ).clamp(0, 1) + 0.4 * F.interpolate(
-        fine.view(n, 3, _FINE, _FINE), size=(size, size), mode="bilinear", align_corners=False
-    )
-    tint = (0.35 + 0.65 * rest[:, :3])[:, :, None, None]
+def _compose(items: Tensor, numbers: Tensor, size: int) -> tuple[Array, Array]:
+    clouds, rest = numbers.split([NOISE, 7], dim=1)
     scale, angle = 0.55 + 0.45 * rest[:, 3], 0.8 * rest[:, 4] - 0.4
     offset = (2 * rest[:, 5:7] - 1) * (1 - scale)[:, None]  # the scaled square stays inside [-1, 1]
-    placed = _place(masks, scale, angle, offset, size)
+    placed = place(items, scale, angle, offset, size)
+    scene, visible = blend(background(clouds, size), placed, 0.35 + 0.65 * rest[:, :3])
+    pixels = scene.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).numpy(), tight_boxes(visible)
+
+
+def background(numbers: Tensor, size: int) -> Tensor:
+    """(n, 3, P, P) clouds from (n, NOISE) uniform numbers: coarse noise enlarged bicubically, fine bilinearly."""
+    n = len(numbers)
+    coarse, fine = numbers.split([3 * COARSE**2, 3 * FINE**2], dim=1)
+    return 0.6 * F.interpolate(
+        coarse.view(n, 3, COARSE, COARSE), size=(size, size), mode="bicubic", align_corners=False
+    ).clamp(0, 1) + 0.4 * F.interpolate(
+        fine.view(n, 3, FINE, FINE), size=(size, size), mode="bilinear", align_corners=False
+    )
+
+
+def blend(scene: Tensor, placed: Tensor, tint: Tensor) -> tuple[Tensor, Tensor]:
+    """The scene with the placed items (n, 1, P, P) in their tints (n, 3), and where they are visible (n, P, P)."""
     visible = placed > VISIBLE
     mask = F.avg_pool2d(visible.float(), 3, stride=1, padding=1)
-    scene = background * (1 - mask) + mask * (placed * tint + 0.1)
-    pixels = scene.clamp(0, 1).mul(255).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).numpy(), _boxes(visible[:, 0])
+    return scene * (1 - mask) + mask * (placed * tint[:, :, None, None] + 0.1), visible[:, 0]
 
 
-def _place(masks: Tensor, scale: Tensor, angle: Tensor, offset: Tensor, size: int) -> Tensor:
+def place(masks: Tensor, scale: Tensor, angle: Tensor, offset: Tensor, size: int) -> Tensor:
     """The item turned by `angle`, shrunk by `scale` and moved by `offset` (in half sides of the scene)."""
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
     turn = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)  # scene -> item
@@ -115,7 +125,7 @@ def _place(masks: Tensor, scale: Tensor, angle: Tensor, offset: Tensor, size: in
     return F.grid_sample(masks, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _boxes(visible: Tensor) -> Array:
+def tight_boxes(visible: Tensor) -> Array:
     """The tightest half-open box around the true pixels of each (P, P) mask."""
     size = visible.shape[-1]
     edge = torch.arange(size)

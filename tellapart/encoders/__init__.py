@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from .encoder import Encoder
-from .heads import head
+from .heads import head, hidden_layers
 from .inference import outputs, to_device
 from .vision import backbone
 
-__all__ = ["Encoder", "backbone", "build", "head", "outputs", "to_device"]
+__all__ = ["Encoder", "backbone", "build", "head", "hidden_layers", "outputs", "to_device"]
 
 
 def build(

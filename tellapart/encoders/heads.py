@@ -36,3 +36,13 @@ def head(kind: str, width: int, dim: int) -> nn.Module:
         last.bias.requires_grad_(False)
         layers += [last]
     return nn.Sequential(*layers) if len(layers) > 1 else layers[0]
+
+
+def hidden_layers(head: nn.Module) -> list[int]:
+    """Where each hidden layer of a head ends: the number of modules up to and with its ReLU.
+
+    >>> hidden_layers(head("mlp-bn", 8, 4)), hidden_layers(head("linear", 8, 4))
+    ([3], [])
+    """
+    layers = list(head) if isinstance(head, nn.Sequential) else []
+    return [i + 1 for i, layer in enumerate(layers) if isinstance(layer, nn.ReLU)]

@@ -27,6 +27,10 @@ class Backbone(nn.Module):
         """Feature maps of the stages, first to last."""
         raise NotImplementedError  # every backbone below has its own
 
+    def stages(self) -> list[nn.Module]:
+        """The parts that are frozen one after another, the stem first."""
+        return [m for m in self.children() if any(True for _ in m.parameters())]
+
 
 class SmallResNet(Backbone):
     """The encoder that every CPU figure names: 3 x 3 stem, max-pool, three basic residual blocks, average pool.
@@ -60,6 +64,9 @@ class SmallResNet(Backbone):
             x = block(x)
             out.append(x)
         return out
+
+    def stages(self) -> list[nn.Module]:
+        return [self.stem, *self.blocks]
 
 
 class BasicBlock(nn.Module):
@@ -105,6 +112,9 @@ class TimmBackbone(Backbone):
         out: list[Tensor] = self.model.forward_intermediates(x, intermediates_only=True)
         return out
 
+    def stages(self) -> list[nn.Module]:
+        return _library_stages(self.model)
+
 
 class TorchvisionBackbone(Backbone):
     """Any torchvision classifier without its last linear layer."""
@@ -141,6 +151,9 @@ class TorchvisionBackbone(Backbone):
                 out.pop()  # keep the last map of each resolution
             out.append(x)
         return [m for m in out if m.ndim == 4]
+
+    def stages(self) -> list[nn.Module]:
+        return _library_stages(self.model)
 
 
 def backbone(
@@ -187,6 +200,39 @@ def cifar_stem(model: nn.Module) -> bool:
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     return True
+
+
+def split_stages(body: Backbone) -> tuple[nn.Module, nn.Module, int, int]:
+    """A ResNet cut before its last stage: (what comes before, the last stage, channels between, channels after).
+
+    Raises:
+        ConfigError: another network.
+    """
+    if isinstance(body, SmallResNet):
+        first, last = nn.Sequential(body.stem, body.pool, *body.blocks[:-1]), body.blocks[-1]
+    else:
+        model = getattr(body, "model", body)
+        layers = resnet_layers(model)
+        if not layers:
+            raise ConfigError("only a ResNet can be cut before its last stage; use the pyramid (--head fpn)")
+        stem = [getattr(model, name) for name in ("conv1", "bn1", "act1", "relu", "maxpool") if hasattr(model, name)]
+        first, last = nn.Sequential(*stem, *layers[:-1]), layers[-1]
+    between = next(m for m in last.modules() if isinstance(m, nn.Conv2d)).in_channels
+    return first, last, between, body.width
+
+
+def resnet_layers(model: nn.Module) -> list[nn.Module]:
+    """layer1 to layer4 of a ResNet, of timm or torchvision; empty for other networks."""
+    names = [f"layer{i}" for i in range(1, 5)]
+    return [getattr(model, n) for n in names] if all(hasattr(model, n) for n in names) else []
+
+
+def _library_stages(model: nn.Module) -> list[nn.Module]:
+    """Stem and stages of a library's network."""
+    layers = resnet_layers(model)
+    if layers:
+        return [nn.ModuleList([model.get_submodule("conv1"), model.get_submodule("bn1")]), *layers]
+    return [m for m in model.children() if any(True for _ in m.parameters())]
 
 
 def _drop_classifier(model: nn.Module) -> int:

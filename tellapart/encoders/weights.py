@@ -87,7 +87,8 @@ def load_into(network: torch.nn.Module, weights: dict[str, Tensor], said: str) -
         theirs = ", ".join(sorted(weights)[:3])
         raise ConfigError(
             f"{said} does not fit the encoder: {len(lacking)} of {len(network.state_dict())} tensors are missing or "
-            f"have another shape: {shown}. The file holds {len(weights)}: {theirs}, ... Give its --encoder (and --width)"
+            f"have another shape: {shown}. The file holds {len(weights)}: {theirs}, ... "
+            "Give its --encoder (and --width)"
         )
     network.load_state_dict(network.state_dict() | match(weights, network))
 

@@ -48,7 +48,7 @@ def few_label(
     mean, scale = train.vectors.mean(0), train.vectors.std(0) + 1e-6
     right = np.zeros(len(test))
     for draw in range(draws):
-        chosen = train.take(balanced(train, count, seed=seed + draw))
+        chosen = train.take(balanced(train.known_labels, count, seed=seed + draw))
         kind = _choose(chosen, mean, scale)
         right += _predict(kind, chosen, test.vectors, mean, scale) == test.labels
     right /= draws
@@ -72,7 +72,7 @@ def few_label_within(
     mean, scale = items.vectors.mean(0), items.vectors.std(0) + 1e-6
     right, judged = np.zeros(len(items)), np.zeros(len(items))
     for draw in range(draws):
-        rows = balanced(items, count, seed=seed + draw)
+        rows = balanced(items.known_labels, count, seed=seed + draw)
         rest = np.setdiff1d(np.arange(len(items)), rows)
         if len(rest):
             chosen = items.take(rows)
@@ -104,10 +104,10 @@ def labels_per_class(train: Embeddings, per_class: int | None, share: float | No
     return count
 
 
-def balanced(train: Embeddings, per_class: int, *, seed: int) -> Array:
-    """Rows of `per_class` items of every class, or all where it has fewer, drawn by a seeded generator."""
+def balanced(labels: Array, per_class: int, *, seed: int) -> Array:
+    """Rows of `per_class` items of every class of `labels` (S,), or all where it has fewer, by a seeded draw."""
     random = np.random.default_rng(seed)
-    members = [np.flatnonzero(train.known_labels == c) for c in np.unique(train.known_labels)]
+    members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
     return np.concatenate([random.choice(m, min(per_class, len(m)), replace=False) for m in members])
 
 

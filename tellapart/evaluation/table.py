@@ -108,7 +108,7 @@ def _starred(column: str, score: Mapping[str, Any]) -> bool:
 
 
 def _against(row: str, column: str, comparisons: list[Mapping[str, Any]]) -> str:
-    """"^" better than every baseline, "v" worse than one, "" otherwise."""
+    """ "^" better than every baseline, "v" worse than one, "" otherwise."""
     here = [c for c in comparisons if c["row"] == row and c["column"] == column]
     if here and all(c["low"] > 0 for c in here):
         return "^"

@@ -109,6 +109,12 @@ class TrainConfig:
     """processor threads; by default what torch would take."""
     validation: int = 0
     """training images held out by the hash of their names, for tuning."""
+    eval_every: int | None = None
+    """steps between two looks: kNN on held-out training items, within 5 % of the time."""
+    stop: Literal["end", "auto"] = "end"
+    """auto: stop when five checkpoints in a row are no better by the measure that chooses best-unlabelled."""
+    labels: str | None = None
+    """lines of id,label: they choose the checkpoint best-unlabelled, and nothing else."""
     cache: str | None = None
     """folder for decoded images; by default $TELLAPART_CACHE or ~/.cache/tellapart."""
     cache_limit: float = 50.0
@@ -128,7 +134,7 @@ class TrainConfig:
         require(self.width >= 8, f"--width must be 8 or more, got {self.width}")
         for name in ("dim", "batch_size", "log_every"):
             require(getattr(self, name) >= 1, f"{_flag(name)} must be 1 or more, got {getattr(self, name)}")
-        for name in ("steps", "save_every", "threads", "micro_batch"):
+        for name in ("steps", "save_every", "threads", "micro_batch", "eval_every"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{_flag(name)} must be 1 or more, got {value}")
         for name in ("epochs", "lr"):

@@ -8,13 +8,14 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from .. import distributed, objectives
 from ..console import Console, clock
 from ..data import ImageSource
+from ..encoders import Encoder
 from ..encoders.norms import batchnorms, running_statistics
 from ..errors import MissingExtraError, RunError
 from ..objectives import MoCo
@@ -25,6 +26,8 @@ from .config import TrainConfig, differences
 from .trainer import NotANumber, Step, Trainer
 
 HEARTBEAT = 10.0  # seconds
+CHECKPOINTS = 20  # of a training, where --save-every says nothing
+PATIENCE = 5  # checkpoints without a better one that `--stop auto` waits for
 
 
 class Interrupted(KeyboardInterrupt):
@@ -86,17 +89,38 @@ def description(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def train_into(run: Run, trainer: Trainer, console: Console) -> verdict.Verdict:
+class Look(NamedTuple):
+    """What a checkpoint looked like: fields for its line of metrics, and what the choice goes by, larger = better."""
+
+    row: dict[str, float]
+    choice: float
+
+
+class Watch(Protocol):
+    """Looks at an encoder and leaves it as it is; `watching.Watch` is one."""
+
+    @property
+    def chooses_by(self) -> str:
+        """The name of the measure that the choice goes by."""
+
+    def checkpoint(self, encoder: Encoder) -> Look:
+        """The measures of a checkpoint."""
+
+    def look(self, encoder: Encoder) -> dict[str, float]:
+        """Fields of a line of metrics."""
+
+
+def train_into(run: Run, trainer: Trainer, console: Console, watch: Watch | None = None) -> verdict.Verdict:
     """Go from where the trainer stands to its end, or to Ctrl-C; every number ends up in the run.
 
     Raises:
         Interrupted: after saving. NotANumber: the ids of the batch are in run.json.
     """
     config = trainer.config
-    save_every = config.save_every or max(1, round(trainer.total / 20))
+    save_every = config.save_every or max(1, round(trainer.total / CHECKPOINTS))
     spent = float(run.manifest.get("seconds", 0.0)) if trainer.number else 0.0
     began = beat = time.monotonic()
-    rows, warned = run.metrics(), False
+    rows, warned, enough = run.metrics(), False, False
     writer = _tensorboard(run) if config.tensorboard else None
     what = f"training {run.manifest['method']}"
     with _polite_stop() as stop, console.track(what, trainer.total, done=trainer.number) as advance:
@@ -104,8 +128,10 @@ def train_into(run: Run, trainer: Trainer, console: Console) -> verdict.Verdict:
             for step in trainer:
                 seconds = spent + time.monotonic() - began
                 last = step.number == trainer.total
-                if step.number % config.log_every == 0 or last:
-                    row = trainer.measure(step) | {"seconds": round(seconds, 2)}
+                due = last or step.number % save_every == 0
+                seen = _looked(run, trainer, watch, step.number, due)
+                if step.number % config.log_every == 0 or last or seen:
+                    row = trainer.measure(step) | seen | {"seconds": round(seconds, 2)}
                     row["items_per_second"] = round(step.number * trainer.batch / max(seconds, 1e-9), 1)
                     run.append(row)
                     rows.append(row)
@@ -116,13 +142,16 @@ def train_into(run: Run, trainer: Trainer, console: Console) -> verdict.Verdict:
                             writer.add_scalar(name, row[name], step.number)
                 advance(step.number, _line(trainer, step, seconds))
                 stopping = distributed.any_rank(bool(stop))  # all or none: a save waits for every rank
-                if stopping or last or step.number % save_every == 0:
+                enough = due and config.stop == "auto" and distributed.share(_no_better(run, step.number, save_every))
+                if stopping or due:
                     save(run, trainer)
                     memory = machine.peak_memory(trainer.machine.torch_device)
                     run.update(seconds=round(seconds, 1), step=step.number, peak_memory=memory)
                 elif time.monotonic() - beat > HEARTBEAT:
                     beat = time.monotonic()
                     run.update(step=step.number)
+                if enough:
+                    break
                 if stopping and not last:
                     run.update(status="interrupted")
                     raise Interrupted(f"stopped after step {step.number}; --resume goes on from there")
@@ -132,7 +161,31 @@ def train_into(run: Run, trainer: Trainer, console: Console) -> verdict.Verdict:
     found = verdict.judge(rows)
     ended = {"seconds": run.manifest.get("seconds", 0.0), "step": trainer.number}
     run.update(**ended, status="finished", verdict={"kind": found.kind, "sentence": found.sentence})
+    if enough:
+        console.say(f"stopped at step {trainer.number:,} of {trainer.total:,}: no better checkpoint since the best")
     return found
+
+
+def _looked(run: Run, trainer: Trainer, watch: Watch | None, step: int, due: bool) -> dict[str, float]:
+    """What the watch saw at this step, rank 0 looking; the best checkpoint so far is kept."""
+    seen: dict[str, float] = {}
+    if watch is None or not distributed.is_main():
+        return seen
+    if trainer.config.eval_every and step % trainer.config.eval_every == 0:
+        seen |= watch.look(trainer.encoder)
+    if due:
+        look = watch.checkpoint(trainer.encoder)
+        seen |= look.row
+        best = run.manifest.get("best")
+        if best is None or look.choice > best["value"] or best["step"] > step:
+            run.save_best(trainer.encoder, step, watch.chooses_by, look.choice)
+    return seen
+
+
+def _no_better(run: Run, step: int, save_every: int) -> bool:
+    """Whether the best checkpoint is PATIENCE checkpoints old."""
+    best = run.manifest.get("best")
+    return best is not None and step - int(best["step"]) >= PATIENCE * save_every
 
 
 def save(run: Run, trainer: Trainer) -> None:
@@ -161,6 +214,8 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
         why = "there are no more images" if trainer.batch == len(source) else "every process gets as many"
         lines.append(f"batch {trainer.batch} instead of {config.batch_size}: {why}")
     lines += _about_the_network(trainer)
+    if config.eval_every:
+        lines.append(f"looking every {config.eval_every} steps at training items held out by the hash of their names")
     if source.skipped:
         first = source.skipped[0]
         lines.append(

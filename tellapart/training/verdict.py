@@ -61,8 +61,19 @@ def judge(rows: Sequence[Row]) -> Verdict:
     return Verdict(
         "learning",
         f"learning: the loss fell from {start:.2f} to {now:.2f}{beside}; embeddings vary in "
-        f"{rows[-1]['effective_rank']:.0f} directions",
+        f"{rows[-1]['effective_rank']:.0f} directions{_held_out(rows)}",
     )
+
+
+def _held_out(rows: Sequence[Row]) -> str:
+    """What the looks at held-out items saw, where there were any."""
+    for name, said in (("held_out_knn", "kNN (k=20)"), ("held_out_view_retrieval", "retrieval of another view")):
+        seen = [(row["step"], row[name]) for row in rows if name in row]
+        if len(seen) > 1:
+            best = max(seen, key=lambda look: look[1])
+            words = f"; {said} on held-out items went from {seen[0][1]:.1%} to {seen[-1][1]:.1%}"
+            return words + (f", after {best[1]:.1%} at step {best[0]:.0f}" if best[1] - seen[-1][1] > 0.01 else "")
+    return ""
 
 
 def _collapsed_since(rows: Sequence[Row]) -> float | None:

@@ -1,0 +1,167 @@
+"""Training a network further with labels: fine-tuning, from scratch for comparison, and distillation.
+
+These judge networks, so unlike the rest of this folder they take encoders; what they return is who was right.
+Shapes: N items, C classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..data import ImageSource
+from ..data.sampler import batch_at, generator
+from ..encoders import Encoder, hidden_layers, to_device
+from ..errors import DataError, require
+from ..losses import distillation
+from ..views.images import ImageViews, centre_view
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: Nesterov SGD with momentum 0.9, the rate falling as a cosine to zero.
+
+    The rate for fine-tuning is SimCLR's 0.05 x batch / 256 without weight decay (app. B.5) times four, which the few
+    hundred steps here want; from scratch 0.1 with 5e-4. `batch_size` becomes at most the number of items.
+    """
+
+    steps: int = 400
+    batch_size: int = 64
+    lr: float = 0.05
+    weight_decay: float = 0.0
+    area: tuple[float, float] = (0.5, 1.0)
+    flip: float = 0.5
+    seed: int = 0
+
+
+TUNE = Schedule()
+SCRATCH = Schedule(lr=0.1, weight_decay=5e-4)
+DISTIL = Schedule(steps=1200, batch_size=128, lr=0.05, weight_decay=1e-4)
+
+
+class Classifier(nn.Module):
+    """An encoder's backbone, the first layers of its head where wanted, and a linear layer to C classes.
+
+    Args:
+        encoder: copied, never changed. classes: C.
+        head_layers: how many of the head's hidden layers are kept and trained on (SimCLR v2 keeps the first).
+    Raises:
+        ConfigError: more hidden layers than the head has.
+    """
+
+    def __init__(self, encoder: Encoder, classes: int, *, head_layers: int = 0) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(encoder)
+        self.encoder.head = first_layers(self.encoder.head, head_layers)
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            self.last = nn.Linear(_width(self.encoder.head, encoder.backbone.width), classes)
+            self.last.weight.mul_(0.1)
+        self.to(encoder.mean.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C) logits of views (N, C, P, P)."""
+        out: Tensor = self.last(self.encoder.project(x))
+        return out
+
+
+def fine_tune(
+    encoder: Encoder, labelled: ImageSource, *, classes: int, head_layers: int = 0, schedule: Schedule | None = None
+) -> Classifier:
+    """A classifier trained on all its weights from those of `encoder`, by cross-entropy on the labelled items.
+
+    Args:
+        labelled: items that all have a label below `classes`.
+    Source: SimCLR (Chen et al. 2020, app. B.5); head_layers=1: SimCLR v2, sec. 3.
+    """
+    schedule = schedule or TUNE
+    if labelled.labels is None or (labelled.labels < 0).any():
+        raise DataError(f"fine-tuning needs a label for each item of {labelled.name}")
+    model = Classifier(encoder, classes, head_layers=head_layers)
+    target = torch.from_numpy(labelled.labels).to(encoder.mean.device)
+
+    def loss(view: Tensor, rows: Tensor) -> Tensor:
+        return F.cross_entropy(model(view), target[rows.to(target.device)])
+
+    return _trained(model, labelled, schedule, loss)
+
+
+def distil(
+    teacher: Classifier,
+    student: Encoder,
+    unlabelled: ImageSource,
+    *,
+    temperature: float = 1.0,
+    schedule: Schedule | None = None,
+) -> Classifier:
+    """A classifier on `student` that answers as the teacher does, trained on items whose labels are not read.
+
+    Teacher and student see the same view. To distil a network into itself give its own encoder as the student.
+
+    Source: SimCLR v2, sec. 3, eq. 2.
+    """
+    model = Classifier(student, teacher.last.out_features)
+    teacher.eval()
+
+    def loss(view: Tensor, rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            answer = teacher(view)
+        return distillation(model(view), answer, temperature=temperature)
+
+    return _trained(model, unlabelled, schedule or DISTIL, loss)
+
+
+@torch.no_grad()
+def right(model: Classifier, test: ImageSource) -> Array:
+    """(N,) 1 where the classifier gives a test item its label, else 0."""
+    model.eval()
+    if test.labels is None:
+        raise DataError(f"{test.name} has no labels to judge by")
+    device = model.encoder.mean.device
+    found = [
+        model(centre_view(to_device(test.read(index), device), test.image_size)).argmax(1).cpu()
+        for index in torch.arange(len(test)).split(256)
+    ]
+    hits: Array = torch.cat(found).numpy() == test.labels
+    return hits.astype(float)
+
+
+def first_layers(head: nn.Module, count: int) -> nn.Module:
+    """The first `count` hidden layers of a projection head: each ends with its ReLU; 0: none of it."""
+    ends = hidden_layers(head)
+    require(0 <= count <= len(ends), f"the head has {len(ends)} hidden layer(s), {count} were asked for")
+    return nn.Sequential(*list(head.children())[: ends[count - 1]]) if count else nn.Identity()
+
+
+def _trained(model: Classifier, items: ImageSource, schedule: Schedule, loss: Any) -> Classifier:
+    views = ImageViews(items.image_size, area=schedule.area, flip=schedule.flip, jitter=0.0, grayscale=0.0)
+    device, batch = model.encoder.mean.device, min(schedule.batch_size, len(items))
+    optimizer = torch.optim.SGD(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=schedule.lr, momentum=0.9, nesterov=True, weight_decay=schedule.weight_decay,
+    )  # fmt: skip
+    model.train()
+    for step in range(schedule.steps):
+        rows = batch_at(step, len(items), batch, schedule.seed)
+        view = views(to_device(items.read(rows), device), generator("fine-tune", schedule.seed, step, device=device))
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.lr * 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
+        optimizer.zero_grad(set_to_none=True)
+        loss(view, rows).backward()
+        optimizer.step()
+    return model.eval()
+
+
+def _width(head: nn.Module, features: int) -> int:
+    """The width of what a kept part of the head gives."""
+    linear = [m for m in head.modules() if isinstance(m, nn.Linear)]
+    return linear[-1].out_features if linear else features
