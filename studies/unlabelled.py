@@ -2,8 +2,9 @@
 
 Eight trainings on the scenes, good and bad on purpose (a shortcut left open, a temperature too high, a rate too high),
 each looked at eight times: every label-free measure as the training's watch takes it, and kNN (k = 20) of 1,000
-held-out items among 5,000. Reported: Spearman's rank correlation of each measure with kNN over all checkpoints, over the
-runs' last ones, and within runs (mean); and the accuracy lost by taking the checkpoint a measure ranks best, per run.
+held-out items among 5,000. Reported: Spearman's rank correlation of each measure with kNN over all checkpoints, over
+the runs' last ones, and within runs (mean); and the accuracy lost by taking the checkpoint that a measure
+ranks best, per run.
 
     python studies/unlabelled.py        # writes studies/unlabelled.json; one seed, 600 steps a run
 """

@@ -63,6 +63,10 @@ class Eval(Output):
     """what is measured and how, frozen under this name."""
     full: bool = False
     """also every stage, more labels, fine-tuning and distillation, and what the head discards; many minutes."""
+    stage_dims: int = 1024
+    """with --full: a stage's feature map is pooled to at most so many values."""
+    stage_rows: int = 10_000
+    """with --full: training items that the classifier of a stage is fitted to, at most."""
     checkpoint: str = "last"
     """of a run: last, best-unlabelled, or a file of weights."""
     labels: Path | None = None
@@ -93,6 +97,8 @@ class Detect(Output):
     """of a run: last, best-unlabelled, or a file of weights."""
     encoder: str | None = None
     """the network of a file of weights, where it does not tell."""
+    width: int = 16
+    """base width of small-resnet in a file of weights."""
     supervised: bool = True
     """also the same network trained with the labels of the run's own source."""
     out: Path | None = None

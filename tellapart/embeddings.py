@@ -118,7 +118,7 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
-        """Read what `save` wrote; a folder's vectors are memory-mapped.
+        """Read what `save` wrote, or an .npz of `vectors` with `labels` and `ids` or not; a folder is memory-mapped.
 
         Raises:
             DataError: missing, damaged, or not embeddings.
@@ -126,10 +126,12 @@ class Embeddings:
         path = Path(path)
         try:
             with np.load(path / "items.npz" if path.is_dir() else path, allow_pickle=False) as items:
-                about = json.loads(str(items["about"]))
+                about: dict[str, Any] = {"labelled": "labels" in items}
+                about |= json.loads(str(items["about"])) if "about" in items else {}
                 vectors = np.load(path / "vectors.npy", mmap_mode="r") if path.is_dir() else items["vectors"]
                 labels = items["labels"] if about["labelled"] else None
-                return cls(vectors, items["ids"].tolist(), labels, about["provenance"])
+                ids = items["ids"].tolist() if "ids" in items else [str(i) for i in range(len(vectors))]
+                return cls(vectors, ids, labels, about.get("provenance"))
         except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
             raise DataError(f"{path} does not hold embeddings: {error}") from error
 

@@ -14,7 +14,7 @@ import torch
 from . import thorough
 from .console import Console
 from .embeddings import Embeddings
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 from .evaluation import intervals, protocol, unlabelled
 from .subjects import Subject, rows_of, seen_views, source_of, views_of
 from .training import machine
@@ -29,8 +29,9 @@ def judge(
     labels: str | Path | None = None,
     full: bool = False,
     console: Console,
+    **stages: int,
 ) -> dict[str, Any]:
-    """What eval.json holds of an encoder on one source."""
+    """What eval.json holds of an encoder on one source; `stages`: as `thorough.everything`."""
     began = time.monotonic()
     source = source_of(subject, data, image_size, console.progress, labels)
     rows = rows_of(subject, source, console.say)
@@ -59,7 +60,7 @@ def judge(
         for name, (train, test) in rows.pairs.items()
     }
     if full:
-        result["full"] = thorough.everything(subject, source, rows, console)
+        result["full"] = thorough.everything(subject, source, rows, console, **stages)
     about: dict[str, Any] = {"subject": subject.name, "data": source.name, "fingerprint": source.fingerprint}
     about |= {"headline": subject.headline, "baselines": rows.baselines, "views_compared": list(views.shape[:2])}
     return result | about | provenance(began)
@@ -73,6 +74,8 @@ def judge_vectors(
     if items is None:
         raise ConfigError(f"{subject.name} is an encoder, not vectors")
     other = Embeddings.load(test) if test else None
+    if not len(items) or (other is not None and not len(other)):
+        raise DataError(f"{subject.name if not len(items) else test} holds no items")
     if other is not None and other.vectors.shape[1] != items.vectors.shape[1]:
         raise ConfigError(
             f"widths differ: {items.vectors.shape[1]} in {subject.name}, {other.vectors.shape[1]} in {test}"

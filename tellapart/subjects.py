@@ -76,7 +76,7 @@ def open_subject(what: str | Path, *, checkpoint: str = "last", encoder: str | N
         encoder, small_stem = starting.network_of(path, encoder)
     else:
         raise ConfigError(
-            f"{name} is neither a run folder, timm/NAME, torchvision/NAME, a file of weights nor embeddings (.npz)"
+            f"{name} is not a run folder, timm/NAME, torchvision/NAME, a file of weights or embeddings (.npz)"
         )
     shared: dict[str, Any] = {
         "channels": 3, "dim": 128, "head_kind": "linear", "width": width, "seed": 0,

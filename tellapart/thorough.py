@@ -28,13 +28,13 @@ def everything(
     rows: Rows,
     console: Console,
     *,
-    dimensions: int = DIMENSIONS,
+    stage_dims: int = DIMENSIONS,
     stage_rows: int = ROWS,
 ) -> dict[str, Part]:
     """The tables of `--full`; where there are no labels, or one split, those that need neither.
 
     Args:
-        dimensions: of a stage's vectors, at most. stage_rows: training items of their classifiers, at most.
+        stage_dims: dimensions of a stage's vectors, at most. stage_rows: training items of their classifiers, at most.
     """
     train, test = parts_of(source)
     found: dict[str, Part] = {}
@@ -56,7 +56,7 @@ def everything(
     }
     console.say("a linear SVM on every stage")
     networks = untrained(subject, lambda _: None) | {"trained": subject.encoder}
-    found["one-vs-all linear SVM on each stage, %"] = _stages(networks, train, test, dimensions, stage_rows)
+    found["one-vs-all linear SVM on each stage, %"] = _stages(networks, train, test, stage_dims, stage_rows)
     found |= _budgets(subject, train, test, console)
     return found
 

@@ -158,6 +158,8 @@ def evaluate(
     data: str | Sequence[str] | None = None,
     protocol: str = frozen.NAME,
     full: bool = False,
+    stage_dims: int = 1024,
+    stage_rows: int = 10_000,
     checkpoint: str = "last",
     labels: str | Path | None = None,
     encoder: str | None = None,
@@ -177,6 +179,8 @@ def evaluate(
             VISSL, or plain), or embeddings (.npz).
         data: the source to judge it on, a run's own by default; several make a table of transfer.
         protocol: "eval-v1", the only one. full: also every stage, more labels, fine-tuning, what the head discards.
+        stage_dims, stage_rows: with `full`, values that a stage's map is pooled to, and items that its classifier is
+            fitted to, at most.
         checkpoint: of a run, "last", "best-unlabelled" or a file. labels: a file of `id,label` that is judged on.
         encoder, width: the network of a file of weights, where it does not tell. image_size: side of a view, pixels.
         test: embeddings to judge embeddings on. out: the file; by default eval.json in the run, else in this folder.
@@ -198,7 +202,14 @@ def evaluate(
             raise ConfigError("--test goes with embeddings (.npz); name images with --data")
         found = {
             name or "its own data": judging.judge(
-                opened, name, image_size=image_size, labels=labels, full=full, console=console
+                opened,
+                name,
+                image_size=image_size,
+                labels=labels,
+                full=full,
+                console=console,
+                stage_dims=stage_dims,
+                stage_rows=stage_rows,
             )
             for name in sources
         }
@@ -220,6 +231,7 @@ def detect(
     preset: str = "scenes",
     checkpoint: str = "last",
     encoder: str | None = None,
+    width: int = 16,
     supervised: bool = True,
     out: str | Path | None = None,
     console: Console | None = None,
@@ -228,7 +240,7 @@ def detect(
     """Train a detector on the encoder, on random weights and on the supervised encoder, and score them alike.
 
     Args:
-        subject, checkpoint, encoder: as `evaluate`, but for vectors. data: as `data.boxes.open_boxes`.
+        subject, checkpoint, encoder, width: as `evaluate`, but for vectors. data: as `data.boxes.open_boxes`.
         preset: of `evaluation.detection.PRESETS`; options: single settings by the names of `DetectConfig`.
         supervised: also the same network trained with the labels of the run's own source.
         out: the file; by default detection.json in the run, else in this folder.
@@ -236,7 +248,7 @@ def detect(
     if preset not in detection.PRESETS:
         raise unknown("preset", preset, detection.PRESETS)
     console = console or Console()
-    opened = subjects.open_subject(subject, checkpoint=checkpoint, encoder=encoder)
+    opened = subjects.open_subject(subject, checkpoint=checkpoint, encoder=encoder, width=width)
     config = dataclasses.replace(detection.PRESETS[preset](), **options)
     result = detecting.compare_as_backbones(opened, open_boxes(data), config, supervised=supervised, console=console)
     write_json(Path(out) if out else (opened.run.path if opened.run else Path()) / "detection.json", result)

@@ -48,10 +48,10 @@ def test_train_says_the_plan_the_chance_and_a_verdict(capsys, tmp_path):
 def test_eval_prints_a_table_and_a_verdict(capsys, run):
     status, _, said = _run(capsys, "eval", run)
     assert status == 0
-    for word in ("centred pixels", "random init", "trained embedding", "10 labels", "95 % interval"):
+    for word in ("centred pixels", "random init", "trained embedding", "10 per", "95 % interval"):
         assert word in said
     result = json.loads((run / "eval.json").read_text())
-    assert result["protocol"] == "eval-draft"
+    assert result["protocol"] == "eval-v1"
     assert result["scores"]["centred pixels"]["knn@1"]["value"] == pytest.approx(0.953, abs=0.003)
     assert result["scores"]["centred pixels"]["knn@20"]["value"] == pytest.approx(0.950, abs=0.004)
 
@@ -84,7 +84,7 @@ def test_a_folder_of_photographs_from_train_to_eval(capsys, photos, tmp_path):
     assert _run(capsys, "train", "instdisc", "--data", photos, "--out", out, "--epochs", 3, "--threads", 1)[0] == 0
     status, _, said = _run(capsys, "eval", out)
     assert status == 0
-    assert "The trained encoder" in said
+    assert "The encoder: by its 200 nearest neighbours" in said
     manifest = json.loads((out / "run.json").read_text())
     assert manifest["data"]["items"] == 24
     assert _run(capsys, "search", out, photos / "red" / "1.png", "--k", 2)[0] == 0

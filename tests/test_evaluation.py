@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import normalized_mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
+from torch.nn import functional as F
 
 from tellapart import nearest
 from tellapart.embeddings import Embeddings
 from tellapart.errors import ConfigError, DataError
-from tellapart.evaluation import few_label, knn, linear_probe, protocol
+from tellapart.evaluation import few_label, knn, linear, linear_probe, protocol, retrieval
 from tellapart.evaluation.few_label import balanced
 from tellapart.evaluation.knn import best_k, knn_labels
+from tellapart.evaluation.sgd_linear import RATES, sgd_linear
 from tellapart.index import Index
 
 
@@ -102,14 +107,74 @@ def test_ten_thousand_queries_by_a_million_rows_fit(monkeypatch):
     assert max(t.numel() for t in made) <= nearest.ELEMENTS
 
 
-def test_linear_probe_is_scikit_learn_on_standardised_vectors():
-    mean, scale = TRAIN.vectors.mean(0), TRAIN.vectors.std(0)
-    x, y = (TRAIN.vectors - mean) / scale, (TEST.vectors - mean) / scale
-    logistic = LogisticRegression(C=1.0, max_iter=200).fit(x, TRAIN.labels)
-    svm = LinearSVC(C=0.01, dual=False).fit(x, TRAIN.labels)
-    assert linear_probe(TRAIN, TEST) == pytest.approx(
-        {"logistic": logistic.score(y, TEST.labels), "svm": svm.score(y, TEST.labels)}, abs=0.013
-    )
+@pytest.mark.parametrize("kind", ["logistic", "svm"])
+def test_linear_probe_is_scikit_learn_with_the_cost_that_a_held_out_fifth_chooses(kind):
+    def fitted(cost, rows):
+        x = TRAIN.vectors[rows]
+        mean, scale = x.mean(0), x.std(0) + 1e-6
+        model = LogisticRegression(C=cost, max_iter=200) if kind == "logistic" else LinearSVC(C=cost, dual=False)
+        model.fit((x - mean) / scale, TRAIN.labels[rows])
+        return lambda vectors: model.predict((vectors - mean) / scale)
+
+    held = np.random.default_rng(0).permutation(300) % 5 == 0
+    hits = [(fitted(c, ~held)(TRAIN.vectors[held]) == TRAIN.labels[held]).mean() for c in linear.GRID[kind]]
+    best = fitted(linear.GRID[kind][int(np.argmax(hits))], np.ones(300, bool))
+    assert linear_probe(TRAIN, TEST)[kind] == (best(TEST.vectors) == TEST.labels).mean()
+    assert len({round(h, 3) for h in hits}) > 1, "the costs must differ for the choice to be tested"
+
+
+def test_linear_probe_sees_every_class_of_a_set_in_cyclic_order():
+    items = Embeddings(np.eye(5)[np.arange(500) % 5], [str(i) for i in range(500)], np.arange(500) % 5)
+    assert linear.linear_labels(items, np.eye(5), rows=100)[0].tolist() == [0, 1, 2, 3, 4]
+
+
+# retrieval -------------------------------------------------------------------------------------------------
+
+
+def test_retrieval_is_the_definitions_as_a_loop():
+    z, labels = _unit(TEST.vectors), TEST.labels
+    recall, precision, mean_ap = {k: [] for k in (1, 2, 4, 8)}, [], []
+    for i in range(len(z)):
+        similarity = z @ z[i]
+        similarity[i] = -np.inf
+        order = np.argsort(-similarity)[: len(z) - 1]
+        same = labels[order] == labels[i]
+        r = same.sum()
+        for k in recall:
+            recall[k].append(same[:k].any())
+        precision.append(same[:r].mean())
+        mean_ap.append(sum(same[: j + 1].mean() for j in range(r) if same[j]) / r)
+    found = retrieval(TEST)
+    assert {k: found[f"R@{k}"] for k in recall} == pytest.approx({k: np.mean(v) for k, v in recall.items()})
+    assert found["R-precision"] == pytest.approx(np.mean(precision))
+    assert found["mAP@R"] == pytest.approx(np.mean(mean_ap))
+    clusters = KMeans(5, n_init=3, random_state=0).fit_predict(F.normalize(torch.from_numpy(TEST.vectors), dim=1))
+    assert found["NMI"] == pytest.approx(normalized_mutual_info_score(labels, clusters))
+
+
+def test_retrieval_agrees_with_pytorch_metric_learning():
+    calculator = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
+    pytest.importorskip("faiss")
+    z, labels = F.normalize(torch.from_numpy(TEST.vectors), dim=1), torch.from_numpy(TEST.labels)
+    wanted = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
+    theirs = calculator.AccuracyCalculator(include=wanted, device=torch.device("cpu")).get_accuracy(z, labels)
+    ours = retrieval(TEST)
+    assert [ours[n] for n in ("R@1", "R-precision", "mAP@R")] == pytest.approx([theirs[n] for n in wanted], abs=1e-6)
+
+
+def test_an_item_alone_in_its_class_is_found_but_asks_nothing():
+    items = Embeddings(np.array([[1, 0], [0.9, 0.1], [0, 1.0]]), "abc", [0, 0, 1])
+    assert retrieval(items, ks=(1,))["R@1"] == 1.0
+    with pytest.raises(DataError, match="a class with two items"):
+        retrieval(Embeddings(np.eye(2), "ab", [0, 1]))
+
+
+def test_sgd_linear_learns_what_logistic_regression_learns():
+    accuracy, rate = sgd_linear(TRAIN, TEST, epochs=30)
+    assert rate in RATES
+    assert accuracy == pytest.approx(linear_probe(TRAIN, TEST)["logistic"], abs=0.08)
+    with pytest.raises(DataError, match="two classes"):
+        sgd_linear(Embeddings(np.eye(2), "ab", [0, 0]), TEST)
 
 
 def test_few_labels_are_balanced_seeded_and_chosen_inside():
@@ -120,6 +185,16 @@ def test_few_labels_are_balanced_seeded_and_chosen_inside():
     assert right.shape == (80,)
     assert accuracy == pytest.approx(right.mean())
     assert accuracy > 0.4
+
+
+def test_a_label_budget_is_per_class_or_a_share():
+    assert few_label(TRAIN, TEST, per_class=None, share=0.2, draws=1)[0] > 0.4
+    _, one = few_label(TRAIN, TEST, per_class=1, draws=1)
+    chosen = TRAIN.take(balanced(TRAIN.labels, 1, seed=0))
+    assert one.tolist() == (knn_labels(chosen, TEST.vectors, k=1)[1] == TEST.labels).tolist()
+    for per_class, share in ((5, 0.1), (None, None), (0, None), (None, 2.0)):
+        with pytest.raises(ConfigError):
+            few_label(TRAIN, TEST, per_class=per_class, share=share)
 
 
 def test_test_labels_choose_nothing():
@@ -133,9 +208,24 @@ def test_test_labels_choose_nothing():
     assert np.array_equal(right[same], other[same])
 
 
+FROZEN = {
+    "knn@1": 0.52,
+    "knn@5": 0.585,
+    "knn@20": 0.615,
+    "knn@200": 0.63,
+    "knn@chosen": 0.63,
+    "linear": 0.71,
+    "1 label per class": 0.393,
+    "4 labels per class": 0.53,
+    "10 labels per class": 0.613,
+    "16 labels per class": 0.67,
+}
+
+
 # the table -------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def _table(better=0.2, worse=0.9):
     pairs = {
         "centred pixels": (_made(noise=0.6), _made(200, seed=1, noise=0.6)),
@@ -148,10 +238,14 @@ def _table(better=0.2, worse=0.9):
 
 def test_a_better_encoder_is_called_better_and_a_worse_one_worse():
     table = _table()
-    assert [c.shown for c in table.comparisons] == [1, 1]
-    assert {c.baseline for c in table.comparisons} == {"centred pixels"}
+    shown = {(c.row, c.column, c.baseline): c for c in table.comparisons}
+    columns, trained = set(table.scores["trained features"]), ("trained features", "trained embedding")
+    assert shown.keys() == {(r, c, b) for r in trained for c in columns for b in ("centred pixels", "random init")}
+    best = shown["trained embedding", "knn@200", "centred pixels"]
+    assert (best.shown, best.p) == (1, pytest.approx(2 / 1001))
     assert "better than the best baseline, centred pixels" in table.verdict
-    assert [c.shown for c in _table(better=3.0, worse=3.0).comparisons] == [-1, -1]
+    worst = [c for c in _table(better=3.0, worse=3.0).comparisons if c.baseline == "centred pixels"]
+    assert [c.shown for c in worst if c.column in ("knn@200", "linear")] == [-1] * 4
 
 
 def test_an_equal_encoder_is_no_difference_shown():
@@ -163,6 +257,49 @@ def test_intervals_hold_their_value_and_shrink_with_items():
     assert score.low <= score.value <= score.high
     wide = math.sqrt(score.value * (1 - score.value) / 200) * 2 * 1.96
     assert score.high - score.low == pytest.approx(wide, rel=0.25)
+
+
+def test_with_one_split_every_item_is_judged_by_the_others():
+    items = _made(60)
+    table = protocol.score({"given": (items, None)}, headline="given", baselines=(), few_row="given")
+    right = 0
+    for i in range(60):
+        rest = items.take(np.array([j for j in range(60) if j != i]))
+        right += knn_labels(rest, items.vectors[i : i + 1], k=5)[5][0] == items.labels[i]
+    assert table.scores["given"]["knn@5"].value == pytest.approx(right / 60)
+    assert "all of them do" in table.scores["given"]["knn@200"].note
+    assert table.counts["test"] == 60
+    assert set(table.split) == {"items"}
+    assert 0.3 < table.scores["given"]["linear"].value <= 1
+
+
+def test_classes_of_the_test_part_alone_and_duplicates_across_splits_are_counted():
+    train, extra = _made(100), _made(20, seed=3)
+    vectors = np.concatenate([extra.vectors, train.vectors[:4]])
+    test = Embeddings(vectors, [str(i) for i in range(24)], np.r_[np.full(20, 7), train.labels[:4]])
+    counts = protocol.score({"x": (train, test)}, headline="x", baselines=()).counts
+    assert counts["test_classes_never_trained"] == 1
+    assert counts["test_items_of_them"] == 20
+    assert counts["duplicates_across_splits"] == 4
+
+
+def test_a_class_with_one_example_leaves_out_the_columns_it_cannot_fill():
+    labels = TRAIN.labels.copy()
+    labels[0] = 9
+    lonely = Embeddings(TRAIN.vectors, TRAIN.ids, labels)
+    columns = protocol.score({"x": (lonely, TEST)}, headline="x", baselines=(), full=True).scores["x"]
+    assert "1 label per class" in columns
+    assert "4 labels per class" not in columns
+    assert "10% of the labels" in columns
+    assert "above the smallest class (1 item)" in columns["knn@5"].note
+
+
+def test_the_protocol_is_frozen():
+    """eval-v1 on fixed vectors: a change of any number here is a new version."""
+    scores = _table().scores
+    assert protocol.NAME == "eval-v1"
+    values = {c: round(s.value, 4) for c, s in scores["centred pixels"].items()}
+    assert values == FROZEN
 
 
 def test_a_k_above_the_smallest_class_is_marked():

@@ -73,7 +73,7 @@ def start(
         own = made.get_buffer(name)
         if name in weights and weights[name].shape == own.shape:
             own.copy_(weights[name])
-    load_into(made.backbone, weights, f"--init {init}")
+    load_into(made.backbone, weights, init)
     return made
 
 

@@ -240,8 +240,8 @@ class _Pyramid(nn.Module):
         super().__init__()
         self.backbone, self.out_channels = backbone, FPN_CHANNELS
         with torch.inference_mode():
-            side = 64
-            maps = encoder.maps(torch.zeros(1, encoder.mean.numel(), side, side, device=encoder.mean.device))
+            view = torch.zeros(1, encoder.mean.numel(), 64, 64, device=encoder.mean.device)
+            maps = copy.deepcopy(backbone).eval().maps(view)
         require(len(maps) >= 3, f"a pyramid needs three stages or more, this network has {len(maps)}")
         self.pyramid = FeaturePyramidNetwork([m.shape[1] for m in maps[-3:]], FPN_CHANNELS)
 

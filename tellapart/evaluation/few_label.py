@@ -5,18 +5,20 @@ Everything is chosen inside the labelled items. Shapes: N test items.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..embeddings import Embeddings
 from ..errors import require
-from .knn import knn_labels, smallest_class
+from .knn import smallest_class
 from .linear import classifier, quietly_fitted
 
 Array = np.ndarray[Any, Any]
 GRID = (0.01, 0.1, 1.0)  # costs of the logistic regression
 FOLDS = 4
+TOLERANCE = 1e-2  # of its gradient; a tighter one costs four times as much and changes no score that is shown
 
 
 def few_label(
@@ -48,9 +50,9 @@ def few_label(
     mean, scale = train.vectors.mean(0), train.vectors.std(0) + 1e-6
     right = np.zeros(len(test))
     for draw in range(draws):
-        chosen = train.take(balanced(train.known_labels, count, seed=seed + draw))
-        kind = _choose(chosen, mean, scale)
-        right += _predict(kind, chosen, test.vectors, mean, scale) == test.labels
+        rows = balanced(train.known_labels, count, seed=seed + draw)
+        found = _answers(train.vectors[rows], train.known_labels[rows], test.vectors, mean, scale)
+        right += found == test.labels
     right /= draws
     return float(right.mean()), right
 
@@ -75,8 +77,7 @@ def few_label_within(
         rows = balanced(items.known_labels, count, seed=seed + draw)
         rest = np.setdiff1d(np.arange(len(items)), rows)
         if len(rest):
-            chosen = items.take(rows)
-            found = _predict(_choose(chosen, mean, scale), chosen, items.vectors[rest], mean, scale)
+            found = _answers(items.vectors[rows], items.known_labels[rows], items.vectors[rest], mean, scale)
             right[rest] += found == items.known_labels[rest]
             judged[rest] += 1
     seen = judged > 0
@@ -111,11 +112,35 @@ def balanced(labels: Array, per_class: int, *, seed: int) -> Array:
     return np.concatenate([random.choice(m, min(per_class, len(m)), replace=False) for m in members])
 
 
-def _choose(chosen: Embeddings, mean: Array, scale: Array) -> float | None:
+@dataclass(frozen=True)
+class _Vectors:
+    """Items as both kinds of classifier see them: unit rows for 1-NN, coordinates for the logistic regression."""
+
+    unit: Array
+    coordinates: Array
+
+    def take(self, rows: Array) -> _Vectors:
+        return _Vectors(self.unit[rows], self.coordinates[rows])
+
+
+def _answers(fit: Array, labels: Array, asked: Array, mean: Array, scale: Array) -> Array:
+    """The label (N,) of every vector of `asked` by the labelled vectors of `fit`.
+
+    An L2-penalised linear model lies in the span of the vectors it is fitted to, so that fewer vectors than dimensions
+    are first written in a basis of their own: the same model, up to rounding, many times faster.
+    """
+    z, q = (fit - mean) / scale, (asked - mean) / scale
+    if len(z) < z.shape[1]:
+        basis = np.linalg.qr(z.T)[0]
+        z, q = z @ basis, q @ basis
+    known, new = _Vectors(_unit(fit), z), _Vectors(_unit(asked), q)
+    return _predict(_choose(known, labels), known, labels, new)
+
+
+def _choose(known: _Vectors, labels: Array) -> float | None:
     """A cost of the logistic regression, or None for 1-NN: the best in cross-validation, the earlier on a tie."""
     from sklearn.model_selection import StratifiedKFold
 
-    labels = np.asarray(chosen.labels)
     smallest = int(np.bincount(labels)[np.unique(labels)].min())
     if smallest < 2:  # nothing to decide on
         return None
@@ -124,16 +149,23 @@ def _choose(chosen: Embeddings, mean: Array, scale: Array) -> float | None:
     for kind in (None, *GRID):
         score = 0.0
         for fit, check in folds.split(labels, labels):
-            found = _predict(kind, chosen.take(fit), chosen.vectors[check], mean, scale)
+            found = _predict(kind, known.take(fit), labels[fit], known.take(check))
             score += float((found == labels[check]).sum())
         if score > best[0]:
             best = score, kind
     return best[1]
 
 
-def _predict(cost: float | None, chosen: Embeddings, vectors: Array, mean: Array, scale: Array) -> Array:
+def _predict(cost: float | None, known: _Vectors, labels: Array, asked: _Vectors) -> Array:
+    found: Array
     if cost is None:
-        return knn_labels(chosen, vectors, k=1)[1]
-    model = quietly_fitted(classifier("logistic", cost), (chosen.vectors - mean) / scale, chosen.labels)
-    found: Array = model.predict((vectors - mean) / scale)
+        found = labels[(asked.unit @ known.unit.T).argmax(1)]
+    else:
+        model = classifier("logistic", cost, tolerance=TOLERANCE)
+        found = quietly_fitted(model, known.coordinates, labels).predict(asked.coordinates)
     return found
+
+
+def _unit(vectors: Array) -> Array:
+    length: Array = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.maximum(length, 1e-12)

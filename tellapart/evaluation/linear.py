@@ -77,13 +77,13 @@ def quietly_fitted(model: Any, vectors: Array, labels: Any) -> Any:
         return model.fit(vectors, labels)
 
 
-def classifier(kind: str, cost: float) -> Any:
+def classifier(kind: str, cost: float, *, tolerance: float = 1e-4) -> Any:
     """The scikit-learn model with the protocol's settings."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.svm import LinearSVC
 
     if kind == "logistic":
-        return LogisticRegression(C=cost, max_iter=200)
+        return LogisticRegression(C=cost, max_iter=200, tol=tolerance)
     return LinearSVC(C=cost, dual=False, max_iter=200)
 
 
