@@ -6,7 +6,6 @@ The rule is a pure function of (capability of the device, flags), so that a resu
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import platform
 from collections.abc import Iterator
@@ -16,10 +15,9 @@ from typing import Any
 import torch
 
 from .. import distributed
+from ..allocator import keep_freed_memory
 from ..errors import ConfigError
 from .config import TrainConfig
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -73,17 +71,6 @@ def decide(config: TrainConfig) -> Machine:
     if precision == "auto":
         precision = "bfloat16" if computes_bfloat16(torch.device(device)) else "float32"
     return Machine(device, precision, config.threads or torch.get_num_threads())
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory for the next step, as an accelerator's allocator does; elsewhere nothing.
-
-    By default it returns large blocks to the system, and each step pays for fresh pages again: a fifth of its time.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def peak_memory(device: torch.device) -> int:
