@@ -46,6 +46,9 @@ def _row(run: Run) -> dict[str, Any]:
     manifest, lines = run.manifest, run.metrics()
     last = lines[-1] if lines else {}
     judged = run.read_json("eval.json") or {}
+    own = judged.get("fingerprint") == manifest.get("data", {}).get("fingerprint")
+    if not own or judged.get("checkpoint", "last") != "last" or judged.get("labels"):
+        judged = {}  # of another source, checkpoint or labels
     scores = judged.get("scores", {}).get(judged.get("headline"), {})
     chance = last.get("chance")
     seconds = manifest.get("seconds")

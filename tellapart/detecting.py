@@ -33,6 +33,8 @@ def compare_as_backbones(
     if subject.encoder.mean.numel() != 3:
         raise ConfigError(f"{subject.name} reads {subject.encoder.mean.numel()} channel(s); images with boxes have 3")
     began, train, test = time.monotonic(), boxes["train"], boxes["test"]
+    if train.skipped or test.skipped:
+        console.say(f"{train.skipped + test.skipped} box(es) without area left out")
     scores: dict[str, dict[str, float]] = {}
     for name, encoder in _rows(subject, supervised, console).items():
         model = detector(encoder, len(train.classes), config)

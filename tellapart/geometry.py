@@ -162,8 +162,8 @@ def view_retrieval(a: Tensor, b: Tensor) -> Tensor:
 
 def found_again(a: Tensor, b: Tensor) -> Tensor:
     """(N,) bool: of which items `view_retrieval` finds the other view."""
-    own = (a * b).sum(1)
     rivals = a @ b.T
+    own = rivals.diagonal().clone()  # of the same product: rounding must not decide between equal rows
     rivals.fill_diagonal_(-torch.inf)
     return own > rivals.amax(1)
 

@@ -16,7 +16,7 @@ from .console import Console
 from .embeddings import Embeddings
 from .errors import ConfigError, DataError
 from .evaluation import intervals, protocol, unlabelled
-from .subjects import Subject, rows_of, seen_views, source_of, views_of
+from .subjects import Subject, rows_of, seen_views, source_of
 from .training import machine
 from .version import __version__
 
@@ -27,6 +27,7 @@ def judge(
     *,
     image_size: int | None = None,
     labels: str | Path | None = None,
+    checkpoint: str = "last",
     full: bool = False,
     console: Console,
     **stages: int,
@@ -35,15 +36,14 @@ def judge(
     began = time.monotonic()
     source = source_of(subject, data, image_size, console.progress, labels)
     rows = rows_of(subject, source, console.say)
-    views = views_of(subject, source)
-    seen = {name: seen_views(row, views) for name, row in rows.seen.items()}
+    seen = seen_views(rows, subject, source)
     result: dict[str, Any] = {"protocol": protocol.NAME}
     if source.labels is None or not (source.labels >= 0).any():
         flags = f" --data {data}" if data else ""
         command = f"tellapart eval {subject.name}{flags} --labels few.csv"
         found = {name: unlabelled.view_retrieval(z) for name, z in seen.items()}
         result["verdict"] = unlabelled.verdict(found, rows.baselines, subject.headline, command)
-        weights = intervals.resamples(len(views))
+        weights = intervals.resamples(len(next(iter(seen.values()))))
         result["view_retrieval"] = {name: asdict(intervals.score(r, weights)) for name, r in found.items()}
     else:
         table = protocol.score(
@@ -62,7 +62,8 @@ def judge(
     if full:
         result["full"] = thorough.everything(subject, source, rows, console, **stages)
     about: dict[str, Any] = {"subject": subject.name, "data": source.name, "fingerprint": source.fingerprint}
-    about |= {"headline": subject.headline, "baselines": rows.baselines, "views_compared": list(views.shape[:2])}
+    about |= {"headline": subject.headline, "baselines": rows.baselines, "image_size": source.image_size}
+    about |= {"labels": str(labels) if labels else None, "checkpoint": checkpoint}
     return result | about | provenance(began)
 
 

@@ -57,6 +57,8 @@ def held_out(source: ImageSource, config: TrainConfig) -> tuple[ImageSource, Ima
     """
     part = source.split("train") if "train" in source.splits else source
     count = config.validation or (min(WATCHED, len(part) // 10) if config.eval_every else 0)
+    if config.eval_every and count < 2:
+        raise ConfigError(f"--eval-every holds a tenth of the images out, too few of {len(part)}; leave it out")
     if count:
         return part.hold_out(count)
     return part, None

@@ -15,7 +15,7 @@ from . import encoders
 from .data import ImageSource, open_source
 from .embeddings import Embeddings, embed, embed_both
 from .encoders import Encoder, starting, weights
-from .errors import ConfigError, DataError, RunError
+from .errors import ConfigError, DataError, RunError, require
 from .evaluation import baselines, unlabelled
 from .evaluation.protocol import Pair
 from .run import Run
@@ -24,6 +24,7 @@ from .views.images import ImageViews
 
 ON_EMBEDDING = ("instdisc", "spread")  # DESIGN: the headline is on the embedding where the loss is a memory's
 TRANSFORMER_SIZE = 224
+BLOCK = 64  # items whose views are in memory at once
 Seen = Callable[[Tensor], Tensor]  # views (N, C, P, P) -> vectors (N, width)
 
 
@@ -33,7 +34,8 @@ class Subject:
 
     Attributes:
         headline: the row of the verdict. few_row: the row whose few labels count, what users take away.
-        config: of a run, None otherwise. fresh: the same network before training.
+        config: of a run, None otherwise. fresh: the same network before training. size: the
+            only one that the network reads, None where it reads any.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Subject:
     config: TrainConfig | None = None
     vectors: Embeddings | None = None
     fresh: Encoder | None = None
+    size: int | None = None
 
 
 @dataclass
@@ -55,18 +58,28 @@ class Rows:
     baselines: tuple[str, ...] = ()
 
 
-def open_subject(what: str | Path, *, checkpoint: str = "last", encoder: str | None = None, width: int = 16) -> Subject:
+def open_subject(
+    what: str | Path,
+    *,
+    checkpoint: str = "last",
+    encoder: str | None = None,
+    width: int = 16,
+    image_size: int | None = None,
+) -> Subject:
     """Open what a user names: a run folder, timm/NAME, torchvision/NAME, a file of weights, or embeddings (.npz).
 
     Args:
         checkpoint: of a run: "last", "best-unlabelled", or a file of weights.
         encoder, width: the network of a file of weights; None: found from the names and shapes in it.
+        image_size: side of a view, for a network that reads one size only.
     Raises:
         ConfigError: nothing known by this name, or weights that fit no network. RunError: a damaged run.
     """
     path, name = Path(what), str(what)
     if (path / "run.json").is_file():
+        require(encoder is None, f"{name} is a run and knows its network; leave out --encoder")
         return _of_run(Run.open(path), checkpoint)
+    require(checkpoint == "last", f"--checkpoint goes with a run, and {name} is none")
     if path.suffix == ".npz" or (path / "items.npz").is_file():
         return Subject(name, None, "given vectors", "given vectors", vectors=Embeddings.load(path))
     small_stem: bool | None = None
@@ -80,13 +93,20 @@ def open_subject(what: str | Path, *, checkpoint: str = "last", encoder: str | N
         )
     shared: dict[str, Any] = {
         "channels": 3, "dim": 128, "head_kind": "linear", "width": width, "seed": 0,
-        "size": TRANSFORMER_SIZE if "vit" in encoder else 32, "small_stem": small_stem,
+        "size": image_size or (TRANSFORMER_SIZE if encoder.startswith("timm/") else 32), "small_stem": small_stem,
         "mean": torch.tensor(starting.IMAGENET_MEAN), "std": torch.tensor(starting.IMAGENET_STD),
     }  # fmt: skip
     network = starting.start(name, encoder=encoder, **shared)
     shared["small_stem"] = network.backbone.small_stem
     fresh = encoders.build(encoder, **shared)
-    return Subject(name, network.eval(), "its features", "its features", fresh=fresh.eval())
+    return Subject(
+        name,
+        network.eval(),
+        "its features",
+        "its features",
+        fresh=fresh.eval(),
+        size=_only_size(network, shared["size"]),
+    )
 
 
 def load_encoder(run: Run, checkpoint: str = "last") -> Encoder:
@@ -110,7 +130,8 @@ def load_encoder(run: Run, checkpoint: str = "last") -> Encoder:
     try:
         encoder.load_state_dict(tensors)
     except RuntimeError as error:
-        raise RunError(f"the weights of {run.path} do not fit its config.json: {error}") from error
+        said = f"the weights of {run.path}" if checkpoint == "last" else str(run.checkpoint(checkpoint))
+        raise RunError(f"{said} do not fit its config.json: {error}") from error
     return encoder.eval()
 
 
@@ -126,7 +147,7 @@ def source_of(
     if not data and not about:
         raise ConfigError(f"{subject.name} brings no images; name them with --data")
     config = subject.config
-    size = image_size or about.get("image_size") or (TRANSFORMER_SIZE if _fixed_size(subject) else None)
+    size = image_size or about.get("image_size") or subject.size
     source = open_source(
         data or about["name"],
         image_size=size,
@@ -200,22 +221,24 @@ def parts_of(source: ImageSource) -> tuple[ImageSource, ImageSource | None]:
     return source.split("train"), source.split("test")
 
 
-def views_of(subject: Subject, source: ImageSource, items: int = unlabelled.ITEMS) -> Tensor:
-    """(N, V, C, P, P) views of up to `items` items, of the test part where there is one: as the run was trained on."""
+def seen_views(rows: Rows, subject: Subject, source: ImageSource) -> dict[str, Tensor]:
+    """What every row makes of the same views: name -> (N, V, width), N up to 1,000 items.
+
+    Of the test part where there is one of two items or more; the views are those that the run was trained on.
+    """
     train, test = parts_of(source)
-    part = test or train
-    rows = np.sort(np.random.default_rng(0).permutation(len(part))[:items])
+    part = test if test is not None and len(test) > 1 else train
+    part = part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[: unlabelled.ITEMS]))
     views = subject.config.views(source.image_size) if subject.config else ImageViews(source.image_size)
     generator = torch.Generator().manual_seed(0)
-    images = part.subset(rows).read(torch.arange(len(rows)))
-    return torch.stack([views(images, generator) for _ in range(unlabelled.VIEWS)], 1)
-
-
-@torch.inference_mode()
-def seen_views(seen: Seen, views: Tensor) -> Tensor:
-    """(N, V, width) what a row makes of views."""
-    flat = torch.cat([seen(part) for part in views.flatten(0, 1).split(128)])
-    return flat.view(*views.shape[:2], -1).float()
+    found: dict[str, list[Tensor]] = {name: [] for name in rows.seen}
+    for index in torch.arange(len(part)).split(BLOCK):
+        images = part.read(index)
+        drawn = [views(images, generator) for _ in range(unlabelled.VIEWS)]
+        with torch.inference_mode():
+            for name, seen in rows.seen.items():
+                found[name].append(torch.stack([seen(view).float() for view in drawn], 1))
+    return {name: torch.cat(blocks) for name, blocks in found.items()}
 
 
 def _of_run(run: Run, checkpoint: str) -> Subject:
@@ -225,6 +248,8 @@ def _of_run(run: Run, checkpoint: str) -> Subject:
     return Subject(str(run.path), load_encoder(run, checkpoint), headline, "trained features", run, config)
 
 
-def _fixed_size(subject: Subject) -> bool:
-    """Whether the network reads one size only (a transformer's position embedding)."""
-    return subject.encoder is not None and any("pos_embed" in name for name in subject.encoder.state_dict())
+def _only_size(network: Encoder, built: int) -> int | None:
+    """The size that a network was built for, where it reads no other (a position embedding, windows)."""
+    names = network.state_dict()
+    fixed = any("pos_embed" in n or "pos_embedding" in n or "relative_position" in n for n in names)
+    return built if fixed else None

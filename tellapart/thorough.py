@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .console import Console
 from .data import ImageSource
 from .encoders import Encoder
@@ -13,7 +15,7 @@ from .evaluation.linear import ROWS, linear_labels
 from .evaluation.protocol import SHARES
 from .evaluation.retrieval import retrieval
 from .evaluation.sgd_linear import sgd_linear
-from .evaluation.stages import DIMENSIONS, stage_vectors
+from .evaluation.stages import DIMENSIONS, has_maps, stage_vectors
 from .subjects import Rows, Subject, parts_of, untrained
 
 PER_CLASS = (1, 4, 16)
@@ -42,27 +44,32 @@ def everything(
         return found
     if test is not None:
         console.say("what the head discards")
-        found["the transform an image went through, named by a linear classifier, %"] = what_is_discarded(
-            subject.encoder, train, test
-        )
+        told = what_is_discarded(subject.encoder, train, test)
+        if subject.run is None:
+            del told["embedding (z)"]  # the head of others' weights is a fresh one
+        found["the transform an image went through, named by a linear classifier, %"] = told
     if test is None or source.labels is None or not (source.labels >= 0).any():
         return found
     labelled = {name: (a.labelled(), b.labelled()) for name, (a, b) in rows.pairs.items() if b is not None}
-    console.say("retrieval among the test items")
-    found["retrieval among the test items, %"] = {name: retrieval(b) for name, (_, b) in labelled.items()}
+    if repeated(test):
+        console.say("retrieval among the test items")
+        found["retrieval among the test items, %"] = {name: retrieval(b) for name, (_, b) in labelled.items()}
     console.say("a linear layer by SGD")
     found["linear layer by SGD for 100 epochs, %"] = {
         name: {"accuracy": sgd_linear(a, b)[0]} for name, (a, b) in labelled.items() if name not in rows.baselines
     }
-    console.say("a linear SVM on every stage")
-    networks = untrained(subject, lambda _: None) | {"trained": subject.encoder}
-    found["one-vs-all linear SVM on each stage, %"] = _stages(networks, train, test, stage_dims, stage_rows)
+    if has_maps(subject.encoder, source.image_size):
+        console.say("a linear SVM on every stage")
+        networks = untrained(subject, lambda _: None) | {"trained": subject.encoder}
+        found["one-vs-all linear SVM on each stage, %"] = _stages(networks, train, test, stage_dims, stage_rows)
     found |= _budgets(subject, train, test, console)
     return found
 
 
 def _stages(networks: dict[str, Encoder], train: ImageSource, test: ImageSource, dimensions: int, rows: int) -> Part:
     found: Part = {}
+    known = np.flatnonzero(np.asarray(train.labels) >= 0)
+    train = train.subset(np.sort(np.random.default_rng(0).permutation(known)[:rows]))
     for name, encoder in networks.items():
         pairs = zip(
             stage_vectors(encoder, train, dimensions=dimensions),
@@ -77,13 +84,26 @@ def _stages(networks: dict[str, Encoder], train: ImageSource, test: ImageSource,
     return found
 
 
+def smallest_of(part: ImageSource) -> int:
+    """The size of a part's smallest class."""
+    labels = np.asarray(part.labels)
+    return int(np.unique(labels[labels >= 0], return_counts=True)[1].min())
+
+
+def repeated(part: ImageSource) -> bool:
+    """Whether a class of the part has two items."""
+    labels = np.asarray(part.labels)
+    return bool((np.unique(labels[labels >= 0], return_counts=True)[1] > 1).any())
+
+
 def _budgets(subject: Subject, train: ImageSource, test: ImageSource, console: Console) -> dict[str, Part]:
     """One table: way x budget; the columns that the smallest class allows."""
     if subject.encoder is None:
         return {}
     fresh = untrained(subject, lambda _: None)["random init"]
     budgets: dict[str, dict[str, Any]] = {f"{s:.0%}": {"share": s} for s in SHARES}
-    budgets |= {f"{n} a class": {"per_class": n} for n in PER_CLASS}
+    smallest = smallest_of(train)
+    budgets |= {f"{n} a class": {"per_class": n} for n in PER_CLASS if n <= smallest}
     table: Part = {}
     for name, budget in budgets.items():
         effort = Effort(distil=budget.get("share") in DISTILLED)

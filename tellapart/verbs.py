@@ -190,22 +190,29 @@ def evaluate(
     if protocol != frozen.NAME:
         raise unknown("protocol", protocol, [frozen.NAME])
     console = console or Console()
-    opened = subjects.open_subject(subject, checkpoint=checkpoint, encoder=encoder, width=width)
+
+    def opened_anew() -> subjects.Subject:  # for each source: a network of others takes on its channels
+        return subjects.open_subject(
+            subject, checkpoint=checkpoint, encoder=encoder, width=width, image_size=image_size
+        )
+
+    opened = opened_anew()
     file = Path(out) if out else (opened.run.path if opened.run else Path()) / "eval.json"
     sources = [data] if data is None or isinstance(data, str) else list(data)
     if opened.vectors is not None:
-        if data or labels:
-            raise ConfigError("vectors are judged as they are, without --data or --labels; --test gives a test part")
+        if data or labels or image_size or encoder:
+            raise ConfigError("vectors are judged as they are: of the options --test, --full and --out go with them")
         result = judging.judge_vectors(opened, test, full=full, say=console.say)
     else:
         if test:
             raise ConfigError("--test goes with embeddings (.npz); name images with --data")
         found = {
             name or "its own data": judging.judge(
-                opened,
+                opened if len(sources) == 1 else opened_anew(),
                 name,
                 image_size=image_size,
                 labels=labels,
+                checkpoint=checkpoint,
                 full=full,
                 console=console,
                 stage_dims=stage_dims,

@@ -31,6 +31,7 @@ CHOOSES = "view retrieval"  # the measure that chooses without labels: studies/u
 FEW = "few_label_knn"
 NEIGHBOURS = 20
 SHARE = 0.03  # of the forward and backward passes since the last look that a look may cost; forward counts a third
+ENOUGH = 16  # held-out items that the measures are taken on, else training items
 LEAST = 100  # images below which a look says nothing
 
 
@@ -46,8 +47,9 @@ class Watch:
     def __init__(self, config: TrainConfig, source: ImageSource, *, batch: int, views_per_item: int) -> None:
         part, held = held_out(source, config)
         self.config, self.part = config, part
-        order = np.random.default_rng(config.seed).permutation(len(held or part))
-        self.sample = (held or part).subset(np.sort(order[:ITEMS]))
+        seen = held if held and len(held) >= ENOUGH else part
+        order = np.random.default_rng(config.seed).permutation(len(seen))
+        self.sample = seen.subset(np.sort(order[:ITEMS]))
         self.labelled = part_labelled(source, config)
         self.bank = self.queries = None
         if config.eval_every and held:
@@ -58,9 +60,9 @@ class Watch:
                     f"a look every {config.eval_every} steps costs more than 5 % of the time; give --eval-every {least}"
                     " or more"
                 )
-            self.queries = held.subset(np.arange(len(held))[: max(1, room // 4)])
-            rows = np.random.default_rng(0).permutation(len(part))[: max(1, room - len(self.queries))]
-            self.bank = part.subset(np.sort(rows))
+            held, part = _with_labels(held, part)
+            self.queries = _drawn(held, max(1, room // 4))
+            self.bank = _drawn(part, max(1, room - len(self.queries)))
 
     @property
     def chooses_by(self) -> str:
@@ -70,6 +72,8 @@ class Watch:
     def checkpoint(self, encoder: Encoder) -> Look:
         """The measures of a checkpoint, on the features of a fixed sample seen in fixed views."""
         z = self._views(encoder)
+        if not torch.isfinite(z).all():  # the next step says so
+            return Look({}, float("-inf"))
         found = unlabelled.of_views(z) | unlabelled.of_vectors(_as_embeddings(z[:, 0]))
         row = {f"features_{name.replace(' ', '_').replace('-', '_')}": value for name, value in found.items()}
         if self.labelled is not None:
@@ -80,7 +84,7 @@ class Watch:
         """kNN (k = 20) on the held-out part among training items, or view retrieval where there are no labels."""
         if self.queries is None or self.bank is None:
             return {}
-        if self.queries.labels is None or not (self.queries.labels >= 0).any():
+        if any(p.labels is None or (p.labels < 0).all() for p in (self.queries, self.bank)):
             a, b = (self._seen(encoder, self.queries, name) for name in ("first", "second"))
             return {"held_out_view_retrieval": float(geometry.view_retrieval(a, b))}
         bank, queries = _embedded(encoder, self.bank), _embedded(encoder, self.queries)
@@ -104,6 +108,18 @@ class Watch:
         )
         encoder.train(training)
         return F.normalize(z, dim=1) if normalised else z
+
+
+def _with_labels(held: ImageSource, part: ImageSource) -> tuple[ImageSource, ImageSource]:
+    """Both parts' labelled items, where both have some."""
+    if held.labels is None or part.labels is None:
+        return held, part
+    first, second = (np.flatnonzero(labels >= 0) for labels in (held.labels, part.labels))
+    return (held.subset(first), part.subset(second)) if len(first) and len(second) else (held, part)
+
+
+def _drawn(part: ImageSource, count: int) -> ImageSource:
+    return part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[:count]))
 
 
 def part_labelled(source: ImageSource, config: TrainConfig) -> ImageSource | None:

@@ -42,3 +42,42 @@ def test_alignment_with_another_exponent():
     other = Z.roll(1, 0)
     wanted = float((Z - other).norm(dim=1).pow(3).mean())
     assert float(geometry.alignment(Z, other, alpha=3)) == pytest.approx(wanted)
+
+
+def test_a_collapsed_encoder_finds_no_view():
+    for seed in range(8):
+        row = torch.nn.functional.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(seed)), dim=1)
+        z = row.expand(256, 64).contiguous()
+        assert geometry.view_retrieval(z, z) < 0.02
+
+
+def test_view_retrieval_and_agreement_are_loops():
+    a, b = torch.nn.functional.normalize(torch.randn(2, 30, 4, generator=torch.Generator().manual_seed(0)), dim=2)
+    b = torch.nn.functional.normalize(a + 0.7 * b, dim=1)
+    hits = sum(int((a[i] @ b.T).argmax()) == i for i in range(30))
+    assert float(geometry.view_retrieval(a, b)) == pytest.approx(hits / 30)
+    shared = 0
+    for i in range(30):
+        near = [{int(j) for j in (z @ z[i]).topk(4).indices if j != i} for z in (a, b)]
+        shared += len(near[0] & near[1])
+    assert float(geometry.neighbour_agreement(a, b, k=3)) == pytest.approx(shared / 90)
+
+
+def test_lidar_is_the_rank_of_what_tells_items_apart():
+    random = torch.Generator().manual_seed(0)
+    items = torch.randn(200, 1, 3, generator=random)
+    wide = torch.cat([items, torch.zeros(200, 1, 5)], 2) + 0.01 * torch.randn(200, 4, 8, generator=random)
+    assert float(geometry.lidar(wide)) == pytest.approx(3, abs=0.15)
+    s = wide.double()
+    mean = s.mean(1)
+    between = torch.cov(mean.T, correction=0)
+    within = torch.cov((s - mean[:, None]).flatten(0, 1).T, correction=0) + 1e-4 * torch.eye(8)
+    values = torch.linalg.eigvals(torch.linalg.inv(within) @ between).real.clamp_min(0)
+    p = values / values.sum()
+    assert float(geometry.lidar(wide)) == pytest.approx(float(torch.exp(-(p * (p + 1e-12).log()).sum())), rel=1e-4)
+
+
+def test_hubness_grows_with_a_hub():
+    ring = torch.nn.functional.normalize(torch.randn(100, 3, generator=torch.Generator().manual_seed(1)), dim=1)
+    hub = torch.nn.functional.normalize(torch.cat([torch.eye(60), torch.full((1, 60), 1.0)]), dim=1)
+    assert geometry.hubness(hub, k=1) > geometry.hubness(ring, k=1) + 2

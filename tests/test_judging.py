@@ -21,6 +21,7 @@ from tellapart.errors import ConfigError, DataError, RunError, TellapartError
 from tellapart.evaluation import protocol, unlabelled
 from tellapart.evaluation.discarded import what_is_discarded
 from tellapart.evaluation.stages import stage_vectors
+from tellapart.evaluation.table import print_table
 from tellapart.subjects import open_subject
 
 QUIET = Console(quiet=True)
@@ -80,6 +81,18 @@ def test_bad_files_of_labels_are_named(run, tmp_path, text, said):
         verbs.evaluate(run, labels=tmp_path / "few.csv", console=QUIET)
 
 
+def test_as_many_labels_as_a_column_wants_leave_nothing_to_judge_it_on(run, tmp_path):
+    digits = open_source("digits")
+    rows = [i for c in range(2) for i in np.flatnonzero(digits.labels == c)[:10]]
+    names = _labels(tmp_path / "few.csv", [(digits.ids[i], digits.labels[i]) for i in rows])
+    columns = verbs.evaluate(run, labels=names, console=QUIET)["scores"]["centred pixels"]
+    assert "4 labels per class" in columns
+    assert "10 labels per class" not in columns
+    assert "knn@chosen" not in columns
+    names = _labels(tmp_path / "few.csv", [(digits.ids[i], min(k, 1)) for k, i in enumerate(range(6))])
+    assert 0 <= verbs.evaluate(run, labels=names, console=QUIET)["scores"]["random init"]["linear"]["value"] <= 1
+
+
 def test_without_labels_the_verdict_tells_how_many_to_label(run):
     found = {"pixels": np.r_[np.ones(30), np.zeros(70)], "trained": np.ones(100)}
     said = unlabelled.verdict(found, ("pixels",), "trained", "tellapart eval r --labels few.csv")
@@ -133,6 +146,14 @@ def test_checkpoints_of_others_are_recognised(tmp_path, writer):
         assert not torch.allclose(subject.fresh.features(x), subject.encoder.features(x))
 
 
+def test_a_deeper_network_is_not_taken_for_a_shallow_one(tmp_path):
+    deep = torchvision.models.resnet34()
+    torch.save({k: v for k, v in deep.state_dict().items() if not k.startswith("fc.")}, tmp_path / "w.pth")
+    assert sum("conv1" in n for n in open_subject(tmp_path / "w.pth").encoder.state_dict()) == 17
+    with pytest.raises(ConfigError, match="does not fit the encoder"):
+        open_subject(tmp_path / "w.pth", encoder="torchvision/resnet18")
+
+
 def test_weights_with_a_small_stem_are_recognised_by_it(tmp_path):
     body = encoders.backbone("torchvision/resnet18", channels=3, size=32, small_stem=True)
     save_file({k.removeprefix("model."): v for k, v in body.state_dict().items()}, tmp_path / "w.safetensors")
@@ -157,10 +178,12 @@ def test_a_checkpoint_of_another_architecture_names_the_keys(tmp_path, run):
     torch.save({"layer.weight": torch.zeros(3, 3)}, tmp_path / "w.pth")
     with pytest.raises(ConfigError, match=r"fits none of the networks tried .*it holds 1 tensors, layer.weight"):
         open_subject(tmp_path / "w.pth")
-    with pytest.raises(ConfigError, match=r"100 of .* tensors are missing or have another shape: model.bn1.bias"):
+    with pytest.raises(
+        ConfigError, match=r"100 of .* tensors are missing, have another shape or are too many: model.bn1.b"
+    ):
         open_subject(tmp_path / "w.pth", encoder="torchvision/resnet18")
     torch.save({k: v for k, v in _resnet().items() if "layer3" not in k}, tmp_path / "w.pth")
-    with pytest.raises(ConfigError, match=r"another shape: .*model.layer3.0.bn1.bias"):
+    with pytest.raises(ConfigError, match=r"too many: .*model.layer3.0.bn1.bias"):
         open_subject(tmp_path / "w.pth", encoder="torchvision/resnet18")
     with pytest.raises(RunError, match=r"do not fit its config.json"):
         open_subject(run, checkpoint=str(tmp_path / "w.pth"))
@@ -245,7 +268,7 @@ def test_rotation_is_read_off_features_and_chance_off_noise(run, digits):
     assert found["features (h)"]["original or edges"] > 0.9
 
 
-def test_full_adds_every_table(run, monkeypatch):
+def test_full_adds_every_table(run, monkeypatch, capsys):
     from tellapart import thorough
     from tellapart.evaluation.fine_tune import Schedule
     from tellapart.evaluation.label_budget import Effort
@@ -262,5 +285,7 @@ def test_full_adds_every_table(run, monkeypatch):
     assert set(budgets["distilled into itself"]) == {"1%", "10%"}
     assert "4% of the labels" in result["scores"]["trained features"]
     assert len(result["full"]) == 5
+    print_table(result, Console())
+    assert "fine-tuned" in capsys.readouterr().err
     after = verbs.load(run).encoder.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from tellapart import verbs
+from tellapart import presets, verbs
 from tellapart.console import Console
 from tellapart.data import open_source
 from tellapart.embeddings import Embeddings
 from tellapart.errors import ConfigError
 from tellapart.run import Run
+from tellapart.training.trainer import build_encoder
 from tellapart.training.verdict import judge
 from tellapart.watching import Watch, few_label_knn
 
@@ -92,6 +93,16 @@ def test_auto_stops_once_no_checkpoint_is_better(tmp_path, monkeypatch):
     verbs.train("simclr", out=tmp_path / "r", stop="auto", **SHORT | {"steps": 40, "save_every": 1})
     manifest = json.loads((tmp_path / "r/run.json").read_text())
     assert (manifest["status"], manifest["step"], manifest["best"]["step"]) == ("finished", 7, 2)
+
+
+def test_weights_that_are_not_numbers_are_never_chosen(digits):
+    config = presets.named("simclr_digits")
+    encoder = build_encoder(config, digits)
+    with torch.no_grad():
+        encoder.backbone.stem[0].weight.fill_(float("nan"))
+    look = Watch(config, digits, batch=128, views_per_item=2).checkpoint(encoder)
+    assert look.row == {}
+    assert look.choice == float("-inf")
 
 
 def test_a_look_that_would_cost_too_much_is_an_error_with_the_remedy(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -34,7 +34,7 @@ class BoxSource:
     Attributes:
         name: what the user typed. files: of the images. boxes: per image (O, 4) float32. labels: per image (O,) int64,
             from 0. ignored: per image (O,) bool: crowds of COCO and difficult objects of VOC, which are neither trained
-            on nor asked for. classes: label -> name.
+            on nor asked for. classes: label -> name. skipped: boxes without area, left out.
     """
 
     name: str
@@ -43,6 +43,7 @@ class BoxSource:
     labels: Sequence[Array]
     ignored: Sequence[Array]
     classes: Sequence[str]
+    skipped: int = 0
 
     def __len__(self) -> int:
         return len(self.files)
@@ -94,11 +95,13 @@ def _coco(spec: str, folder: Path) -> dict[str, BoxSource]:
         split = file.stem.removeprefix("instances_")
         try:
             about = json.loads(file.read_text())
-            names = {int(c["id"]): str(c["name"]) for c in about["categories"]}
+            names = {int(c["id"]): str(c["name"]) for c in sorted(about["categories"], key=lambda c: int(c["id"]))}
             images = {int(i["id"]): i for i in about["images"]}
             marks = about["annotations"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{file} is not COCO's layout ({type(error).__name__}: {error})") from error
+        if _part(split) in found:
+            raise DataError(f"{folder / 'annotations'} has two files for the {_part(split)} part; leave one")
         found[_part(split)] = _from_coco(spec, file, folder / split, names, images, marks)
     return _both(spec, found)
 
@@ -108,6 +111,7 @@ def _from_coco(
 ) -> BoxSource:
     place, kinds = {key: i for i, key in enumerate(images)}, {key: i for i, key in enumerate(names)}
     rows: list[list[tuple[list[float], int, bool]]] = [[] for _ in images]
+    skipped = 0
     for mark in marks:
         try:
             x, y, w, h = (float(v) for v in mark["bbox"])
@@ -115,10 +119,13 @@ def _from_coco(
             size = float(image["width"]), float(image["height"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{file}, annotation {mark.get('id')}: {type(error).__name__}: {error}") from error
+        if w <= 0 or h <= 0:  # COCO itself has a few
+            skipped += 1
+            continue
         box = _inside([x, y, x + w, y + h], size, f"{file}, annotation {mark.get('id')} of {image['file_name']}")
         rows[place[int(mark["image_id"])]].append((box, label, bool(mark.get("iscrowd", 0))))
     files = [pictures / str(i["file_name"]) for i in images.values()]
-    return _made(spec, files, rows, list(names.values()))
+    return replace(_made(spec, files, rows, list(names.values())), skipped=skipped)
 
 
 def _voc(spec: str, folder: Path) -> dict[str, BoxSource]:
@@ -197,6 +204,8 @@ def _both(spec: str, found: Mapping[str, BoxSource]) -> dict[str, BoxSource]:
             raise DataError(f"{spec} has no {part} images; it has: {', '.join(found) or 'nothing'}")
         if not any((~out).any() for out in found[part].ignored):
             raise DataError(f"{spec} has no objects in its {part} part")
+    if found["train"].classes != found["test"].classes:
+        raise DataError(f"{spec}: the categories of the train and the test part differ")
     return dict(found)
 
 

@@ -17,7 +17,7 @@ from .weights import load_into, missing, read
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GUESSES = (
-    *(f"torchvision/resnet{n}" for n in (18, 50, 34, 101)),
+    *(f"torchvision/resnet{n}" for n in (18, 34, 50, 101, 152)),
     *(f"timm/vit_{n}_patch16_224" for n in ("small", "base", "tiny")),
     "timm/vit_small_patch8_224",
 )  # the networks that published weights are mostly of

@@ -6,6 +6,7 @@ Known: tellapart, MoCo (and v3), DINO, lightly, solo-learn, VISSL, DataParallel,
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ PREFIXES = (
     "module.",
     "model.",
 )
+STAGE = re.compile(r"(layer|blocks\.|stages\.)\d")  # a tensor of a stage
 # lightly's ResNets are nn.Sequential(*children of torchvision's): numbers in place of names
 NUMBERED = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 
@@ -58,10 +60,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], str | None]:
     return tensors, arch if isinstance(arch, str) else None
 
 
-def match(weights: dict[str, Tensor], network: torch.nn.Module) -> dict[str, Tensor]:
-    """What `weights` give `network`, by its names, under the prefix that gives most."""
+def match(weights: dict[str, Tensor], network: torch.nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+    """What `weights` give `network`, by its names, under the prefix that gives most; and stages it has no place for."""
     wanted = network.state_dict()
-    best: dict[str, Tensor] = {}
+    best: tuple[dict[str, Tensor], list[str]] = {}, []
     for prefix in PREFIXES:
         for named in (_plain, _numbered):
             here = named(weights, prefix)
@@ -70,8 +72,9 @@ def match(weights: dict[str, Tensor], network: torch.nn.Module) -> dict[str, Ten
                 candidate = next((here[n] for n in (name, name.removeprefix("model.")) if n in here), None)
                 if candidate is not None and candidate.shape == tensor.shape:
                     found[name] = candidate
-            if len(found) > len(best):
-                best = found
+            if len(found) > len(best[0]):
+                names = {n for name in found for n in (name, name.removeprefix("model."))}
+                best = found, sorted(n for n in here if STAGE.match(n) and n not in names)
     return best
 
 
@@ -86,17 +89,20 @@ def load_into(network: torch.nn.Module, weights: dict[str, Tensor], said: str) -
         shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
         theirs = ", ".join(sorted(weights)[:3])
         raise ConfigError(
-            f"{said} does not fit the encoder: {len(lacking)} of {len(network.state_dict())} tensors are missing or "
-            f"have another shape: {shown}. The file holds {len(weights)}: {theirs}, ... "
+            f"{said} does not fit the encoder: {len(lacking)} of {len(network.state_dict())} tensors are missing, have "
+            f"another shape or are too many: {shown}. The file holds {len(weights)}: {theirs}, ... "
             "Give its --encoder (and --width)"
         )
-    network.load_state_dict(network.state_dict() | match(weights, network))
+    network.load_state_dict(network.state_dict() | match(weights, network)[0])
 
 
 def missing(weights: dict[str, Tensor], network: torch.nn.Module) -> list[str]:
-    """The names of a network that `weights` lack or shape otherwise; a count of batches is not missed."""
-    found = match(weights, network)
-    return sorted(n for n in network.state_dict() if n not in found and not n.endswith("num_batches_tracked"))
+    """The names that do not fit: of the network, which `weights` lack or shape otherwise (a count of batches is not
+    missed), and stages of a deeper network than this one.
+    """
+    found, surplus = match(weights, network)
+    lacking = sorted(n for n in network.state_dict() if n not in found and not n.endswith("num_batches_tracked"))
+    return lacking or surplus
 
 
 def _plain(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

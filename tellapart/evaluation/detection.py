@@ -18,6 +18,7 @@ from ..data.sampler import batch_at, generator
 from ..encoders import Encoder
 from ..encoders.vision import split_stages
 from ..errors import MissingExtraError, require
+from .stages import has_maps
 
 FPN_CHANNELS, HIDDEN = 64, 256
 REGION = 7  # side of a region as the head sees it (14 in ResNet-C4, whose last stage halves it)
@@ -241,6 +242,7 @@ class _Pyramid(nn.Module):
         self.backbone, self.out_channels = backbone, FPN_CHANNELS
         with torch.inference_mode():
             view = torch.zeros(1, encoder.mean.numel(), 64, 64, device=encoder.mean.device)
+            require(has_maps(encoder, 64), "this network gives no feature maps of images of any size; take a ResNet")
             maps = copy.deepcopy(backbone).eval().maps(view)
         require(len(maps) >= 3, f"a pyramid needs three stages or more, this network has {len(maps)}")
         self.pyramid = FeaturePyramidNetwork([m.shape[1] for m in maps[-3:]], FPN_CHANNELS)
@@ -256,16 +258,18 @@ def _freeze(backbone: Any, config: DetectConfig) -> None:
     require(config.frozen_stages < len(stages), f"--frozen-stages {config.frozen_stages} of {len(stages)} stages")
     for stage in stages[: config.frozen_stages]:
         stage.requires_grad_(False)
-    for part in [backbone] if config.freeze_bn else stages[: config.frozen_stages]:
-        _freeze_norms(part)
+    frozen = {
+        norm for part in ([backbone] if config.freeze_bn else stages[: config.frozen_stages]) for norm in part.modules()
+    }
+    _freeze_norms(backbone, frozen)
 
 
-def _freeze_norms(part: nn.Module) -> None:
-    """Put a BatchNorm of fixed statistics and weights in the place of each."""
+def _freeze_norms(part: nn.Module, chosen: set[nn.Module]) -> None:
+    """Put a BatchNorm of fixed statistics and weights in the place of each that is chosen."""
     from torchvision.ops import FrozenBatchNorm2d
 
     for name, norm in list(part.named_modules()):
-        if isinstance(norm, nn.BatchNorm2d) and name:
+        if isinstance(norm, nn.BatchNorm2d) and norm in chosen:
             fixed = FrozenBatchNorm2d(norm.num_features, norm.eps)
             fixed.load_state_dict({k: v for k, v in norm.state_dict().items() if k != "num_batches_tracked"})
             parent, _, own = name.rpartition(".")

@@ -68,7 +68,7 @@ def few_label_within(
     """As `few_label` where there is one split: every draw is judged on the items it left out.
 
     Returns:
-        (N,) the share of the draws that left an item out and got it right; an item in every draw gets the mean.
+        (N,) the share of the draws that left an item out and got it right; NaN for an item that every draw took.
     """
     count = labels_per_class(items, per_class, share)
     mean, scale = items.vectors.mean(0), items.vectors.std(0) + 1e-6
@@ -80,12 +80,9 @@ def few_label_within(
             found = _answers(items.vectors[rows], items.known_labels[rows], items.vectors[rest], mean, scale)
             right[rest] += found == items.known_labels[rest]
             judged[rest] += 1
-    seen = judged > 0
-    if not seen.any():
-        return right
-    right[seen] /= judged[seen]
-    right[~seen] = right[seen].mean()
-    return right
+    shares: Array = np.full(len(items), np.nan)
+    np.divide(right, judged, out=shares, where=judged > 0)
+    return shares
 
 
 def labels_per_class(train: Embeddings, per_class: int | None, share: float | None) -> int:
@@ -141,7 +138,7 @@ def _choose(known: _Vectors, labels: Array) -> float | None:
     """A cost of the logistic regression, or None for 1-NN: the best in cross-validation, the earlier on a tie."""
     from sklearn.model_selection import StratifiedKFold
 
-    smallest = int(np.bincount(labels)[np.unique(labels)].min())
+    smallest = int(np.unique(labels, return_counts=True)[1].min())
     if smallest < 2:  # nothing to decide on
         return None
     folds = StratifiedKFold(min(FOLDS, smallest), shuffle=True, random_state=0)

@@ -44,25 +44,38 @@ class Comparison:
 
 def resamples(items: int, *, seed: int = 0) -> Array:
     """(B, N) weights of bootstrap resamples over test items, each row summing to 1."""
-    random = np.random.default_rng(seed)
-    return random.multinomial(items, np.full(items, 1 / items), size=RESAMPLES).astype(np.float32) / items
+    random, chances = np.random.default_rng(seed), np.full(items, 1 / items)
+    weights = np.empty((RESAMPLES, items), np.float32)
+    for row in weights:  # one at a time: all counts at once are int64
+        row[:] = random.multinomial(items, chances) / items
+    return weights
 
 
 def score(right: Array, weights: Array, note: str = "") -> Score:
-    """The mean of `right` (N,) in [0, 1] with its interval."""
-    low, high = np.percentile(weights @ right.astype(np.float32), [2.5, 97.5])
-    return Score(float(right.mean()), float(low), float(high), note)
+    """The mean of `right` (N,) in [0, 1] with its interval; NaN: an item that was not judged."""
+    right, weights = _judged(right, weights)
+    low, high = np.percentile(weights @ right, [2.5, 97.5])
+    return Score(float(right.mean(dtype=np.float64)), float(low), float(high), note)
 
 
 def compare(column: str, row: tuple[str, Array], baseline: tuple[str, Array], weights: Array) -> Comparison:
     """The paired test of a row against a baseline on the same items; p is at least 1 / (B + 1)."""
     (name, right), (other, theirs) = row, baseline
-    difference = (right - theirs).astype(np.float32)
+    difference, weights = _judged(right - theirs, weights)
     drawn = weights @ difference
     low, high = np.percentile(drawn, [2.5, 97.5])
     tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
     p = min(1.0, 2 * (float(tail) + 1) / (len(drawn) + 1))
     return Comparison(column, name, other, float(difference.mean()), float(low), float(high), p)
+
+
+def _judged(values: Array, weights: Array) -> tuple[Array, Array]:
+    """The values that are numbers, and the resamples of those items alone."""
+    known = ~np.isnan(values)
+    if known.all():
+        return values.astype(np.float32), weights
+    kept = weights[:, known]
+    return values[known].astype(np.float32), kept / np.maximum(kept.sum(1, keepdims=True), 1e-9)
 
 
 def items_needed(difference: float, disagreement: float = 0.4) -> int:

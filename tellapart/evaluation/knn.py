@@ -88,22 +88,21 @@ def best_k(train: Embeddings, ks: tuple[int, ...], *, temperature: float = 0.07)
 
 def smallest_class(train: Embeddings) -> int:
     """The size of the smallest class that occurs: a larger k must vote for other classes too."""
-    counts = np.bincount(train.labelled().known_labels)
-    return int(counts[counts > 0].min())
+    return int(np.unique(train.labelled().known_labels, return_counts=True)[1].min())
 
 
 def _vote(
     train: Embeddings, similarity: torch.Tensor, neighbour: torch.Tensor, ks: tuple[int, ...], temperature: float
 ) -> dict[int, Array]:
-    labels = torch.from_numpy(np.asarray(train.labels))[neighbour]
-    classes = int(labels.max()) + 1
+    names, place = np.unique(train.known_labels, return_inverse=True)  # labels may be any numbers
+    labels, classes = torch.from_numpy(place)[neighbour], len(names)
     weight = ((similarity - similarity[:, :1]) / temperature).exp().double()
     votes = torch.zeros(len(labels), classes, dtype=torch.float64)
     found, done = {}, 0
     for k in sorted(ks):
         votes.scatter_add_(1, labels[:, done:k], weight[:, done:k])
         done = min(k, labels.shape[1])
-        found[k] = votes.argmax(1).numpy()
+        found[k] = names[votes.argmax(1).numpy()]
     return found
 
 

@@ -58,6 +58,9 @@ def cross_validated_labels(items: Embeddings, kind: str = "logistic") -> Array:
     fold = np.random.default_rng(0).permutation(len(items)) % FOLDS
     for part in range(min(FOLDS, len(items))):
         inside, outside = items.take(np.flatnonzero(fold != part)), np.flatnonzero(fold == part)
+        if len(np.unique(inside.known_labels)) == 1:  # the other class is left out whole
+            found[outside] = inside.known_labels[0]
+            continue
         found[outside] = linear_labels(inside, items.vectors[outside], kind)[0]
     return found
 

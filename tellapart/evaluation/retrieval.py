@@ -44,7 +44,7 @@ def retrieval(items: Embeddings, *, ks: tuple[int, ...] = KS, seed: int = 0) -> 
     require(bool(ks) and min(ks) >= 1, f"k must be 1 or more, got {ks}")
     items = items.labelled().at_most(MOST)
     z = F.normalize(torch.from_numpy(np.array(items.vectors)), dim=1)
-    labels = torch.from_numpy(items.known_labels)
+    labels = torch.from_numpy(np.unique(items.known_labels, return_inverse=True)[1])
     relevant = torch.bincount(labels)[labels] - 1
     if not bool((relevant > 0).any()):
         raise DataError("retrieval needs a class with two items or more")

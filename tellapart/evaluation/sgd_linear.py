@@ -39,8 +39,8 @@ def sgd_linear(train: Embeddings, test: Embeddings, *, epochs: int = EPOCHS, see
         raise DataError("a linear classifier needs two classes or more")
     mean, scale = train.vectors.mean(0), train.vectors.std(0) + 1e-6
     x = torch.from_numpy((train.vectors - mean) / scale)
-    y = torch.from_numpy(train.known_labels)
-    classes = int(max(train.known_labels.max(), test.known_labels.max())) + 1
+    names, place = np.unique(train.known_labels, return_inverse=True)
+    y, classes = torch.from_numpy(place), len(names)
     held = torch.from_numpy(np.random.default_rng(seed).permutation(len(x)) % HELD == 0)
     rate = RATES[0]
     if 0 < int(held.sum()) < len(x):
@@ -48,7 +48,7 @@ def sgd_linear(train: Embeddings, test: Embeddings, *, epochs: int = EPOCHS, see
         hits = (_answer(tried, x[held]) == y[held]).double().mean(1)
         rate = RATES[int(hits.argmax())]
     found = _answer(_fit(x, y, classes, (rate,), epochs, seed), torch.from_numpy((test.vectors - mean) / scale))
-    return float((found[0].numpy() == test.known_labels).mean()), rate
+    return float((names[found[0].numpy()] == test.known_labels).mean()), rate
 
 
 def _fit(x: Tensor, y: Tensor, classes: int, rates: tuple[float, ...], epochs: int, seed: int) -> Tensor:

@@ -17,6 +17,19 @@ DIMENSIONS = 1024
 
 
 @torch.inference_mode()
+def has_maps(encoder: Encoder, size: int) -> bool:
+    """Whether the network gives feature maps of views of `size` pixels (a library's transformer may not)."""
+    training, device = encoder.training, encoder.mean.device
+    try:
+        maps = encoder.eval().maps(torch.zeros(1, encoder.mean.numel(), size, size, device=device))
+        return bool(maps) and all(m.ndim == 4 for m in maps)
+    except Exception:  # networks of libraries fail in their own ways
+        return False
+    finally:
+        encoder.train(training)
+
+
+@torch.inference_mode()
 def stage_vectors(encoder: Encoder, source: ImageSource, *, dimensions: int = DIMENSIONS) -> list[Embeddings]:
     """Each stage's map of every item, averaged down to the largest grid that has at most `dimensions` values.
 

@@ -143,5 +143,12 @@ def _plain(title: str, rows: Mapping[str, Mapping[str, float]]) -> Grid:
     for name in names:
         grid.add_column(name, justify="right")
     for row, values in rows.items():
-        grid.add_row(row, *(f"{values[n] * 100:.1f}" if n in values else "-" for n in names))
+        grid.add_row(row, *(_percent(values[n]) if n in values else "-" for n in names))
     return grid
+
+
+def _percent(cell: Any) -> str:
+    """A share, or a score with its interval, as %."""
+    if isinstance(cell, Mapping):
+        return f"{cell['value'] * 100:.1f} ±{(cell['high'] - cell['low']) * 50:.1f}"
+    return f"{cell * 100:.1f}"

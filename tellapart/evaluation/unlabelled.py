@@ -29,6 +29,8 @@ def of_vectors(items: Embeddings) -> dict[str, float]:
     Returns:
         "uniformity", "effective rank", "alpha-ReQ", "std", and "hubness" where there are more than ten items.
     """
+    if len(items) < 2:
+        return {}
     z = F.normalize(torch.from_numpy(np.array(items.at_most(SAMPLE).vectors)), dim=1)
     found = {
         "uniformity": geometry.uniformity(z),
@@ -49,6 +51,8 @@ def of_views(z: Tensor) -> dict[str, float]:
         "alignment", "LiDAR", "view retrieval", and "neighbour agreement" where there are more than ten items. Pairs
         of views are the first and second.
     """
+    if len(z) < 2:
+        return {}
     z = F.normalize(z.float(), dim=2)
     a, b = z[:, 0], z[:, 1]
     found = {

@@ -169,14 +169,14 @@ class TrainConfig:
 
 
 # What may differ between a run and its continuation: they do not touch a number of the result.
-FREE = ("cache", "cache_limit", "device", "save_every", "tensorboard")
+FREE = ("cache", "cache_limit", "device", "tensorboard")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The flags whose values differ, as `--lr 0.03 (now 0.1)`; those that change no result are left out."""
     found = []
     flat_old, flat_new = _flat(old), _flat(new)
-    for name in sorted(flat_old.keys() | flat_new.keys()):
+    for name in sorted(flat_old):  # a setting that an older version did not have stands at its default
         a, b = flat_old.get(name), flat_new.get(name)
         if name not in FREE and a != b:
             found.append(f"{_flag(name)} {a} (now {b})")

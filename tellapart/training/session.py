@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import signal
@@ -120,12 +121,13 @@ def train_into(run: Run, trainer: Trainer, console: Console, watch: Watch | None
     save_every = config.save_every or max(1, round(trainer.total / CHECKPOINTS))
     spent = float(run.manifest.get("seconds", 0.0)) if trainer.number else 0.0
     began = beat = time.monotonic()
-    rows, warned, enough = run.metrics(), False, False
+    rows, warned = run.metrics(), False
+    enough = config.stop == "auto" and distributed.share(_no_better(run, trainer.number, save_every))
     writer = _tensorboard(run) if config.tensorboard else None
     what = f"training {run.manifest['method']}"
     with _polite_stop() as stop, console.track(what, trainer.total, done=trainer.number) as advance:
         try:
-            for step in trainer:
+            for step in () if enough else trainer:
                 seconds = spent + time.monotonic() - began
                 last = step.number == trainer.total
                 due = last or step.number % save_every == 0
@@ -177,7 +179,7 @@ def _looked(run: Run, trainer: Trainer, watch: Watch | None, step: int, due: boo
         look = watch.checkpoint(trainer.encoder)
         seen |= look.row
         best = run.manifest.get("best")
-        if best is None or look.choice > best["value"] or best["step"] > step:
+        if math.isfinite(look.choice) and (best is None or look.choice > best["value"]):
             run.save_best(trainer.encoder, step, watch.chooses_by, look.choice)
     return seen
 
