@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import encoders
+from .console import Console
 from .data import ImageSource, open_source
 from .embeddings import Embeddings, embed, embed_both
 from .encoders import Encoder, starting, weights
@@ -47,6 +48,32 @@ class Subject:
     vectors: Embeddings | None = None
     fresh: Encoder | None = None
     size: int | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run opened for use: the encoder in eval mode, the run, and the source it was trained on (lazily)."""
+
+    encoder: Encoder
+    run: Run
+
+    def source(self, data: str | None = None, *, console: Console | None = None) -> ImageSource:
+        """The run's source, or another one seen at the encoder's size."""
+        about = self.run.manifest["data"]
+        config = self.run.manifest["config"]
+        source = open_source(
+            data or about["name"],
+            image_size=about["image_size"],
+            cache=config["cache"],
+            cache_limit=config["cache_limit"],
+            progress=console.progress if console else None,
+        )
+        if source.channels != about["channels"]:
+            raise DataError(
+                f"{source.name} has {source.channels} channel(s); the encoder of {self.run.path} wants "
+                f"{about['channels']}"
+            )
+        return source
 
 
 @dataclass

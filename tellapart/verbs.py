@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from . import comparison, detecting, distributed, judging, sheet, subjects
+from . import comparison, detecting, distributed, judging, searching, sheet, subjects
 from .console import Console, clock
-from .data import ImageSource, open_source
+from .data import open_source
 from .data.boxes import open_boxes
-from .data.packing import decode, fit
 from .embeddings import Embeddings
-from .embeddings import embed as embed_source
-from .encoders import Encoder
 from .encoders.inference import Output
-from .errors import ConfigError, DataError, unknown
+from .errors import ConfigError, unknown
 from .evaluation import detection
 from .evaluation import protocol as frozen
 from .evaluation.table import print_table, print_transfer
@@ -33,7 +28,6 @@ from .training import session
 from .training.config import TrainConfig
 from .training.machine import hardware
 from .training.trainer import Trainer
-from .views.images import centre_view
 from .watching import Watch
 
 
@@ -45,32 +39,6 @@ class Trained:
     steps: int
     trained: bool
     verdict: str
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A run opened for use: the encoder in eval mode, the run, and the source it was trained on (lazily)."""
-
-    encoder: Encoder
-    run: Run
-
-    def source(self, data: str | None = None, *, console: Console | None = None) -> ImageSource:
-        """The run's source, or another one seen at the encoder's size."""
-        about = self.run.manifest["data"]
-        config = self.run.manifest["config"]
-        source = open_source(
-            data or about["name"],
-            image_size=about["image_size"],
-            cache=config["cache"],
-            cache_limit=config["cache_limit"],
-            progress=console.progress if console else None,
-        )
-        if source.channels != about["channels"]:
-            raise DataError(
-                f"{source.name} has {source.channels} channel(s); the encoder of {self.run.path} wants "
-                f"{about['channels']}"
-            )
-        return source
 
 
 def train(
@@ -292,7 +260,7 @@ def embed(
     """
     console = console or Console()
     loaded = load(run)
-    found = _embedded(loaded, loaded.source(data, console=console), output, console)
+    found = searching.embedded(loaded, loaded.source(data, console=console), output, console)
     found.save(out)
     console.say(f"{len(found):,} vectors of {found.vectors.shape[1]} in {out}")
     return found
@@ -318,84 +286,22 @@ def search(
     loaded = load(run)
     source = loaded.source(console=console)
     places = {name: i for i, name in enumerate(source.ids)}
-    images = [_query(q, places, source) for q in queries]
-    index = Index(_stored(loaded, source, console))
+    images = [searching.query(q, places, source) for q in queries]
+    index = Index(searching.stored(loaded, source, console))
     own = [places.get(str(q)) if not Path(q).is_file() else None for q in queries]
-    vectors = np.stack([_features(loaded, image, source.image_size) for image in images])
-    found = _neighbours(index, vectors, own, min(k, len(source)))
+    vectors = np.stack([searching.features(loaded, image, source.image_size) for image in images])
+    found = searching.neighbours(index, vectors, own, min(k, len(source)))
     if sheet_path:
         rows = [(image, [source.image(r) for r, _ in near]) for image, near in zip(images, found, strict=True)]
         sheet.save(sheet.draw(rows, captions=[[f"{s:.2f}" for _, s in near] for near in found]), sheet_path)
         console.say(f"picture: {sheet_path}")
-    return [[_described(source, row, similarity) for row, similarity in near] for near in found]
+    return [[searching.described(source, row, similarity) for row, similarity in near] for near in found]
 
 
-def load(run: str | Path, *, checkpoint: str = "last") -> Loaded:
+def load(run: str | Path, *, checkpoint: str = "last") -> subjects.Loaded:
     """Open a run for use: `load("runs/x").encoder.features(images)`.
 
     Args: checkpoint: "last", "best-unlabelled", or a file of weights of the same network.
     """
     opened = Run.open(run)
-    return Loaded(subjects.load_encoder(opened, checkpoint), opened)
-
-
-def _embedded(loaded: Loaded, source: ImageSource, output: Output, console: Console) -> Embeddings:
-    with console.track("embedding", len(source)) as advance:
-        found = embed_source(loaded.encoder, source, output=output, progress=lambda done: advance(done, "images"))
-    found.provenance["method"] = loaded.run.manifest["method"]
-    return found
-
-
-def _stored(loaded: Loaded, source: ImageSource, console: Console) -> Embeddings:
-    """The features of the run's source: from its folder, or made and kept there."""
-    folder = loaded.run.path / "embeddings"
-    step = loaded.run.manifest.get("step")
-    if (folder / "items.npz").exists():
-        kept = Embeddings.load(folder)
-        if kept.provenance.get("step") == step and kept.provenance["fingerprint"] == source.fingerprint:
-            return kept
-    found = _embedded(loaded, source, "features", console)
-    found.provenance["step"] = step
-    found.save(folder)
-    return found
-
-
-def _query(query: str | Path, places: dict[str, int], source: ImageSource) -> np.ndarray[Any, Any]:
-    path = Path(query)
-    if not path.is_file():
-        if str(query) in places:
-            return source.image(places[str(query)])
-        example = random.Random(0).choice(source.ids)
-        raise DataError(f"{query} is neither a file nor the id of an item (such as {example}) of {source.name}")
-    try:
-        picture, _ = decode(path, source.channels)
-    except Exception as error:  # Pillow raises many kinds on a damaged file
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
-    image = np.asarray(fit(picture, source.image_size))
-    return image if image.ndim == 3 else image[:, :, None]
-
-
-@torch.inference_mode()
-def _features(loaded: Loaded, image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    batch = torch.tensor(image).permute(2, 0, 1)[None]
-    found: np.ndarray[Any, Any] = loaded.encoder.features(centre_view(batch, size))[0].numpy()
-    return found
-
-
-def _neighbours(
-    index: Index, vectors: np.ndarray[Any, Any], own: Sequence[int | None], k: int
-) -> list[list[tuple[int, float]]]:
-    """Rows and similarities of the k nearest, the query itself left out."""
-    if k < 1:
-        raise ConfigError(f"--k must be 1 or more, got {k}")
-    similarity, row = index.search(vectors, min(k + 1, len(index)))
-    return [
-        [(int(r), float(s)) for r, s in zip(rows, values, strict=True) if int(r) != mine][:k]
-        for rows, values, mine in zip(row, similarity, own, strict=True)
-    ]
-
-
-def _described(source: ImageSource, row: int, similarity: float) -> dict[str, Any]:
-    label = None if source.labels is None else int(source.labels[row])
-    name = source.classes[label] if label is not None and label >= 0 else None
-    return {"id": source.all_ids[source.rows[row]], "similarity": round(similarity, 4), "label": name}
+    return subjects.Loaded(subjects.load_encoder(opened, checkpoint), opened)

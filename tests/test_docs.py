@@ -49,7 +49,7 @@ def test_files_import_only_from_files_above_them():
     rooms = """
         version errors allocator distributed tiled labelled losses nearest geometry memory noise data views encoders
         objectives run console training presets settings embeddings evaluation watching index sheet comparison subjects
-        thorough judging detecting verbs demo cli __main__
+        searching thorough judging detecting verbs demo cli __main__
     """
     order = rooms.split()
     for file in (ROOT / "tellapart").rglob("*.py"):
