@@ -240,8 +240,8 @@ def test_run_json_says_what_was_decided(tmp_path):
 def test_only_three_encoders_are_kept(tmp_path):
     _train(tmp_path / "run", epochs=3, save_every=3)
     kept = sorted(p.name for p in (tmp_path / "run/checkpoints").iterdir())
-    assert kept[0] == "last.pt"
-    assert len(kept) == 4
+    assert kept[:2] == ["best-unlabelled.pt", "last.pt"]
+    assert len(kept) == 5
 
 
 def test_settings_of_a_wrong_name_come_with_the_nearest(tmp_path):
