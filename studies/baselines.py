@@ -13,7 +13,7 @@ import torch
 
 from tellapart import Embeddings, embeddings, open_source
 from tellapart.evaluation import knn
-from tellapart.evaluation.baselines import pixels
+from tellapart.evaluation.baselines import CentredPixels
 from tellapart.presets import instdisc_fashion_mnist, instdisc_scenes
 from tellapart.training.trainer import build_encoder
 
@@ -26,7 +26,8 @@ def main() -> None:
     for data, preset in (("scenes:fashion-mnist", instdisc_scenes()), ("fashion-mnist", instdisc_fashion_mnist())):
         source = open_source(data)
         train, test = source.split("train"), source.split("test")
-        near, held = pixels(train, test)
+        pixels = CentredPixels(train)
+        near, held = pixels.embed(train), pixels.embed(test)
         rows = {"centred pixels": knn(near, held, k=KS)}
         mean = train.read(torch.arange(len(train))).float().flatten(1).mean(0).numpy() / 255
         if source.channels == 1:  # channels first and last coincide, so the mean picture can be put back

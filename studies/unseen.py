@@ -16,19 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from sklearn.cluster import KMeans
-from sklearn.metrics import normalized_mutual_info_score
 
 from tellapart import embeddings, open_source, presets
 from tellapart.data import ImageSource
-from tellapart.evaluation import baselines
-from tellapart.nearest import top_k
+from tellapart.evaluation import retrieval
+from tellapart.evaluation.baselines import CentredPixels
 from tellapart.objectives import SpreadOptions
 from tellapart.training.trainer import Trainer, build_encoder
 
 HERE = Path(__file__).resolve().parent
-KS = (1, 2, 4, 8)
 
 
 def main() -> None:
@@ -37,7 +33,7 @@ def main() -> None:
     seen, unseen = of_classes(source.split("train"), range(5)), of_classes(source.split("test"), range(5, 10))
     config = replace(presets.spread_scenes(), epochs=3, threads=1)
     rows = {
-        "centred pixels": score(baselines.pixels(seen, unseen)[1]),
+        "centred pixels": score(CentredPixels(seen).embed(unseen)),
         "untrained encoder": score(embeddings.embed(build_encoder(config, seen).eval(), unseen)),
     }
     released = SpreadOptions(temperature=0.1, loss="released")
@@ -62,16 +58,8 @@ def of_classes(part: ImageSource, classes: range) -> ImageSource:
 
 
 def score(found: embeddings.Embeddings) -> dict[str, Any]:
-    """Recall at k over all items as queries, and NMI."""
-    z = torch.nn.functional.normalize(torch.from_numpy(np.array(found.vectors)), dim=1)
-    labels = found.known_labels
-    near = top_k(z, z, max(KS) + 1)[1].numpy()
-    other = near != np.arange(len(z))[:, None]
-    other[other.all(1), -1] = False
-    same = labels[near[other].reshape(len(z), max(KS))] == labels[:, None]
-    clusters = KMeans(5, n_init=3, random_state=0).fit_predict(z.numpy())
-    recall = {f"R@{k}": round(float(same[:, :k].any(1).mean()), 4) for k in KS}
-    return recall | {"NMI": round(float(normalized_mutual_info_score(labels, clusters)), 4)}
+    """Recall at k over all items as queries, R-precision, mAP@R and NMI."""
+    return {name: round(value, 4) for name, value in retrieval(found).items()}
 
 
 if __name__ == "__main__":
