@@ -32,7 +32,9 @@ def _adjust(x, **given):
     n = len(x)
     ones, zeros = torch.ones(n), torch.zeros(n)
     values = {"brightness": ones, "contrast": ones, "saturation": ones, "hue": zeros, "gray": zeros.bool()}
-    return colour.adjust(x, **(values | {k: torch.as_tensor(v).expand(n) for k, v in given.items()}))
+    space = given.pop("hue_space", "hsv")
+    values |= {k: torch.as_tensor(v).expand(n) for k, v in given.items()}
+    return colour.adjust(x, **values, hue_space=space)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
@@ -82,7 +84,7 @@ def test_grayscale_agrees_with_torchvision():
     torch.testing.assert_close(_adjust(x, gray=True), tv.rgb_to_grayscale(x, 3), atol=1e-4, rtol=0)
 
 
-def test_hue_obeys_its_own_laws():
+def test_hue_in_yiq_keeps_gray_and_luma():
     turns = torch.tensor([0.0, 1.0, -0.25, 0.1, 0.5])
     matrix = colour.hue_rotation(turns).double()
     eye = torch.eye(3, dtype=torch.float64)
@@ -97,14 +99,28 @@ def test_hue_obeys_its_own_laws():
     )
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.floats(-0.5, 0.5), st.integers(0, 1000))
+def test_hue_in_hsv_is_torchvisions(turn, seed):
+    x = _images(seed=seed).float() / 255
+    torch.testing.assert_close(_adjust(x, hue=turn), tv.adjust_hue(x, turn), atol=2e-5, rtol=0)
+
+
+def test_hue_in_hsv_keeps_gray_black_and_white_and_a_full_turn_is_nothing():
+    x = torch.tensor([0.0, 0.4, 1.0]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
+    torch.testing.assert_close(colour.turn_hue(x, torch.tensor([0.1, 0.3, 0.5])), x)
+    x = _images().float() / 255
+    torch.testing.assert_close(colour.turn_hue(x, torch.ones(6)), x, atol=2e-6, rtol=0)
+
+
 @pytest.mark.parametrize("turn", [0.1, -0.1, 0.25])
 @pytest.mark.parametrize("rgb", [(0.6, 0.3, 0.3), (0.3, 0.6, 0.4), (0.4, 0.3, 0.6)])
-def test_hue_turns_the_way_torchvision_does_and_about_as_far(rgb, turn):
+def test_hue_in_yiq_turns_the_same_way_and_about_as_far(rgb, turn):
     def hue(x):
         return colorsys.rgb_to_hsv(*x.flatten().tolist())[0]
 
     x = torch.tensor(rgb).view(1, 3, 1, 1)
-    ours, theirs = hue(_adjust(x, hue=turn)), hue(tv.adjust_hue(x, turn))
+    ours, theirs = hue(_adjust(x, hue=turn, hue_space="yiq")), hue(tv.adjust_hue(x, turn))
     assert abs((ours - theirs + 0.5) % 1 - 0.5) < 0.08
 
 

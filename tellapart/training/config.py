@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ..encoders.heads import Kind
 from ..errors import require
 from ..objectives import METHODS, InstDiscOptions, Options
+from ..views.colour import HueSpace
 from ..views.images import ImageViews
 
 
@@ -84,6 +85,8 @@ class TrainConfig:
     """factor in 1 +- this."""
     hue: float = 0.4
     """turn of the colour circle, +- this part of it."""
+    hue_space: HueSpace = "hsv"
+    """hsv, as torchvision; yiq keeps luma, which is a weaker change."""
     grayscale: float = 0.2
     """probability."""
     blur: float = 0.0

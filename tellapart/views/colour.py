@@ -6,6 +6,7 @@ Shapes: N batch, C channels, P side. Values in [0, 1].
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,36 +14,77 @@ from torch.nn import functional as F
 
 LUMA = (0.2989, 0.587, 0.114)  # torchvision's and Pillow's weights of a gray image
 
+HueSpace = Literal["hsv", "yiq"]
+
 NARROW = 2  # taps to either side up to which a blur is a sum of shifted images
 
 
-def adjust(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, gray: Tensor) -> Tensor:
-    """Brightness, contrast, saturation, hue and grayscale as one matrix and one offset per image, then a clamp.
+def adjust(
+    x: Tensor,
+    brightness: Tensor,
+    contrast: Tensor,
+    saturation: Tensor,
+    hue: Tensor,
+    gray: Tensor,
+    *,
+    hue_space: HueSpace = "hsv",
+) -> Tensor:
+    """Brightness, contrast and saturation as one matrix and one offset per image, a clamp, then hue and grayscale.
 
     Contrast pulls towards the mean luma of the image, which is linear in its three channel means, so that one
-    reduction is all it needs. torchvision clamps to [0, 1] after each operation; here once at the end.
+    reduction is all it needs. torchvision clamps to [0, 1] after each operation; here once.
 
     Args:
         x: (N, C, P, P). With C other than 3 there is no colour: only brightness and contrast act.
         brightness, contrast, saturation: (N,) factors >= 0, 1 = unchanged.
         hue: (N,) turns in [-0.5, 0.5], positive from red towards yellow as in torchvision. gray: (N,) bool.
+        hue_space: "hsv", `turn_hue`; "yiq", `hue_rotation`, which is linear and part of the matrix.
     Returns:
         (N, C, P, P) in [0, 1].
     """
     n, c = x.shape[:2]
     flat = x.reshape(n, c, -1)
     mean = flat.mean(2)
-    if c == 3:
-        matrix = brightness[:, None, None] * _colour_matrix(saturation, hue, gray)
-        luma = mean @ mean.new_tensor(LUMA)
+    turning = c == 3 and hue_space == "hsv"
+    if turning:
+        matrix = brightness[:, None, None] * _saturation_matrix(saturation)
+    elif c == 3:
+        matrix = brightness[:, None, None] * _saturation_matrix(saturation.where(~gray, 0.0)) @ hue_rotation(hue)
     else:
         matrix = brightness[:, None, None] * torch.eye(c, device=x.device)
-        luma = mean.mean(1)
+    luma = mean @ mean.new_tensor(LUMA) if c == 3 else mean.mean(1)
     offset = (1 - contrast) * brightness * luma
     matrix = contrast[:, None, None] * matrix
     if c == 1:
         return x.mul(matrix[..., None]).add_(offset[:, None, None, None]).clamp_(0, 1)
-    return torch.bmm(matrix, flat).add_(offset[:, None, None]).clamp_(0, 1).view_as(x)
+    x = torch.bmm(matrix, flat).add_(offset[:, None, None]).clamp_(0, 1).view_as(x)
+    if turning:
+        x = turn_hue(x, hue)
+        x[gray] = luminance(x[gray]).expand(-1, 3, -1, -1)
+    return x
+
+
+def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
+    """Hue of HSV images (N, 3, P, P) in [0, 1] turned by (N,) full circles; value and saturation stay.
+
+    Gray stays gray, and a full turn is the identity. Luma does not stay: yellow turned half becomes dark blue, and
+    that is what makes it a strong change (docs/experiments.md, "Hue").
+
+    >>> turn_hue(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), torch.tensor([1 / 3])).flatten().round().tolist()
+    [0.0, 1.0, 0.0]
+    """
+    r, g, b = x.unbind(1)
+    high = x.amax(1)
+    chroma = high - x.amin(1)
+    inverse = chroma.clamp_min(1e-6).reciprocal_()
+    sixth = torch.where(high == g, (b - r).mul_(inverse).add_(2), (r - g).mul_(inverse).add_(4))
+    sixth = torch.where(high == r, (g - b).mul_(inverse), sixth).add_(6 * turns[:, None, None])
+    out = torch.empty_like(x)
+    for channel, start in enumerate((5, 3, 1)):  # value - chroma * the share that this channel falls short of it
+        k = (sixth + start).remainder_(6)
+        short = torch.minimum(k, 4 - k).clamp_(0, 1)
+        out[:, channel] = torch.addcmul(high, short, chroma, value=-1)
+    return out
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
@@ -99,9 +141,7 @@ def hue_rotation(turns: Tensor) -> Tensor:
     return back @ turn @ to_yiq
 
 
-def _colour_matrix(saturation: Tensor, hue: Tensor, gray: Tensor) -> Tensor:
-    """(N, 3, 3): hue, then saturation; a gray image keeps no saturation."""
-    eye = torch.eye(3, device=hue.device)
-    luma = hue.new_tensor(LUMA).expand(3, 3)
-    keep = torch.where(gray, 0.0, saturation)[:, None, None]
-    return (keep * eye + (1 - keep) * luma) @ hue_rotation(hue)
+def _saturation_matrix(saturation: Tensor) -> Tensor:
+    """(N, 3, 3): towards or away from the luma; 0 leaves gray."""
+    keep = saturation[:, None, None]
+    return keep * torch.eye(3, device=keep.device) + (1 - keep) * keep.new_tensor(LUMA).expand(3, 3)
