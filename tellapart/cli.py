@@ -58,7 +58,7 @@ class Eval(Output):
     subject: tyro.conf.Positional[str] = tyro.MISSING
     """a run folder, timm/NAME, torchvision/NAME, a file of weights, or embeddings (.npz)."""
     data: tuple[str, ...] = ()
-    """source to judge it on, by default the run's own; several make a table of transfer."""
+    """source to judge it on, by default the run's own; several make a table of transfer. Of sentences also sts:FILE."""
     protocol: str = "eval-v1"
     """what is measured and how, frozen under this name."""
     full: bool = False
@@ -143,10 +143,10 @@ class Embed(Output):
 
 @dataclass(frozen=True)
 class Train(Output):
-    """What every training has beside its settings (`TrainConfig`), which are flags too."""
+    """What every training has beside its settings, which are flags too and depend on the kind of data."""
 
     data: str = tyro.MISSING
-    """folder, list of paths, digits, fashion-mnist, cifar10, stl10, or scenes:NAME."""
+    """folder of images or sounds, list of paths, .npy or .csv, digits, fashion-mnist, cifar10, stl10, scenes:NAME."""
     out: Path = tyro.MISSING
     """new folder of the run."""
     resume: bool = False
@@ -193,7 +193,6 @@ def _run(given: list[str]) -> Any:
 def _train(rest: list[str]) -> Any:
     from . import presets, verbs
     from .objectives import METHODS
-    from .training.config import TrainConfig
 
     if not rest or rest[0].startswith("-"):
         if not rest or rest[0] not in ("-h", "--help"):
@@ -206,7 +205,7 @@ def _train(rest: list[str]) -> Any:
     default = presets.named(preset)
 
     made = dataclasses.make_dataclass(
-        "Train", [("config", Annotated[TrainConfig, Flat], default)], bases=(Train,), frozen=True
+        "Train", [("config", Annotated[type(default), Flat], default)], bases=(Train,), frozen=True
     )
     made.__doc__ = (
         f"Train {method}; the defaults of the settings are those of the preset {preset}. "

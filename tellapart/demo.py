@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import sheet, verbs
+from . import sheet, subjects, verbs
 from .console import Console
 from .embeddings import embed as embed_source
 from .errors import DataError
@@ -42,7 +42,7 @@ def draw_neighbours(
 ) -> None:
     """Draw test items, each class in turn, with their nearest training items; green marks the same class."""
     loaded = verbs.load(run)
-    source = loaded.source(console=console)
+    source = subjects.images_of(loaded.source(console=console), str(run))
     train, test = source.split("train"), source.split("test")
     if test.labels is None or train.labels is None:
         raise DataError(f"{source.name} has no labels to mark look-alikes by")

@@ -16,7 +16,7 @@ from .errors import ConfigError
 from .evaluation.detection import DetectConfig, average_precision, detect, detector, summary, train_detector
 from .evaluation.fine_tune import SCRATCH, fine_tune
 from .judging import provenance
-from .subjects import Subject, parts_of, source_of, untrained
+from .subjects import Subject, images_of, parts_of, source_of, untrained
 
 SUPERVISED_STEPS = 2000  # of the supervised encoder, batches of 64
 
@@ -28,8 +28,8 @@ def compare_as_backbones(
 
     Args: supervised: also a row for the same network trained with the labels of the run's own source.
     """
-    if subject.encoder is None:
-        raise ConfigError(f"{subject.name} holds vectors; detection needs an encoder")
+    if not isinstance(subject.encoder, Encoder):
+        raise ConfigError(f"{subject.name} is no encoder of images, which detection needs")
     if subject.encoder.mean.numel() != 3:
         raise ConfigError(f"{subject.name} reads {subject.encoder.mean.numel()} channel(s); images with boxes have 3")
     began, train, test = time.monotonic(), boxes["train"], boxes["test"]
@@ -58,9 +58,9 @@ def print_detection(result: dict[str, Any], console: Console) -> None:
 
 
 def _rows(subject: Subject, supervised: bool, console: Console) -> dict[str, Encoder]:
-    rows = untrained(subject, console.say)
+    rows = {name: e for name, e in untrained(subject, console.say).items() if isinstance(e, Encoder)}
     if supervised and subject.run:
-        source = source_of(subject, None, None, console.progress)
+        source = images_of(source_of(subject, None, None, console.progress), subject.name)
         train, _ = parts_of(source)
         if train.labels is not None and (train.labels >= 0).any():
             known = train.subset(np.flatnonzero(train.labels >= 0))
@@ -68,6 +68,6 @@ def _rows(subject: Subject, supervised: bool, console: Console) -> dict[str, Enc
             schedule = dataclasses.replace(SCRATCH, steps=SUPERVISED_STEPS)
             classes = len(train.classes) or int(train.labels.max()) + 1
             rows["supervised"] = fine_tune(rows["random init"], known, classes=classes, schedule=schedule).encoder
-    if subject.encoder is not None:
+    if isinstance(subject.encoder, Encoder):
         rows["trained" if subject.run else subject.name] = subject.encoder
     return rows

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .data import ImageSource
-from .encoders import Encoder
+from .data import Source
+from .encoders import AnyEncoder
 from .encoders.inference import Output, outputs
 from .errors import DataError
 
@@ -137,8 +137,8 @@ class Embeddings:
 
 
 def embed(
-    encoder: Encoder,
-    source: ImageSource,
+    encoder: AnyEncoder,
+    source: Source,
     *,
     output: Output = "features",
     progress: Callable[[int], None] | None = None,
@@ -152,8 +152,8 @@ def embed(
 
 
 def embed_both(
-    encoder: Encoder,
-    source: ImageSource,
+    encoder: AnyEncoder,
+    source: Source,
     wanted: tuple[Output, ...] = ("features", "embedding"),
     *,
     progress: Callable[[int], None] | None = None,

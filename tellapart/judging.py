@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 
-from . import thorough
+from . import reading, thorough
 from .console import Console
+from .data import SequenceSource, Source, TextSource
 from .embeddings import Embeddings
+from .encoders import SequenceEncoder
 from .errors import ConfigError, DataError
-from .evaluation import intervals, protocol, unlabelled
-from .subjects import Subject, rows_of, seen_views, source_of
+from .evaluation import frames, intervals, protocol, unlabelled
+from .evaluation.baselines import LogMel
+from .subjects import Subject, parts_of, rows_of, seen_views, source_of, untrained
 from .training import machine
 from .version import __version__
 
@@ -34,7 +37,16 @@ def judge(
 ) -> dict[str, Any]:
     """What eval.json holds of an encoder on one source; `stages`: as `thorough.everything`."""
     began = time.monotonic()
+    if data and data.startswith("sts:"):
+        return (
+            reading.judge_pairs(subject, data[4:], console)
+            | {"subject": subject.name, "data": data}
+            | provenance(began)
+        )
     source = source_of(subject, data, image_size, console.progress, labels)
+    if isinstance(source, TextSource):
+        found = reading.judge_sentences(subject, source, full, console)
+        return found | _about(subject, source, labels, checkpoint) | provenance(began)
     rows = rows_of(subject, source, console.say)
     seen = seen_views(rows, subject, source)
     result: dict[str, Any] = {"protocol": protocol.NAME}
@@ -59,12 +71,40 @@ def judge(
         name: unlabelled.of_views(seen[name]) | unlabelled.of_vectors(test or train)
         for name, (train, test) in rows.pairs.items()
     }
+    if isinstance(source, SequenceSource) and frames.has_marks(source):
+        result["frames"] = of_frames(subject, source, console)
     if full:
         result["full"] = thorough.everything(subject, source, rows, console, **stages)
-    about: dict[str, Any] = {"subject": subject.name, "data": source.name, "fingerprint": source.fingerprint}
-    about |= {"headline": subject.headline, "baselines": rows.baselines, "image_size": source.image_size}
-    about |= {"labels": str(labels) if labels else None, "checkpoint": checkpoint}
-    return result | about | provenance(began)
+    result["baselines"] = rows.baselines
+    return result | _about(subject, source, labels, checkpoint) | provenance(began)
+
+
+def _about(subject: Subject, source: Source, labels: str | Path | None, checkpoint: str) -> dict[str, Any]:
+    about = {"subject": subject.name, "data": source.name, "fingerprint": source.fingerprint, **source.about}
+    return about | {
+        "headline": subject.headline, "labels": str(labels) if labels else None, "checkpoint": checkpoint,
+    }  # fmt: skip
+
+
+def of_frames(subject: Subject, source: SequenceSource, console: Console) -> dict[str, Any]:
+    """How well single frames are named from context c_t and frames z_t, beside log-mel and the untrained context."""
+    train, test = parts_of(source)
+    if test is None or not isinstance(subject.encoder, SequenceEncoder):
+        return {}
+    console.say("naming single frames")
+    hop = subject.encoder.hop
+    rows: dict[str, frames.Frames] = {"log-mel": LogMel(source.rate or 1, hop).frames}
+    for name, network in untrained(subject, console.say).items():
+        if isinstance(network, SequenceEncoder):
+            rows[f"{name}, context"] = network.context_of
+    baselines = tuple(rows)
+    rows |= {"trained, context": subject.encoder.context_of, "trained, frames": subject.encoder.frames_of}
+    scores, comparisons, counts = frames.score(rows, train, test, hop, baselines=baselines)
+    return {
+        "scores": {name: asdict(s) for name, s in scores.items()},
+        "comparisons": [asdict(c) for c in comparisons],
+        "counts": counts,
+    }
 
 
 def judge_vectors(

@@ -92,6 +92,44 @@ def info_nce(query: Tensor, positive: Tensor, negatives: Tensor | None = None, *
     return F.softplus(tiled.logsumexp(query, negatives, temperature=temperature) - own).mean()
 
 
+def info_nce_hard(
+    query: Tensor,
+    positive: Tensor,
+    hard: Tensor | None = None,
+    *,
+    temperature: float = 0.05,
+    weight: float = 0.0,
+    others: Tensor | None = None,
+) -> Tensor:
+    """InfoNCE over a batch of pairs, each of which may bring a hard negative of its own.
+
+    -log e^(q_i p_i / tau) / sum_j (e^(q_i p_j / tau) + e^(q_i h_j / tau + weight [i = j])), mean over i.
+
+    Args:
+        query, positive: (N, D) unit rows. hard: (N, D), None = none. others: (M, D) further negatives of all.
+        temperature: tau > 0. weight: added to the logit of the own hard negative.
+    Returns:
+        Scalar. All rows equal and weight 0: ln N, ln 2N with hard negatives (chance).
+    Raises:
+        ConfigError: temperature <= 0, shapes that do not match, or a batch of one without hard negatives.
+    Source: Gao et al. 2021 (arXiv 2104.08821), eq. 4 and 5.
+
+    >>> z = F.normalize(torch.ones(3, 4), dim=1)
+    >>> info_nce_hard(z, z), info_nce_hard(z, z, z)   # ln 3, ln 6
+    (tensor(1.0986), tensor(1.7918))
+    """
+    query, positive = _pair(query, positive)
+    rows = [positive] if hard is None else [positive, _pair(query, hard)[1]]
+    rows += [] if others is None else [others.to(query.dtype)]
+    keys = torch.cat(rows) if len(rows) > 1 else positive
+    require(len(keys) > 1, "a batch of one has no negatives: 2 or more instances are needed (--batch-size)")
+    total = tiled.logsumexp(query, keys, temperature=temperature)
+    if hard is not None and weight:  # the own hard negative counts e^weight times
+        own = (query * hard).sum(1) / temperature
+        total = total + torch.log1p(math.expm1(weight) * torch.exp(own - total))
+    return (total - (query * positive).sum(1) / temperature).mean()
+
+
 def invariant_spread(a: Tensor, b: Tensor, *, temperature: float = 0.1, others: Tensor | None = None) -> Tensor:
     """A view is recognised as its image, and no other image is mistaken for it.
 

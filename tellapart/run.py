@@ -25,8 +25,8 @@ import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
-from . import distributed
-from .encoders import Encoder
+from . import cards, distributed
+from .encoders import AnyEncoder
 from .errors import RunError
 
 FORMAT = 1
@@ -133,7 +133,7 @@ class Run:
     def save(
         self,
         state: dict[str, Any],
-        encoder: Encoder,
+        encoder: AnyEncoder,
         description: dict[str, Any],
         shard: dict[str, torch.Tensor] | None = None,
     ) -> None:
@@ -188,7 +188,7 @@ class Run:
             raise RunError(f"{file} is a checkpoint of format {found}; this version reads format {FORMAT}")
         return state
 
-    def save_best(self, encoder: Encoder, step: int, by: str, value: float) -> None:
+    def save_best(self, encoder: AnyEncoder, step: int, by: str, value: float) -> None:
         """Keep the encoder that was judged best so far, and say by what."""
         if distributed.is_main():
             small = {"format": FORMAT, "step": step, "encoder": encoder.state_dict()}
@@ -209,22 +209,14 @@ class Run:
 
     # encoder ---------------------------------------------------------------------------------------------
 
-    def save_encoder(self, encoder: Encoder, description: dict[str, Any]) -> None:
+    def save_encoder(self, encoder: AnyEncoder, description: dict[str, Any]) -> None:
         """Write encoder/: weights, how to build it, how to prepare an image, and a model card."""
         folder = self.path / "encoder"
         with _writing(folder):
             folder.mkdir(exist_ok=True)
         weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
-        preprocessor = {
-            "image_size": description["size"],
-            "channels": description["channels"],
-            "resize": "short side to image_size x 1.15, the middle square of image_size",
-            "rescale": "uint8 / 255",
-            "mean": encoder.mean.flatten().tolist(),
-            "std": encoder.std.flatten().tolist(),
-            "normalisation": "inside the encoder",
-        }
-        card = model_card(self.manifest, description)
+        preprocessor = cards.preprocessor(self.manifest, description)
+        card = cards.model_card(self.manifest, description)
         _replace(folder / "model.safetensors", lambda file: file.write(save_safetensors(weights)))
         _replace(folder / "preprocessor.json", lambda file: file.write(json.dumps(preprocessor, indent=1).encode()))
         _replace(folder / "README.md", lambda file: file.write(card.encode()))
@@ -284,22 +276,6 @@ def require_new(folder: Path) -> None:
         raise RunError(f"{folder} cannot be read: {error.strerror}") from error
     if used:
         raise RunError(f"{folder} is not empty; add --resume to continue the run in it, or give another --out")
-
-
-def model_card(manifest: Manifest, description: dict[str, Any]) -> str:
-    """What the encoder is, in words, without a path, a time or a host."""
-    data = manifest.get("data", {})
-    licence = f" (licence of the data: {data['licence']})" if data.get("licence") else ""
-    labels = "trained with labels" if data.get("labels_used") else "no labels used"
-    return f"""# {manifest.get("method", "?")} encoder
-
-- backbone: {description["encoder"]}, {description["channels"]} channel(s), {description["size"]} px
-- trained by: `tellapart train {manifest.get("method", "?")}` on `{data.get("name", "?")}`{licence},
-  {data.get("trained_on", "?")} items, fingerprint `{data.get("fingerprint", "?")}`, {labels}
-- features: the output of the backbone; embedding: {description["dim"]} unit-norm values, the space of the loss
-
-The weights are yours.
-"""
 
 
 @contextlib.contextmanager

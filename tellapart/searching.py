@@ -11,25 +11,24 @@ import numpy as np
 import torch
 
 from .console import Console
-from .data import ImageSource
-from .data.packing import decode, fit
+from .data import ImageSource, SequenceSource, Source, audio, packing, series
 from .embeddings import Embeddings, embed
 from .encoders.inference import Output
 from .errors import ConfigError, DataError
 from .index import Index
 from .subjects import Loaded
-from .views.images import centre_view
+from .views import plain
 
 
-def embedded(loaded: Loaded, source: ImageSource, output: Output, console: Console) -> Embeddings:
+def embedded(loaded: Loaded, source: Source, output: Output, console: Console) -> Embeddings:
     """The vectors of a source by the encoder of a run."""
     with console.track("embedding", len(source)) as advance:
-        found = embed(loaded.encoder, source, output=output, progress=lambda done: advance(done, "images"))
+        found = embed(loaded.encoder, source, output=output, progress=lambda done: advance(done, source.many))
     found.provenance["method"] = loaded.run.manifest["method"]
     return found
 
 
-def stored(loaded: Loaded, source: ImageSource, console: Console) -> Embeddings:
+def stored(loaded: Loaded, source: Source, console: Console) -> Embeddings:
     """The features of the run's source: from its folder, or made and kept there."""
     folder = loaded.run.path / "embeddings"
     step = loaded.run.manifest.get("step")
@@ -43,31 +42,47 @@ def stored(loaded: Loaded, source: ImageSource, console: Console) -> Embeddings:
     return found
 
 
-def query(name: str | Path, places: dict[str, int], source: ImageSource) -> np.ndarray[Any, Any]:
-    """The image (H, W, C) that a query names: a file, or the id of an item at its place.
+def query(name: str | Path, places: dict[str, int], source: Source) -> Any:
+    """What a query names, as a batch of one that `source` could have read: a file, or the id of an item at its place.
 
     Raises:
         DataError: neither, or a damaged file.
     """
     path = Path(name)
+    if str(name) in places and not path.is_file():
+        return source.read(torch.tensor([places[str(name)]]))
     if not path.is_file():
-        if str(name) in places:
-            return source.image(places[str(name)])
         example = random.Random(0).choice(source.ids)
         raise DataError(f"{name} is neither a file nor the id of an item (such as {example}) of {source.name}")
     try:
-        picture, _ = decode(path, source.channels)
-    except Exception as error:  # Pillow raises many kinds on a damaged file
-        raise DataError(f"{path} cannot be read as an image: {error}") from error
-    image = np.asarray(fit(picture, source.image_size))
-    return image if image.ndim == 3 else image[:, :, None]
+        if isinstance(source, ImageSource):
+            picture, _ = packing.decode(path, source.channels)
+            image = np.asarray(packing.fit(picture, source.image_size))
+            return torch.tensor(image if image.ndim == 3 else image[:, :, None]).permute(2, 0, 1)[None]
+        if isinstance(source, SequenceSource):
+            values = audio.decode(path, source.rate)[0] if source.rate else series.read_table(path)
+            if values.shape[1] != source.channels or not np.isfinite(values).all():
+                raise DataError(f"{source.channels} channel(s) of finite values are needed")
+            return {"values": torch.from_numpy(values), "length": torch.tensor([len(values)])}
+    except Exception as error:  # the decoders raise many kinds on a damaged file
+        raise DataError(f"{path} cannot be read as one of {source.many}: {error}") from error
+    raise DataError(f"{source.name} holds {source.many}; a query is the id of one")
 
 
 @torch.inference_mode()
-def features(loaded: Loaded, image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    """(F,) the features of one image (H, W, C)."""
-    batch = torch.tensor(image).permute(2, 0, 1)[None]
-    found: np.ndarray[Any, Any] = loaded.encoder.features(centre_view(batch, size))[0].numpy()
+def features(loaded: Loaded, source: Source, batch: Any) -> np.ndarray[Any, Any]:
+    """(F,) the features of a batch of one."""
+    found: np.ndarray[Any, Any] = loaded.encoder.features(plain(source, batch))[0].numpy()
+    return found
+
+
+def picture(source: ImageSource, batch: Any) -> np.ndarray[Any, Any]:
+    """(h, w, C) uint8 of a batch of one."""
+    found: np.ndarray[Any, Any]
+    if isinstance(batch, dict):
+        found = batch["pixels"].view(int(batch["height"]), int(batch["width"]), -1).numpy()
+    else:
+        found = batch[0].permute(1, 2, 0).numpy()
     return found
 
 
@@ -84,7 +99,7 @@ def neighbours(
     ]
 
 
-def described(source: ImageSource, row: int, similarity: float) -> dict[str, Any]:
+def described(source: Source, row: int, similarity: float) -> dict[str, Any]:
     """A look-alike as the user gets it."""
     label = None if source.labels is None else int(source.labels[row])
     name = source.classes[label] if label is not None and label >= 0 else None

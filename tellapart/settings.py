@@ -6,18 +6,18 @@ import dataclasses
 from typing import Any
 
 from . import presets
-from .data import ImageSource
+from .data import Progress, Source, open_source
 from .encoders import starting
 from .errors import ConfigError, unknown
 from .objectives import METHODS
-from .training.config import TrainConfig
+from .training.config import CommonConfig
 
 WATCHED = 1000  # held out for --eval-every where --validation says nothing
 
 
 def resolve(
-    method: str, data: str, preset: str | None, config: TrainConfig | None, options: dict[str, Any]
-) -> TrainConfig:
+    method: str, data: str, preset: str | None, config: CommonConfig | None, options: dict[str, Any]
+) -> CommonConfig:
     """The settings of a training: a preset or a whole configuration, single options, and what `init` brings over both.
 
     Raises:
@@ -26,7 +26,7 @@ def resolve(
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     base = config or presets.named(preset or presets.name_for(method, data))
-    fields = {f.name for f in dataclasses.fields(TrainConfig)}
+    fields = {f.name for f in dataclasses.fields(base)}
     for name in options:
         if name not in fields:
             raise unknown("setting", name, fields)
@@ -45,12 +45,12 @@ def resolve(
     return settings
 
 
-def training_part(source: ImageSource, config: TrainConfig) -> ImageSource:
+def training_part(source: Source, config: CommonConfig) -> Source:
     """The items that training sees: the training split, less those held out."""
     return held_out(source, config)[0]
 
 
-def held_out(source: ImageSource, config: TrainConfig) -> tuple[ImageSource, ImageSource | None]:
+def held_out(source: Source, config: CommonConfig) -> tuple[Source, Source | None]:
     """The items that training sees, and those cut out of the training split by hash.
 
     Cut out: `validation` items; with `eval_every` alone a tenth, at most 1,000.
@@ -64,7 +64,20 @@ def held_out(source: ImageSource, config: TrainConfig) -> tuple[ImageSource, Ima
     return part, None
 
 
-def _with_its_network(settings: TrainConfig, default: TrainConfig) -> TrainConfig:
+def open_for(data: str, config: CommonConfig, progress: Progress | None = None) -> Source:
+    """The source that a training of this configuration reads."""
+    return open_source(
+        data,
+        image_size=getattr(config, "image_size", None),
+        sample_rate=getattr(config, "sample_rate", None),
+        large=64 if config.encoder == "small-resnet" else 224,
+        cache=config.cache,
+        cache_limit=config.cache_limit,
+        progress=progress,
+    )
+
+
+def _with_its_network(settings: CommonConfig, default: CommonConfig) -> CommonConfig:
     """The settings with the network that the starting weights bring; another one asked for is an error."""
     brought = starting.describe(settings.init or "")
     for name, value in brought.items():

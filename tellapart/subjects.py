@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,20 +14,22 @@ from torch import Tensor
 
 from . import encoders
 from .console import Console
-from .data import ImageSource, open_source
+from .data import ImageSource, Source, TextSource, open_source
 from .embeddings import Embeddings, embed, embed_both
-from .encoders import Encoder, starting, weights
+from .encoders import AnyEncoder, Encoder, TextEncoder, starting, weights
 from .errors import ConfigError, DataError, RunError, require
 from .evaluation import baselines, unlabelled
 from .evaluation.protocol import Pair
 from .run import Run
-from .training.config import TrainConfig
+from .settings import open_for
+from .training.config import CommonConfig, from_dict
 from .views.images import ImageViews
 
 ON_EMBEDDING = ("instdisc", "spread")  # DESIGN: the headline is on the embedding where the loss is a memory's
 TRANSFORMER_SIZE = 224
 BLOCK = 64  # items whose views are in memory at once
-Seen = Callable[[Tensor], Tensor]  # views (N, C, P, P) -> vectors (N, width)
+Kind = TypeVar("Kind", bound=Source)
+Seen = Callable[[Any], Tensor]  # views (N, C, P, P) -> vectors (N, width)
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,11 @@ class Subject:
     """
 
     name: str
-    encoder: Encoder | None
+    encoder: AnyEncoder | None
     headline: str
     few_row: str
     run: Run | None = None
-    config: TrainConfig | None = None
+    config: CommonConfig | None = None
     vectors: Embeddings | None = None
     fresh: Encoder | None = None
     size: int | None = None
@@ -54,26 +57,12 @@ class Subject:
 class Loaded:
     """A run opened for use: the encoder in eval mode, the run, and the source it was trained on (lazily)."""
 
-    encoder: Encoder
+    encoder: AnyEncoder
     run: Run
 
-    def source(self, data: str | None = None, *, console: Console | None = None) -> ImageSource:
-        """The run's source, or another one seen at the encoder's size."""
-        about = self.run.manifest["data"]
-        config = self.run.manifest["config"]
-        source = open_source(
-            data or about["name"],
-            image_size=about["image_size"],
-            cache=config["cache"],
-            cache_limit=config["cache_limit"],
-            progress=console.progress if console else None,
-        )
-        if source.channels != about["channels"]:
-            raise DataError(
-                f"{source.name} has {source.channels} channel(s); the encoder of {self.run.path} wants "
-                f"{about['channels']}"
-            )
-        return source
+    def source(self, data: str | None = None, *, console: Console | None = None) -> Source:
+        """The run's source, or another one seen as the encoder sees."""
+        return like_the_run(self.run, data, progress=console.progress if console else None)
 
 
 @dataclass
@@ -109,6 +98,9 @@ def open_subject(
     require(checkpoint == "last", f"--checkpoint goes with a run, and {name} is none")
     if path.suffix == ".npz" or (path / "items.npz").is_file():
         return Subject(name, None, "given vectors", "given vectors", vectors=Embeddings.load(path))
+    if path.is_dir() and (path / "config.json").is_file():
+        read = encoders.text.build(name, seed=0, head_kind="none")
+        return Subject(name, read.eval(), "its features", "its features")
     small_stem: bool | None = None
     if name.startswith(("timm/", "torchvision/")):
         encoder = name
@@ -136,22 +128,17 @@ def open_subject(
     )
 
 
-def load_encoder(run: Run, checkpoint: str = "last") -> Encoder:
+def load_encoder(run: Run, checkpoint: str = "last") -> AnyEncoder:
     """The encoder of a run in eval mode: as it ended, as the label-free measures liked it best, or from a file.
 
     Raises:
         RunError: missing, damaged, or weights of another network.
     """
     about, tensors = run.encoder_files()
-    encoder = encoders.build(
-        about["encoder"],
-        channels=about["channels"],
-        size=about["size"],
-        dim=about["dim"],
-        head_kind=about["head_kind"],
-        width=about["width"],
-        small_stem=about.get("small_stem"),
-    )
+    try:
+        encoder = encoders.rebuild(about)
+    except (TypeError, KeyError) as error:
+        raise RunError(f"config.json of the encoder of {run.path} is not one: {error}") from error
     if checkpoint != "last":
         tensors, _ = weights.read(run.checkpoint(checkpoint))
     try:
@@ -164,8 +151,8 @@ def load_encoder(run: Run, checkpoint: str = "last") -> Encoder:
 
 def source_of(
     subject: Subject, data: str | None, image_size: int | None, progress: Any = None, labels: str | Path | None = None
-) -> ImageSource:
-    """The images a subject is judged on: a run's own, or others, at the size it sees.
+) -> Source:
+    """The data a subject is judged on: a run's own, or others, at the size it sees.
 
     Raises:
         ConfigError: no data are named where the subject has none. DataError: other channels than the encoder reads.
@@ -173,37 +160,68 @@ def source_of(
     about = subject.run.manifest["data"] if subject.run else {}
     if not data and not about:
         raise ConfigError(f"{subject.name} brings no images; name them with --data")
-    config = subject.config
-    size = image_size or about.get("image_size") or subject.size
-    source = open_source(
-        data or about["name"],
-        image_size=size,
-        large=224,
-        cache=config.cache if config else None,
-        cache_limit=config.cache_limit if config else 50.0,
-        progress=progress,
-    )
+    if subject.run:
+        same = like_the_run(subject.run, data, image_size=image_size, progress=progress)
+        return same.with_labels(labels) if labels else same
+    if isinstance(subject.encoder, TextEncoder):
+        source = open_source(data or "")
+        if not isinstance(source, TextSource):
+            raise DataError(f"{source.name} holds {source.many}; {subject.name} reads sentences")
+        return source.with_labels(labels) if labels else source
+    found = open_source(data or "", image_size=image_size or subject.size, large=224, progress=progress)
+    source = images_of(found, subject.name)
     for network in (subject.encoder, subject.fresh):
-        if network is not None and network.mean.numel() != source.channels:
-            if subject.run:
-                raise DataError(
-                    f"{source.name} has {source.channels} channel(s); the encoder of {subject.name} wants "
-                    f"{network.mean.numel()}"
-                )
+        if isinstance(network, Encoder) and network.mean.numel() != source.channels:
             network.take_channels(source.channels)
     return source.with_labels(labels) if labels else source
 
 
-def rows_of(subject: Subject, source: ImageSource, say: Callable[[str], None]) -> Rows:
+def like_the_run(run: Run, data: str | None, *, image_size: int | None = None, progress: Any = None) -> Source:
+    """A run's own source, or another one seen as its encoder sees: of the same size, rate and channels.
+
+    Raises:
+        DataError: data of another kind, or of other channels.
+    """
+    about, config = run.manifest["data"], config_of(run)
+    seen = {"image_size": image_size or about.get("image_size"), "sample_rate": about.get("rate")}
+    names = {f.name for f in dataclasses.fields(config)}
+    config = dataclasses.replace(config, **{k: v for k, v in seen.items() if k in names})
+    source = open_for(data or about["name"], config, progress)
+    kind = about.get("kind", "images")
+    if source.kind != kind:
+        raise DataError(f"{source.name} holds {source.many}; the encoder of {run.path} was trained on {kind}")
+    for name in ("channels", "rate"):
+        if source.about.get(name) != about.get(name):
+            raise DataError(
+                f"{source.name} has {name} {source.about.get(name)}; the encoder of {run.path} wants {about[name]}"
+            )
+    return source
+
+
+def images_of(source: Source, name: str) -> ImageSource:
+    """The source, which must be one of images.
+
+    Raises:
+        ConfigError: of something else.
+    """
+    if not isinstance(source, ImageSource):
+        raise ConfigError(f"{name} works on images, and {source.name} holds {source.many}")
+    return source
+
+
+def rows_of(subject: Subject, source: Source, say: Callable[[str], None]) -> Rows:
     """The rows of the table for an encoder: pixels, the network before training, its features and embedding."""
     if subject.encoder is None:
         raise ConfigError("vectors alone have no rows beside them")
     train, test = parts_of(source)
-    say(f"embedding {len(train) + len(test or ()):,} images")
-    pixels = baselines.CentredPixels(train)
+    say(f"embedding {len(train) + len(test or ()):,} {source.many}")
     rows = Rows()
-    rows.pairs["centred pixels"] = pixels.embed(train), pixels.embed(test) if test else None
-    rows.seen["centred pixels"] = pixels
+    name, plain_one = baselines.of(train)
+    rows.pairs[name] = (
+        baselines.embed(plain_one, train, name),
+        baselines.embed(plain_one, test, name) if test else None,
+    )
+    rows.seen[name] = plain_one
     for name, network in untrained(subject, say).items():
         rows.pairs[name] = embed(network, train), embed(network, test) if test else None
         rows.seen[name] = network.features
@@ -218,13 +236,19 @@ def rows_of(subject: Subject, source: ImageSource, say: Callable[[str], None]) -
     return rows
 
 
-def untrained(subject: Subject, say: Callable[[str], None]) -> dict[str, Encoder]:
+def untrained(subject: Subject, say: Callable[[str], None]) -> dict[str, AnyEncoder]:
     """The same network before training: from random weights, and from the starting weights of --init."""
     if subject.encoder is None:
         return {}
     config = subject.config
     if config is None:
         return {"random init": subject.fresh} if subject.fresh else {}
+    if not isinstance(subject.encoder, Encoder):
+        if subject.run is None:
+            return {}
+        fresh = encoders.rebuild(subject.run.encoder_files()[0], seed=config.seed)
+        fresh.mean, fresh.std = subject.encoder.mean, subject.encoder.std
+        return {"random init": fresh.eval()}
     size = int(subject.run.manifest["data"]["image_size"]) if subject.run else TRANSFORMER_SIZE
     mean, std = subject.encoder.mean.flatten(), subject.encoder.std.flatten()
     shared: dict[str, Any] = {
@@ -232,7 +256,7 @@ def untrained(subject: Subject, say: Callable[[str], None]) -> dict[str, Encoder
         "width": config.width, "mean": mean, "std": std, "seed": config.seed,
     }  # fmt: skip
     stem = subject.encoder.backbone.small_stem
-    found = {"random init": encoders.build(config.encoder, small_stem=stem, **shared).eval()}
+    found: dict[str, AnyEncoder] = {"random init": encoders.build(config.encoder, small_stem=stem, **shared).eval()}
     if config.init:
         try:
             found["starting weights"] = starting.start(config.init, encoder=config.encoder, **shared).eval()
@@ -241,14 +265,14 @@ def untrained(subject: Subject, say: Callable[[str], None]) -> dict[str, Encoder
     return found
 
 
-def parts_of(source: ImageSource) -> tuple[ImageSource, ImageSource | None]:
+def parts_of(source: Kind) -> tuple[Kind, Kind | None]:
     """Training and test part; None where there is one split."""
     if not {"train", "test"} <= source.splits.keys():
         return source, None
     return source.split("train"), source.split("test")
 
 
-def seen_views(rows: Rows, subject: Subject, source: ImageSource) -> dict[str, Tensor]:
+def seen_views(rows: Rows, subject: Subject, source: Source) -> dict[str, Tensor]:
     """What every row makes of the same views: name -> (N, V, width), N up to 1,000 items.
 
     Of the test part where there is one of two items or more; the views are those that the run was trained on.
@@ -256,7 +280,7 @@ def seen_views(rows: Rows, subject: Subject, source: ImageSource) -> dict[str, T
     train, test = parts_of(source)
     part = test if test is not None and len(test) > 1 else train
     part = part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[: unlabelled.ITEMS]))
-    views = subject.config.views(source.image_size) if subject.config else ImageViews(source.image_size)
+    views = subject.config.views(source) if subject.config else ImageViews(source.about["image_size"])
     generator = torch.Generator().manual_seed(0)
     found: dict[str, list[Tensor]] = {name: [] for name in rows.seen}
     for index in torch.arange(len(part)).split(BLOCK):
@@ -271,8 +295,15 @@ def seen_views(rows: Rows, subject: Subject, source: ImageSource) -> dict[str, T
 def _of_run(run: Run, checkpoint: str) -> Subject:
     method = run.manifest["method"]
     headline = "trained embedding" if method in ON_EMBEDDING else "trained features"
-    config = TrainConfig.from_dict(method, run.manifest["config"])
+    config = config_of(run)
     return Subject(str(run.path), load_encoder(run, checkpoint), headline, "trained features", run, config)
+
+
+def config_of(run: Run) -> CommonConfig:
+    """The settings that a run was trained with."""
+    manifest = run.manifest
+    found: CommonConfig = from_dict(manifest["data"].get("kind", "images"), manifest["method"], manifest["config"])
+    return found
 
 
 def _only_size(network: Encoder, built: int) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .console import Console
-from .data import ImageSource
+from .data import ImageSource, Source
 from .encoders import Encoder
 from .evaluation.discarded import what_is_discarded
 from .evaluation.label_budget import Effort, label_budget
@@ -16,7 +16,7 @@ from .evaluation.protocol import SHARES
 from .evaluation.retrieval import retrieval
 from .evaluation.sgd_linear import sgd_linear
 from .evaluation.stages import DIMENSIONS, has_maps, stage_vectors
-from .subjects import Rows, Subject, parts_of, untrained
+from .subjects import Rows, Subject, images_of, parts_of, untrained
 
 PER_CLASS = (1, 4, 16)
 DISTILLED = (0.01, 0.1)  # the budgets whose teacher is distilled
@@ -26,7 +26,7 @@ Part = dict[str, dict[str, Any]]  # row -> column -> share in [0, 1]
 
 def everything(
     subject: Subject,
-    source: ImageSource,
+    source: Source,
     rows: Rows,
     console: Console,
     *,
@@ -38,13 +38,15 @@ def everything(
     Args:
         stage_dims: dimensions of a stage's vectors, at most. stage_rows: training items of their classifiers, at most.
     """
-    train, test = parts_of(source)
     found: dict[str, Part] = {}
-    if subject.encoder is None:
+    encoder = subject.encoder
+    images = images_of(source, "--full")
+    train, test = parts_of(images)
+    if not isinstance(encoder, Encoder):
         return found
     if test is not None:
         console.say("what the head discards")
-        told = what_is_discarded(subject.encoder, train, test)
+        told = what_is_discarded(encoder, train, test)
         if subject.run is None:
             del told["embedding (z)"]  # the head of others' weights is a fresh one
         found["the transform an image went through, named by a linear classifier, %"] = told
@@ -58,11 +60,11 @@ def everything(
     found["linear layer by SGD for 100 epochs, %"] = {
         name: {"accuracy": sgd_linear(a, b)[0]} for name, (a, b) in labelled.items() if name not in rows.baselines
     }
-    if has_maps(subject.encoder, source.image_size):
+    if has_maps(encoder, images.image_size):
         console.say("a linear SVM on every stage")
-        networks = untrained(subject, lambda _: None) | {"trained": subject.encoder}
+        networks = fresh_of(subject) | {"trained": encoder}
         found["one-vs-all linear SVM on each stage, %"] = _stages(networks, train, test, stage_dims, stage_rows)
-    found |= _budgets(subject, train, test, console)
+    found |= _budgets(encoder, fresh_of(subject)["random init"], train, test, console)
     return found
 
 
@@ -84,6 +86,11 @@ def _stages(networks: dict[str, Encoder], train: ImageSource, test: ImageSource,
     return found
 
 
+def fresh_of(subject: Subject) -> dict[str, Encoder]:
+    """The untrained networks of images."""
+    return {name: e for name, e in untrained(subject, lambda _: None).items() if isinstance(e, Encoder)}
+
+
 def smallest_of(part: ImageSource) -> int:
     """The size of a part's smallest class."""
     labels = np.asarray(part.labels)
@@ -96,18 +103,17 @@ def repeated(part: ImageSource) -> bool:
     return bool((np.unique(labels[labels >= 0], return_counts=True)[1] > 1).any())
 
 
-def _budgets(subject: Subject, train: ImageSource, test: ImageSource, console: Console) -> dict[str, Part]:
+def _budgets(
+    encoder: Encoder, fresh: Encoder, train: ImageSource, test: ImageSource, console: Console
+) -> dict[str, Part]:
     """One table: way x budget; the columns that the smallest class allows."""
-    if subject.encoder is None:
-        return {}
-    fresh = untrained(subject, lambda _: None)["random init"]
     budgets: dict[str, dict[str, Any]] = {f"{s:.0%}": {"share": s} for s in SHARES}
     smallest = smallest_of(train)
     budgets |= {f"{n} a class": {"per_class": n} for n in PER_CLASS if n <= smallest}
     table: Part = {}
     for name, budget in budgets.items():
         effort = Effort(distil=budget.get("share") in DISTILLED)
-        scores = label_budget(subject.encoder, fresh, train, test, **budget, effort=effort, say=console.say)
+        scores = label_budget(encoder, fresh, train, test, **budget, effort=effort, say=console.say)
         for way, score in scores.items():
             table.setdefault(way, {})[name] = score
     return {"a budget of labels, %": table}

@@ -13,19 +13,19 @@ import numpy as np
 
 from . import comparison, detecting, distributed, judging, searching, sheet, subjects
 from .console import Console, clock
-from .data import open_source
+from .data import ImageSource
 from .data.boxes import open_boxes
 from .embeddings import Embeddings
-from .encoders.inference import Output
+from .encoders.inference import Output, prepared
 from .errors import ConfigError, unknown
 from .evaluation import detection
 from .evaluation import protocol as frozen
 from .evaluation.table import print_table, print_transfer
 from .index import Index
 from .run import Run, require_new, write_json
-from .settings import resolve, training_part
+from .settings import open_for, resolve, training_part
 from .training import session
-from .training.config import TrainConfig
+from .training.config import CommonConfig
 from .training.machine import hardware
 from .training.trainer import Trainer
 from .watching import Watch
@@ -48,18 +48,18 @@ def train(
     out: str | Path,
     resume: bool = False,
     preset: str | None = None,
-    config: TrainConfig | None = None,
+    config: CommonConfig | None = None,
     console: Console | None = None,
     **options: Any,
 ) -> Trained:
-    """Train an encoder on unlabelled images, into a run folder.
+    """Train an encoder on unlabelled data, into a run folder.
 
     Args:
         method: one of `objectives.METHODS`: "instdisc", "simclr", "moco", "spread", "supcon", ...
         data: as `data.open_source`. out: a new or empty folder, or with `resume` the run to continue.
         preset: the settings to start from; by default those for the method and the data (`presets.name_for`).
         config: all settings at once, instead of a preset.
-        options: single settings by the names of `TrainConfig`; `objective` may be a dict of its options.
+        options: single settings by the names of its fields; `objective` may be a dict of its options.
     Raises:
         ConfigError, DataError: bad settings or data, before anything is written.
         RunError: `out` is in use, was trained otherwise, or cannot be written.
@@ -78,7 +78,7 @@ def _train(
     folder: Path,
     resume: bool,
     preset: str | None,
-    config: TrainConfig | None,
+    config: CommonConfig | None,
     options: dict[str, Any],
     console: Console,
 ) -> Trained:
@@ -88,14 +88,7 @@ def _train(
     if old is None and distributed.is_main():
         require_new(folder)
     with distributed.main_first():
-        source = open_source(
-            data,
-            image_size=settings.image_size,
-            large=64 if settings.encoder == "small-resnet" else 224,
-            cache=settings.cache,
-            cache_limit=settings.cache_limit,
-            progress=console.progress,
-        )
+        source = open_for(data, settings, console.progress)
     distributed.require_same("data", source.fingerprint)
     part = training_part(source, settings)
     wanted = session.manifest(method, settings, source, part)
@@ -106,7 +99,9 @@ def _train(
             return Trained(str(folder), old.manifest["step"], False, old.manifest["verdict"]["sentence"])
         state = old.load()
     trainer = Trainer(method, settings, part)
-    watch = Watch(settings, source, batch=trainer.batch, views_per_item=trainer.objective.views)
+    watch = Watch(
+        settings, prepared(trainer.encoder, source), batch=trainer.batch, views_per_item=trainer.objective.views
+    )
     if old and state:
         trainer.load_state(state)
         console.say(f"going on with {folder} after step {trainer.number:,} of {trainer.total:,}")
@@ -277,7 +272,7 @@ def search(
     """The items of a run's source that look most like each query.
 
     Args:
-        queries: image files, or ids of items of the source (then the item itself is left out).
+        queries: files of the kind that the run learned from, or ids of items of the source (then without the item).
         k: look-alikes per query. sheet_path: a picture of queries and look-alikes to write.
     Returns:
         For each query its look-alikes, best first: {"id", "similarity", "label"}.
@@ -286,13 +281,16 @@ def search(
     loaded = load(run)
     source = loaded.source(console=console)
     places = {name: i for i, name in enumerate(source.ids)}
-    images = [searching.query(q, places, source) for q in queries]
+    if sheet_path:
+        subjects.images_of(source, "--sheet")
+    batches = [searching.query(q, places, source) for q in queries]
     index = Index(searching.stored(loaded, source, console))
     own = [places.get(str(q)) if not Path(q).is_file() else None for q in queries]
-    vectors = np.stack([searching.features(loaded, image, source.image_size) for image in images])
+    vectors = np.stack([searching.features(loaded, source, batch) for batch in batches])
     found = searching.neighbours(index, vectors, own, min(k, len(source)))
-    if sheet_path:
-        rows = [(image, [source.image(r) for r, _ in near]) for image, near in zip(images, found, strict=True)]
+    if sheet_path and isinstance(source, ImageSource):
+        pictures = [searching.picture(source, batch) for batch in batches]
+        rows = [(image, [source.image(r) for r, _ in near]) for image, near in zip(pictures, found, strict=True)]
         sheet.save(sheet.draw(rows, captions=[[f"{s:.2f}" for _, s in near] for near in found]), sheet_path)
         console.say(f"picture: {sheet_path}")
     return [[searching.described(source, row, similarity) for row, similarity in near] for near in found]

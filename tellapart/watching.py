@@ -14,19 +14,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import geometry
-from .data import ImageSource
+from .data import ImageSource, Source
 from .data.sampler import generator
 from .embeddings import Embeddings
-from .encoders import Encoder, to_device
+from .encoders import AnyEncoder, to_device
 from .errors import ConfigError
 from .evaluation import unlabelled
 from .evaluation.knn import knn, leave_one_out_labels
 from .settings import held_out
-from .training.config import TrainConfig
+from .training.config import CommonConfig
 from .training.session import Look
-from .views.images import centre_view
+from .views import plain
 
 ITEMS, VIEWS = 256, 4  # of the measures of a checkpoint: 1,024 images forward, some tenths of a second
+FEWER = 64  # of sounds, series and sentences, whose networks cost more
 CHOOSES = "view retrieval"  # the measure that chooses without labels: studies/unlabelled.json says why
 FEW = "few_label_knn"
 NEIGHBOURS = 20
@@ -44,12 +45,12 @@ class Watch:
         ConfigError: `eval_every` steps are too few for a look within 5 % of the time. DataError: bad labels.
     """
 
-    def __init__(self, config: TrainConfig, source: ImageSource, *, batch: int, views_per_item: int) -> None:
+    def __init__(self, config: CommonConfig, source: Source, *, batch: int, views_per_item: int) -> None:
         part, held = held_out(source, config)
         self.config, self.part = config, part
         seen = held if held and len(held) >= ENOUGH else part
         order = np.random.default_rng(config.seed).permutation(len(seen))
-        self.sample = seen.subset(np.sort(order[:ITEMS]))
+        self.sample = seen.subset(np.sort(order[: ITEMS if isinstance(source, ImageSource) else FEWER]))
         self.labelled = part_labelled(source, config)
         self.bank = self.queries = None
         if config.eval_every and held:
@@ -69,7 +70,7 @@ class Watch:
         """The name of the measure that the choice goes by."""
         return FEW if self.labelled is not None else CHOOSES
 
-    def checkpoint(self, encoder: Encoder) -> Look:
+    def checkpoint(self, encoder: AnyEncoder) -> Look:
         """The measures of a checkpoint, on the features of a fixed sample seen in fixed views."""
         z = self._views(encoder)
         if not torch.isfinite(z).all():  # the next step says so
@@ -80,7 +81,7 @@ class Watch:
             row[FEW] = few_label_knn(_embedded(encoder, self.labelled))
         return Look(row, row.get(FEW, found[CHOOSES]))
 
-    def look(self, encoder: Encoder) -> dict[str, float]:
+    def look(self, encoder: AnyEncoder) -> dict[str, float]:
         """kNN (k = 20) on the held-out part among training items, or view retrieval where there are no labels."""
         if self.queries is None or self.bank is None:
             return {}
@@ -90,13 +91,13 @@ class Watch:
         bank, queries = _embedded(encoder, self.bank), _embedded(encoder, self.queries)
         return {"held_out_knn": knn(bank, queries, k=NEIGHBOURS)[f"knn@{NEIGHBOURS}"]}
 
-    def _views(self, encoder: Encoder) -> Tensor:
+    def _views(self, encoder: AnyEncoder) -> Tensor:
         return torch.stack([self._seen(encoder, self.sample, v, normalised=False) for v in range(VIEWS)], 1)
 
     @torch.no_grad()
-    def _seen(self, encoder: Encoder, part: ImageSource, name: Any, normalised: bool = True) -> Tensor:
+    def _seen(self, encoder: AnyEncoder, part: Source, name: Any, normalised: bool = True) -> Tensor:
         """(N, F) the features of one random view of every item of a part, the same view each time."""
-        device, views = encoder.mean.device, self.config.views(part.image_size)
+        device, views = encoder.device, self.config.views(part)
         random = generator("watch", self.config.seed, name, device=device)
         training = encoder.training
         encoder.eval()
@@ -110,7 +111,7 @@ class Watch:
         return F.normalize(z, dim=1) if normalised else z
 
 
-def _with_labels(held: ImageSource, part: ImageSource) -> tuple[ImageSource, ImageSource]:
+def _with_labels(held: Source, part: Source) -> tuple[Source, Source]:
     """Both parts' labelled items, where both have some."""
     if held.labels is None or part.labels is None:
         return held, part
@@ -118,11 +119,11 @@ def _with_labels(held: ImageSource, part: ImageSource) -> tuple[ImageSource, Ima
     return (held.subset(first), part.subset(second)) if len(first) and len(second) else (held, part)
 
 
-def _drawn(part: ImageSource, count: int) -> ImageSource:
+def _drawn(part: Source, count: int) -> Source:
     return part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[:count]))
 
 
-def part_labelled(source: ImageSource, config: TrainConfig) -> ImageSource | None:
+def part_labelled(source: Source, config: CommonConfig) -> Source | None:
     """The items that `--labels` names, none of them of the test part."""
     if not config.labels:
         return None
@@ -137,13 +138,13 @@ def few_label_knn(items: Embeddings) -> float:
 
 
 @torch.no_grad()
-def _embedded(encoder: Encoder, part: ImageSource) -> Embeddings:
+def _embedded(encoder: AnyEncoder, part: Source) -> Embeddings:
     """The features of a part; the network stays as it trains (no folding: that would cost a tracing each time)."""
-    device, training = encoder.mean.device, encoder.training
+    device, training = encoder.device, encoder.training
     encoder.eval()
     out = []
     for index in torch.arange(len(part)).split(128):
-        view = centre_view(to_device(part.read(index), device), part.image_size)
+        view = plain(part, to_device(part.read(index), device))
         out.append(encoder.features(view).float().cpu())
     encoder.train(training)
     return Embeddings(torch.cat(out), part.ids, part.labels)

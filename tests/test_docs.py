@@ -48,8 +48,8 @@ def test_files_import_only_from_files_above_them():
     """The house of CONTRIBUTING.md: data flows from top to bottom."""
     rooms = """
         version errors allocator distributed tiled labelled losses nearest geometry memory noise data views encoders
-        objectives run console training presets settings embeddings evaluation watching index sheet comparison subjects
-        searching thorough judging detecting verbs demo cli __main__
+        objectives cards run console training presets settings embeddings evaluation watching index sheet comparison subjects
+        searching thorough reading judging detecting verbs demo cli __main__
     """
     order = rooms.split()
     for file in (ROOT / "tellapart").rglob("*.py"):

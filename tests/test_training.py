@@ -259,7 +259,7 @@ def test_collapse_is_dated():
 @pytest.mark.parametrize("name", [n for n in PRESETS if n.endswith("cifar10")])
 def test_the_cifar_recipes_take_twenty_steps_on_synthetic_images(name):
     """The authors' settings but for the batch and the network, which want a GPU."""
-    from tellapart.data.source import ImageSource, Pixels
+    from tellapart.data.images import ImageSource, Pixels
 
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     source = ImageSource(

@@ -1,19 +1,41 @@
-"""What instances are: image folders, scenes and known data sets, opened by the name a user types."""
+"""What instances are: folders of images or sounds, series, known data sets, opened by the name a user types."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError, unknown
-from . import builtin, folder, packing, scenes
+from . import audio, builtin, folder, packing, scenes, series, text
+from . import listing as listings
 from .cache import Cache, default_folder
-from .source import ImageSource, Pixels
+from .images import ImageSource, Pixels
+from .listing import Listing
+from .sequences import SequenceSource
+from .source import Source
+from .text import TextSource
 
-__all__ = ["Cache", "ImageSource", "Pixels", "default_folder", "open_source"]
+__all__ = [
+    "Cache",
+    "ImageSource",
+    "Pixels",
+    "SequenceSource",
+    "Source",
+    "TextSource",
+    "default_folder",
+    "kind_of",
+    "open_source",
+]
+
+KINDS = {
+    "images": folder.EXTENSIONS, "audio": audio.EXTENSIONS, "series": series.EXTENSIONS, "text": text.EXTENSIONS,
+}  # fmt: skip
 
 BUILTIN = ("digits", *builtin.READERS)
 SCENE_SIZE = 32
@@ -24,19 +46,23 @@ def open_source(
     spec: str,
     *,
     image_size: int | None = None,
+    sample_rate: int | None = None,
     large: int = 64,
     cache: str | Path | None = None,
     cache_limit: float = 50.0,
     progress: Progress | None = None,
-) -> ImageSource:
+) -> Source:
     """The source a user names.
 
     Args:
         spec: "digits", "fashion-mnist[:FOLDER]", "cifar10[:FOLDER]", "stl10[:FOLDER]",
-            "scenes:NAME", a folder of images, a text file that lists images, or "images:" before either.
-            "./digits" is a folder, "digits" the built-in.
+            "scenes:NAME"; a folder of images or of sounds, a text file that lists either, a 2-D .npy or .csv or a
+            folder of them, a .txt of sentences, a .tsv of pairs; "images:", "audio:", "series:" or "text:" before a
+            path that could be several of them. "./digits"
+            is a folder, "digits" the built-in.
         image_size: side of the view in pixels; None: 16 for digits, 32 for scenes, their own side for other
             images of at most 64 pixels, and `large` for larger ones.
+        sample_rate: Hz of sounds; None: that of most files, at most 16,000.
         cache: folder for decoded data; None: $TELLAPART_CACHE or ~/.cache/tellapart.
         cache_limit: GB that the cache may take.
         progress: called with (what, done, total) while decoding.
@@ -56,12 +82,57 @@ def open_source(
     if kind in BUILTIN:
         data = builtin.read(kind, Path(rest) if rest else None, store.folder, image_size)
         return builtin.as_source(spec, data, image_size)
-    path = Path(rest if kind == "images" else spec).expanduser()
+    path = Path(rest if kind in KINDS else spec).expanduser()
     if not path.exists():
         raise _missing(spec, path)
-    listing = folder.list_folder(path) if path.is_dir() else folder.list_file(path)
-    report = (lambda done, total: progress("decoding images", done, total)) if progress else None
+    kind = kind if kind in KINDS else kind_of_path(path)
+    report = (lambda done, total: progress(f"reading {kind}", done, total)) if progress else None
+    listing = _listed(path, kind)
+    if kind == "audio":
+        return audio.audio_source(spec, listing, store, rate=sample_rate, progress=report)
+    if kind == "text":
+        return text.text_source(spec, listing)
+    if kind == "series":
+        return series.series_source(spec, listing, store, progress=report)
     return folder.image_source(spec, listing, store, size=image_size, large=large, progress=report)
+
+
+def kind_of(spec: str) -> str:
+    """What kind of data a name stands for: "images", "audio", "series" or "text".
+
+    >>> kind_of("digits"), kind_of("audio:calls/"), kind_of("scenes:digits")
+    ('images', 'audio', 'images')
+    """
+    kind = spec.partition(":")[0]
+    if kind in KINDS:
+        return kind
+    path = Path(spec).expanduser()
+    return kind_of_path(path) if kind not in BUILTIN and path.exists() else "images"
+
+
+def kind_of_path(path: Path) -> str:
+    """What most of the files that a folder or a list names are; images where nothing tells."""
+    if path.is_file() and path.suffix.lower() in series.EXTENSIONS:
+        return "series"
+    names = (name for _, _, files in os.walk(path) for name in files) if path.is_dir() else _first_lines(path)
+    endings = Counter(Path(name).suffix.lower() for name in itertools.islice(names, 2000))
+    counts = {kind: sum(endings[e] for e in extensions) for kind, extensions in KINDS.items()}
+    if path.is_file() and not any(counts[k] for k in ("images", "audio", "series")):
+        return "text"
+    return max(counts, key=lambda kind: counts[kind])
+
+
+def _first_lines(path: Path) -> list[str]:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return [line.partition("\t")[0].strip() for line in itertools.islice(file, 100)]
+
+
+def _listed(path: Path, kind: str) -> Listing:
+    if path.is_dir():
+        return listings.list_folder(path, KINDS[kind])
+    if kind == "text" or path.suffix.lower() in KINDS[kind]:
+        return Listing(path.parent, [path.name], [None], [None], [])
+    return listings.list_file(path)
 
 
 def _scenes(spec: str, inner: str, size: int, store: Cache, progress: Progress | None) -> ImageSource:

@@ -16,7 +16,8 @@ from PIL import Image
 
 from ..errors import DataError
 from . import scenes
-from .source import Array, ImageSource, Pixels, fingerprint
+from .images import ImageSource, Pixels
+from .source import Array, fingerprint
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = (

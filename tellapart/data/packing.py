@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DataError
-from .source import Array, Pixels
+from .images import Pixels
+from .source import Array
 
 FORMAT = 1
 MARGIN = 1.15  # the short side of a packed image, in image sizes: room for a crop that is not an enlargement
@@ -84,18 +85,18 @@ def pack(
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Write `folder` (new, atomically): pixels.bin, table.npz, skipped.json. At most `limit` bytes."""
-    with _appearing(folder) as work:
+    with appearing(folder) as work:
         _write(files, names, work, short, channels, limit, progress)
 
 
 def save_array(folder: Path, images: Array) -> None:
     """Write `folder` (new, atomically) with one images.npy."""
-    with _appearing(folder) as work:
+    with appearing(folder) as work:
         np.save(work / "images.npy", images)
 
 
 @contextlib.contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
+def appearing(folder: Path) -> Iterator[Path]:
     """A scratch folder that takes the name `folder` once all of it is written."""
     work = None
     try:

@@ -1,6 +1,6 @@
-"""A set of image instances in memory-mapped uint8, read a batch at a time by row.
+"""What a set of instances is, whatever its kind: identity, labels, splits, parts. Kinds add how to read.
 
-Shapes: S instances, N batch, C channels, H and W pixels.
+Shapes: S instances.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..errors import DataError
@@ -21,47 +20,13 @@ from ..errors import DataError
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """Packed images: flat bytes, each image rows x columns x channels, and where each begins.
-
-    `flat` may be a memory map. Images of one size have a `shape`, and a batch of them is one gather.
-    """
-
-    flat: Array  # (bytes,) uint8
-    offset: Array  # (S,) int64
-    height: Array  # (S,) int64
-    width: Array  # (S,) int64
-    channels: int
-
-    @classmethod
-    def of(cls, images: Array) -> Pixels:
-        """Images of one size: (S, H, W, C) uint8."""
-        s, h, w, c = images.shape
-        offset = np.arange(s, dtype=np.int64) * (h * w * c)
-        return cls(images.reshape(-1), offset, np.full(s, h), np.full(s, w), c)
-
-    @property
-    def shape(self) -> tuple[int, int] | None:
-        """(H, W) when every image has it, else None."""
-        h, w = self.height[0], self.width[0]
-        same = bool((self.height == h).all() and (self.width == w).all())
-        return (int(h), int(w)) if same else None
-
-    def image(self, row: int) -> Array:
-        """(H, W, C) uint8."""
-        start, h, w = self.offset[row], self.height[row], self.width[row]
-        return np.asarray(self.flat[start : start + h * w * self.channels]).reshape(h, w, self.channels)
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """Images with their identity: what `read` returns never depends on the batch it is read in.
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Instances with their identity: what `read` returns of one never depends on the batch it is read in.
 
     Attributes:
+        kind: "images", "audio", "series" or "text". one, many: what an instance is called in a sentence.
         name: what the user typed, e.g. "digits" or "photos/".
-        pixels: the packed images of the whole set; `rows` are the ones that belong to this source.
-        image_size: side in pixels of the square view that encoders see.
         all_ids, all_labels: of the whole set; `ids`, `labels` are those of `rows`. A label is an int64 >= 0,
             -1 where an item has none.
         classes: class names, label -> name.
@@ -73,8 +38,6 @@ class ImageSource:
     """
 
     name: str
-    pixels: Pixels
-    image_size: int
     all_ids: Sequence[str]
     all_labels: Array | None
     classes: Sequence[str]
@@ -85,6 +48,9 @@ class ImageSource:
     licence: str = ""
     rows: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
+    kind = "instances"
+    many = "instances"
+
     def __post_init__(self) -> None:
         if not len(self.rows):
             object.__setattr__(self, "rows", np.arange(len(self.all_ids)))
@@ -93,12 +59,12 @@ class ImageSource:
         return len(self.rows)
 
     @property
-    def channels(self) -> int:
-        return self.pixels.channels
-
-    @property
     def ids(self) -> list[str]:
         return [self.all_ids[i] for i in self.rows]
+
+    def ids_at(self, position: int) -> str:
+        """The id of one item."""
+        return str(self.all_ids[self.rows[position]])
 
     @property
     def labels(self) -> Array | None:
@@ -113,26 +79,26 @@ class ImageSource:
             for name, rows in self.parts.items()
         }
 
-    def split(self, name: str) -> ImageSource:
+    def split(self, name: str) -> Self:
         """The items of one split as a source of their own."""
         if name not in self.parts:
             raise DataError(f"{self.name} has no split {name!r}; it has: {', '.join(self.parts)}")
         return self.subset(self.splits[name])
 
-    def subset(self, positions: Array) -> ImageSource:
+    def subset(self, positions: Array) -> Self:
         """The items at `positions` of this source, as a source of their own."""
         if not len(positions):
             raise DataError(f"an empty part of {self.name} was asked for")
         return replace(self, rows=self.rows[np.asarray(positions, np.int64)])
 
-    def hold_out(self, count: int) -> tuple[ImageSource, ImageSource]:
+    def hold_out(self, count: int) -> tuple[Self, Self]:
         """Cut `count` items out by the hash of their ids: (the rest, the cut). For tuning, never the test."""
         if not 0 < count < len(self):
             raise DataError(f"cannot hold {count} items out of the {len(self)} of {self.name}")
         order = np.argsort([_hash_of(i) for i in self.ids], kind="stable")
         return self.subset(np.sort(order[count:])), self.subset(np.sort(order[:count]))
 
-    def with_labels(self, path: str | Path) -> ImageSource:
+    def with_labels(self, path: str | Path) -> Self:
         """The items that a file labels, with its labels in place of their own and no splits.
 
         Args: path: lines of `id,label`; a first line that reads so is a heading. Labels are names.
@@ -157,30 +123,18 @@ class ImageSource:
         return replace(self, all_labels=labels, classes=tuple(classes), parts={}, rows=order)
 
     def read(self, index: Tensor) -> Tensor | dict[str, Tensor]:
-        """The images at the positions `index` (N,).
+        """The instances at the positions `index` (N,), as stored."""
+        raise NotImplementedError  # each kind is this function
 
-        Returns:
-            (N, C, H, W) uint8 in channels-last memory when the whole set has one size; otherwise
-            {"pixels": (bytes,) uint8, "height": (N,), "width": (N,), "channels": (1,)}, the images one after
-            another as rows x columns x channels.
-        """
-        rows = self.rows[index.cpu().numpy()]
-        packed = self.pixels
-        if packed.shape is not None:
-            h, w = packed.shape
-            whole = packed.flat.reshape(len(packed.offset), h, w, packed.channels)
-            return torch.from_numpy(whole[rows]).permute(0, 3, 1, 2)
-        flat = np.concatenate([packed.image(r).reshape(-1) for r in rows])
-        return {
-            "pixels": torch.from_numpy(flat),
-            "height": torch.from_numpy(packed.height[rows]),
-            "width": torch.from_numpy(packed.width[rows]),
-            "channels": torch.tensor([packed.channels]),
-        }
+    @property
+    def about(self) -> dict[str, Any]:
+        """What run.json says of the data beside their name: plain values."""
+        return {}
 
-    def image(self, position: int) -> Array:
-        """One image, (H, W, C) uint8, as packed."""
-        return self.pixels.image(int(self.rows[position]))
+    @property
+    def described(self) -> str:
+        """What there is to tell apart, in words."""
+        return f"{len(self):,} {self.many}"
 
 
 def read_labels(path: Path) -> dict[str, str]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from ..errors import unknown
+from . import sequence, text
 from .encoder import Encoder
 from .heads import head, hidden_layers
-from .inference import outputs, to_device
+from .inference import AnyEncoder, outputs, prepared, to_device
+from .sequence import SequenceEncoder
+from .text import TextEncoder
 from .vision import backbone
 
-__all__ = ["Encoder", "backbone", "build", "head", "hidden_layers", "outputs", "to_device"]
+__all__ = [
+    "AnyEncoder", "Encoder", "SequenceEncoder", "TextEncoder", "backbone", "build", "head", "hidden_layers", "outputs",
+    "prepared", "rebuild", "sequence", "text", "to_device",
+]  # fmt: skip
 
 
 def build(
@@ -41,3 +50,21 @@ def build(
     mean = torch.full((channels,), 0.5) if mean is None else mean
     std = torch.full((channels,), 0.25) if std is None else std
     return Encoder(body, top, dim, mean=mean, std=std).to(memory_format=torch.channels_last)
+
+
+def rebuild(description: dict[str, Any], *, seed: int = 0) -> AnyEncoder:
+    """The encoder that a config.json describes, with random weights.
+
+    Raises:
+        ConfigError: a kind that this version does not know.
+    """
+    given = {k: v for k, v in description.items() if k not in ("format", "kind")}
+    kind = description.get("kind", "images")
+    if kind == "sequence":
+        return sequence.build(seed=seed, **given)
+    if kind == "text":
+        return text.build(given.pop("encoder"), seed=seed, **given)
+    if kind != "images":
+        raise unknown("kind of encoder", kind, ("images", "sequence", "text"))
+    name = given.pop("encoder")
+    return build(name, seed=seed, **given)

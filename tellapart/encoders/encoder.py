@@ -36,6 +36,11 @@ class Encoder(nn.Module):
         self.register_buffer("mean", mean.float().view(1, -1, 1, 1))
         self.register_buffer("std", std.float().clamp_min(1e-3).view(1, -1, 1, 1))
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.mean.device
+
     def features(self, x: Tensor) -> Tensor:
         """(N, F), what users take away. x: (N, C, P, P), uint8 or float in [0, 1]."""
         return self._by_group(lambda part: self.backbone(self.normalised(part)), x)

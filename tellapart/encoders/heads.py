@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import unknown
 
-Kind = Literal["linear", "mlp", "linear-bn", "mlp-bn", "mlp3-bn"]
+Kind = Literal["none", "linear", "mlp", "linear-bn", "mlp-bn", "mlp3-bn", "tanh"]
 
 
 def head(kind: str, width: int, dim: int) -> nn.Module:
@@ -17,13 +17,18 @@ def head(kind: str, width: int, dim: int) -> nn.Module:
     Args:
         kind: "linear", one layer (InstDisc, MoCo v1); "mlp", width -> width -> ReLU -> dim (MoCo v2); "mlp3", one more
             such layer (SimCLR v2); with "-bn" each layer is followed by a BatchNorm, the last one without a shift
-            (SimCLR), which centres the embeddings: those of a fresh network otherwise all point one way.
+            (SimCLR), which centres the embeddings: those of a fresh network otherwise all point one way. "tanh", one
+            layer of width D and a tanh (the pooler of BERT, SimCSE); "none", the features themselves.
         width: F. dim: D.
     Raises:
         ConfigError: another name.
     """
     if kind not in get_args(Kind):
         raise unknown("head", kind, get_args(Kind))
+    if kind == "none":
+        return nn.Identity()
+    if kind == "tanh":
+        return nn.Sequential(nn.Linear(width, dim), nn.Tanh())
     norm = kind.endswith("-bn")
     layers: list[nn.Module] = []
     for _ in range({"linear": 0, "mlp": 1, "mlp3": 2}[kind.partition("-")[0]]):

@@ -5,24 +5,35 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..allocator import keep_freed_memory
-from ..data import ImageSource
-from ..views.images import centre_view
+from ..data import ImageSource, SequenceSource, Source, TextSource
+from ..views import plain
 from .encoder import Encoder
 from .norms import batchnorms
+from .sequence import SequenceEncoder
+from .text import TextEncoder
 
+AnyEncoder = Encoder | SequenceEncoder | TextEncoder
 Output = Literal["features", "embedding"]
+STEPS = 1 << 18  # of the sequences of a batch, padding included
 PIXELS, MOST, LEAST = 1 << 18, 256, 8  # of a batch on a processor: 256 images of 32 px, whose maps stay near its cache
 
 
+def prepared(encoder: AnyEncoder, source: Source) -> Source:
+    """The source as the encoder reads it: sentences become its tokens, all else is as it was."""
+    if isinstance(encoder, TextEncoder) and isinstance(source, TextSource):
+        return encoder.prepared(source)
+    return source
+
+
 def outputs(
-    encoder: Encoder,
-    source: ImageSource,
+    encoder: AnyEncoder,
+    source: Source,
     wanted: tuple[Output, ...] = ("features",),
     *,
     progress: Callable[[int], None] | None = None,
@@ -39,20 +50,20 @@ def outputs(
         float32; the mode of the encoder is as it was before.
     """
     keep_freed_memory()
-    training, device = encoder.training, encoder.mean.device
+    source = prepared(encoder, source)
+    training, device = encoder.training, encoder.device
     encoder.eval()
-    body = folded(encoder.backbone) if device.type == "cpu" else encoder.backbone
+    features_of = _features(encoder)
 
     def run(index: Tensor) -> list[Tensor]:
         with torch.inference_mode():
-            view = centre_view(to_device(source.read(index), device), source.image_size)
-            features = body(encoder.normalised(view))
+            features = features_of(plain(source, to_device(source.read(index), device)))
             made = [features if name == "features" else encoder.from_features(features) for name in wanted]
             return [out.float().cpu() for out in made]
 
     found: list[list[Tensor]] = []
     try:
-        for done in _in_order(run, len(source), source.image_size, device):
+        for done in _in_order(run, _parts(source, device), device):
             found.append(done)
             if progress:
                 progress(sum(len(out[0]) for out in found))
@@ -61,12 +72,35 @@ def outputs(
     return {name: torch.cat([out[i] for out in found]) for i, name in enumerate(wanted)}
 
 
+def _features(encoder: AnyEncoder) -> Callable[[Any], Tensor]:
+    """What makes features of views, fast: on a processor BatchNorm of images is folded away."""
+    if not isinstance(encoder, Encoder) or encoder.device.type != "cpu":
+        return encoder.features
+    body = folded(encoder.backbone)
+    return lambda view: body(encoder.normalised(view))
+
+
+def _parts(source: Source, device: torch.device) -> list[Tensor]:
+    """The rows of each batch, in their order."""
+    rows = torch.arange(len(source))
+    if not isinstance(source, SequenceSource):
+        size = source.image_size if isinstance(source, ImageSource) else 32
+        batch = MOST if device.type != "cpu" else max(LEAST, min(MOST, PIXELS // size**2))
+        return list(rows.split(batch))
+    counts, longest = [0], 0
+    for length in source.lengths.tolist():
+        longest = max(longest, length)
+        if counts[-1] and (counts[-1] + 1) * longest > STEPS:
+            counts, longest = [*counts, 0], length
+        counts[-1] += 1
+    return list(rows.split(counts))
+
+
 def _in_order(
-    run: Callable[[Tensor], list[Tensor]], count: int, size: int, device: torch.device
+    run: Callable[[Tensor], list[Tensor]], parts: list[Tensor], device: torch.device
 ) -> Iterator[list[Tensor]]:
     """What `run` gives for each batch of rows, in their order."""
-    batch = MOST if device.type != "cpu" else max(LEAST, min(MOST, PIXELS // size**2))
-    parts, threads = torch.arange(count).split(batch), torch.get_num_threads()
+    threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         yield from map(run, parts)
         return

@@ -1,19 +1,25 @@
-"""What an encoder has to beat without being one: the pixels themselves."""
+"""What an encoder has to beat without being one: pixels, log-mel means, channel statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data import ImageSource
+from ..data import ImageSource, SequenceSource, Source
 from ..embeddings import Embeddings
-from ..views.images import centre_view
+from ..encoders.sequence import mean_of
+from ..errors import DataError
+from ..views import plain
 
 SIDE = 32  # larger views are averaged down to this many pixels a side
-BATCH = 512
+BATCH, FEW = 512, 16  # of images; of sequences, which may be long
+Seen = Callable[[Any], Tensor]  # views -> vectors (N, width)
 
 
 class CentredPixels:
@@ -24,7 +30,7 @@ class CentredPixels:
 
     def __init__(self, train: ImageSource) -> None:
         self.mean = torch.zeros(())
-        self.mean = torch.stack([v.double().sum(0) for v in self._batches(train)]).sum(0).float() / len(train)
+        self.mean = torch.stack([self(v).double().sum(0) for v in _views(train)]).sum(0).float() / len(train)
 
     def __call__(self, view: Tensor) -> Tensor:
         """(N, width) from views (N, C, P, P) in [0, 1]."""
@@ -34,10 +40,96 @@ class CentredPixels:
 
     def embed(self, source: ImageSource) -> Embeddings:
         """The pixels of every item."""
-        about = {"data": source.name, "fingerprint": source.fingerprint, "output": "centred pixels"}
-        return Embeddings(torch.cat(list(self._batches(source))), source.ids, source.labels, about)
+        return embed(self, source, "centred pixels")
 
-    def _batches(self, source: ImageSource) -> Iterator[Tensor]:
-        """The vectors of a source, a batch at a time."""
-        for index in torch.arange(len(source)).split(BATCH):
-            yield self(centre_view(source.read(index), source.image_size))
+
+class LogMel:
+    """The loudness of 40 bands of pitch: what speech recognition started from. Its features are their mean over time.
+
+    Windows of 25 ms, a frame every `hop` steps, its window centred on the middle of those steps; bands evenly wide in
+    mel (2595 log10(1 + f / 700)) up to half the rate; natural logarithm of the energy, 1e-6 added.
+
+    Args: rate: Hz. hop: steps from frame to frame; None: 10 ms.
+    """
+
+    def __init__(self, rate: int, hop: int | None = None) -> None:
+        self.hop = hop or max(1, rate // 100)
+        self.width = max(64, 1 << (rate // 40 - 1).bit_length())
+        self.bank = _mel_bank(rate, self.width)
+
+    def frames(self, view: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(N, T, 40) and how many frames are no padding (N,), of sequences (N, 1, L)."""
+        values, length = view["values"].mean(1), view["length"]
+        count = max(1, values.shape[1] // self.hop)
+        left = (self.width - self.hop) // 2
+        right = max(0, (count - 1) * self.hop + self.width - left - values.shape[1])
+        pieces = F.pad(values, (max(0, left), right))[:, max(0, -left) :].unfold(1, self.width, self.hop)[:, :count]
+        energy = torch.fft.rfft(pieces * torch.hann_window(self.width)).abs().square()
+        return (energy @ self.bank + 1e-6).log(), (length // self.hop).clamp(1, count)
+
+    def __call__(self, view: dict[str, Tensor]) -> Tensor:
+        """(N, 40): the mean over time."""
+        return mean_of(*self.frames(view))
+
+
+class ChannelStatistics:
+    """Mean, standard deviation and mean step of every channel of a series: (N, 3 C)."""
+
+    def __call__(self, view: dict[str, Tensor]) -> Tensor:
+        values, length = view["values"], view["length"][:, None]
+        inside = torch.arange(values.shape[2]) < length[:, :, None]
+        mean = (values * inside).sum(2) / length
+        spread = (((values - mean[:, :, None]) * inside).square().sum(2) / length).sqrt()
+        step = (values.diff(dim=2).abs() * inside[:, :, 1:]).sum(2) / (length - 1).clamp_min(1)
+        return torch.cat([mean, spread, step], 1)
+
+
+class BagOfWords:
+    """Counts of words, weighed by how rare they are (TF-IDF) or not; words of the training part, the 20,000 commonest.
+
+    Unlike the others it takes texts. Args: texts: of the training part. weighed: TF-IDF.
+    """
+
+    def __init__(self, texts: list[str], *, weighed: bool = True) -> None:
+        from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+
+        kind = TfidfVectorizer if weighed else CountVectorizer
+        self.words = kind(max_features=20_000, token_pattern=r"(?u)\b\w+\b").fit(texts)
+
+    def __call__(self, texts: list[str]) -> np.ndarray[Any, Any]:
+        """(N, words) float32."""
+        found: np.ndarray[Any, Any] = self.words.transform(texts).toarray().astype(np.float32)
+        return found
+
+
+def of(train: Source) -> tuple[str, Seen]:
+    """The baseline for a kind of data, and its name."""
+    if isinstance(train, SequenceSource):
+        if train.rate:
+            return "log-mel means", LogMel(train.rate)
+        return "channel statistics", ChannelStatistics()
+    if isinstance(train, ImageSource):
+        return "centred pixels", CentredPixels(train)
+    raise DataError(f"{train.name} holds {train.many}, for which there is no baseline")
+
+
+def embed(baseline: Seen, source: Source, name: str) -> Embeddings:
+    """What a baseline makes of every item, from the view of evaluation."""
+    about = {"data": source.name, "fingerprint": source.fingerprint, "output": name}
+    vectors = torch.cat([baseline(view) for view in _views(source)])
+    return Embeddings(vectors, source.ids, source.labels, about)
+
+
+def _views(source: Source) -> Iterator[Any]:
+    """The view of evaluation of every item, a batch at a time."""
+    for index in torch.arange(len(source)).split(BATCH if isinstance(source, ImageSource) else FEW):
+        yield plain(source, source.read(index))
+
+
+def _mel_bank(rate: int, width: int, bands: int = 40) -> Tensor:
+    """(width / 2 + 1, bands): triangles, each reaching from the middle of one neighbour to that of the other."""
+    top = 2595 * math.log10(1 + rate / 2 / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top, bands + 2) / 2595) - 1)
+    line = torch.linspace(0, rate / 2, width // 2 + 1)[:, None]
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    return torch.minimum((line - low) / (middle - low), (high - line) / (high - middle)).clamp_min(0)

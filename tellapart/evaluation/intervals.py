@@ -51,6 +51,14 @@ def resamples(items: int, *, seed: int = 0) -> Array:
     return weights
 
 
+def resamples_of_groups(group: Array, *, seed: int = 0) -> Array:
+    """(B, N) weights as `resamples`, of items that come in groups (N,) and are drawn together with their group."""
+    _, number = np.unique(group, return_inverse=True)
+    weights = resamples(int(number.max()) + 1, seed=seed)[:, number]
+    found: Array = weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)
+    return found
+
+
 def score(right: Array, weights: Array, note: str = "") -> Score:
     """The mean of `right` (N,) in [0, 1] with its interval; NaN: an item that was not judged."""
     right, weights = _judged(right, weights)

@@ -36,7 +36,16 @@ def print_table(result: Mapping[str, Any], console: Console) -> None:
         console.terminal.print(_scores(rows, result["comparisons"]))
         for line in _under(result, rows):
             console.say(line)
+    if "sts" in result:
+        said = {row: {"Spearman": score} for row, score in result["sts"].items()}
+        console.terminal.print(_plain(f"rank as people do, x 100, {result['counts']['pairs']:,} pairs", said))
+    if "partners" in result:
+        console.terminal.print(_plain("finds the partner, %", result["partners"]))
     console.terminal.print(_geometry(result["geometry"]))
+    if frames := result.get("frames"):
+        named = {row: {"right": score} for row, score in frames["scores"].items()}
+        counts = frames["counts"]
+        console.terminal.print(_plain(f"single frames, {counts['labels']} labels, {counts['test']:,} judged, %", named))
     for name, cells in result.get("full", {}).items():
         console.terminal.print(_plain(name, cells))
     console.say(result["verdict"])

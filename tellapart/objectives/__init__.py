@@ -7,20 +7,24 @@ from typing import Any
 
 from ..errors import ConfigError, unknown
 from .base import Batch, Embedded, Objective, Out
+from .cpc import CPC, CPCOptions
 from .exemplar import Exemplar, ExemplarOptions
 from .instdisc import InstDisc, InstDiscOptions
 from .margin import Margin, MarginOptions
 from .moco import MoCo, MoCoOptions
 from .nce import NCE, NCEOptions
 from .simclr import SimCLR, SimCLROptions
+from .simcse import SimCSE, SimCSEOptions
 from .spread import Spread, SpreadOptions
 from .supcon import SupCon, SupConOptions
 from .triplet import Triplet, TripletOptions
 
 __all__ = [
+    "CPC",
     "METHODS",
     "NCE",
     "Batch",
+    "CPCOptions",
     "Embedded",
     "Exemplar",
     "ExemplarOptions",
@@ -36,6 +40,8 @@ __all__ = [
     "Out",
     "SimCLR",
     "SimCLROptions",
+    "SimCSE",
+    "SimCSEOptions",
     "Spread",
     "SpreadOptions",
     "SupCon",
@@ -55,6 +61,8 @@ Options = (
     | MarginOptions
     | TripletOptions
     | NCEOptions
+    | CPCOptions
+    | SimCSEOptions
 )
 METHODS: dict[str, tuple[Callable[[Any, int], Objective], type[Options]]] = {
     "instdisc": (InstDisc, InstDiscOptions),
@@ -66,6 +74,8 @@ METHODS: dict[str, tuple[Callable[[Any, int], Objective], type[Options]]] = {
     "margin": (Margin, MarginOptions),
     "triplet": (Triplet, TripletOptions),
     "nce": (NCE, NCEOptions),
+    "cpc": (CPC, CPCOptions),
+    "simcse": (SimCSE, SimCSEOptions),
 }
 
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..data import ImageSource
-from ..encoders import Encoder
+from ..data import Source
+from ..encoders import AnyEncoder
 from ..errors import DataError
 
 Embedded = dict[str, Tensor]  # every value (N, ...): the only tensors a Trainer may cache and replay
@@ -45,10 +45,10 @@ class Objective(nn.Module):
     needs_labels: bool = False
     sharded: tuple[str, ...] = ()
 
-    def attach(self, encoder: Encoder, source: ImageSource) -> None:
+    def attach(self, encoder: AnyEncoder, source: Source) -> None:
         """Once, before the first step: whatever depends on the encoder or the data."""
 
-    def embed(self, encoder: Encoder, batch: Batch) -> Embedded:
+    def embed(self, encoder: AnyEncoder, batch: Batch) -> Embedded:
         """Run the network on the views."""
         return {f"z{i}" if i else "z": encoder(view) for i, view in enumerate(batch.views)}
 
@@ -60,7 +60,7 @@ class Objective(nn.Module):
         """The loss when every row, memory included, coincides; None without a closed form. n: global batch."""
         return None
 
-    def after_step(self, encoder: Encoder, out: Out) -> None:
+    def after_step(self, encoder: AnyEncoder, out: Out) -> None:
         """Write memory; not called when a step was skipped."""
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from .. import losses
-from ..data import ImageSource, sampler
-from ..encoders import Encoder
+from ..data import Source, sampler
+from ..encoders import AnyEncoder
 from ..errors import require
 from .base import Batch, Embedded, Objective, Out
 
@@ -43,10 +43,10 @@ class Exemplar(Objective):
         super().__init__()
         self.options, self.seed = options, seed
 
-    def attach(self, encoder: Encoder, source: ImageSource) -> None:
+    def attach(self, encoder: AnyEncoder, source: Source) -> None:
         generator = sampler.generator("exemplar", self.seed)
         rows = torch.randn(len(source), encoder.dim, generator=generator)
-        self.weight = nn.Parameter((rows / math.sqrt(encoder.dim)).to(encoder.mean.device))
+        self.weight = nn.Parameter((rows / math.sqrt(encoder.dim)).to(encoder.device))
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         z = embedded["z"]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from .. import distributed, losses, tiled
-from ..data import ImageSource, sampler
-from ..encoders import Encoder, to_device
+from ..data import Source, sampler
+from ..encoders import AnyEncoder, to_device
 from ..errors import ConfigError, require
 from ..memory import MemoryBank
-from ..views.images import centre_view
+from ..views import plain
 from .base import Batch, Embedded, Objective, Out
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -90,8 +90,8 @@ class InstDisc(Objective):
         self.register_buffer("log_z", torch.zeros(()))
         self.register_buffer("z_seen", torch.zeros((), dtype=torch.int64))
 
-    def attach(self, encoder: Encoder, source: ImageSource) -> None:
-        device = encoder.mean.device
+    def attach(self, encoder: AnyEncoder, source: Source) -> None:
+        device = encoder.device
         ranks = distributed.world()
         if self.options.noise == "instance" and self.options.loss == "nce" and ranks > 1:
             raise ConfigError(
@@ -141,23 +141,23 @@ class InstDisc(Objective):
             return losses.nce_chance(distributed.world() * self._share_of_noise())
         return math.log(self._size())
 
-    def after_step(self, encoder: Encoder, out: Out) -> None:
+    def after_step(self, encoder: AnyEncoder, out: Out) -> None:
         self._bank().update(out.writes["index"], out.writes["z"])
         if "log_z" in out.writes:
             self.log_z.copy_(out.writes["log_z"])
             self.z_seen += 1
 
     @torch.no_grad()
-    def _first_pass(self, encoder: Encoder, source: ImageSource) -> None:
+    def _first_pass(self, encoder: AnyEncoder, source: Source) -> None:
         """Fill the bank by the untrained encoder, in train mode: a fresh BatchNorm has no statistics of its own."""
-        device = encoder.mean.device
+        device = encoder.device
         rows = distributed.mine(len(source))
         order = torch.randperm(len(rows), generator=sampler.generator("first pass", self.seed))
         training = encoder.training
         encoder.train()
         for own in order.split(FIRST_PASS_BATCH):
             index = rows.start + own * rows.step
-            view = centre_view(to_device(source.read(index), device), source.image_size)
+            view = plain(source, to_device(source.read(index), device))
             self._bank().fill(own.to(device), encoder(view))
         encoder.train(training)
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from .. import distributed, labelled
-from ..data import ImageSource
-from ..encoders import Encoder, to_device
+from ..data import Source
+from ..encoders import AnyEncoder, to_device
 from ..errors import require
 from ..nearest import top_k
-from ..views.images import centre_view
+from ..views import plain
 from .base import Batch, Embedded, Objective, Out, classes
 
 
@@ -57,16 +57,16 @@ class Margin(Objective):
         self.needs_labels = options.pairs == "labels"
         self.views = 2
 
-    def attach(self, encoder: Encoder, source: ImageSource) -> None:
+    def attach(self, encoder: AnyEncoder, source: Source) -> None:
         if self.options.pairs == "neighbours":
             require(
                 self.options.neighbours < len(source),
                 f"--objective.neighbours must be below the {len(source)} images, got {self.options.neighbours}",
             )
-            near = nearest_by_pixels(source, self.options.neighbours, encoder.mean.device)
+            near = nearest_by_pixels(source, self.options.neighbours, encoder.device)
             self.register_buffer("near", near, persistent=False)
 
-    def embed(self, encoder: Encoder, batch: Batch) -> Embedded:
+    def embed(self, encoder: AnyEncoder, batch: Batch) -> Embedded:
         run = encoder if self.options.sphere else encoder.project
         return {f"z{i}" if i else "z": run(view) for i, view in enumerate(batch.views)}
 
@@ -94,12 +94,9 @@ class Margin(Objective):
 
 
 @torch.no_grad()
-def nearest_by_pixels(source: ImageSource, k: int, device: torch.device) -> Tensor:
+def nearest_by_pixels(source: Source, k: int, device: torch.device) -> Tensor:
     """(S, K) the rows whose centred pixels are nearest to each row's, without itself."""
-    parts = [
-        centre_view(to_device(source.read(i), device), source.image_size).flatten(1)
-        for i in torch.arange(len(source)).split(1024)
-    ]
+    parts = [plain(source, to_device(source.read(i), device)).flatten(1) for i in torch.arange(len(source)).split(1024)]
     x = torch.cat(parts)
     x = x - x.mean(0)
     # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y: the nearest y maximise x.y - |y|^2 / 2

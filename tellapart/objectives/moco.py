@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .. import distributed, losses
-from ..data import ImageSource, sampler
-from ..encoders import Encoder
+from ..data import Source, sampler
+from ..encoders import AnyEncoder
 from ..encoders.norms import batchnorms
 from ..errors import ConfigError, require
 from ..memory import Queue
@@ -60,12 +60,12 @@ class MoCo(Objective):
     def __init__(self, options: MoCoOptions, seed: int) -> None:
         super().__init__()
         self.options, self.seed, self.views = options, seed, 2
-        self.key: Encoder | None = None
+        self.key: AnyEncoder | None = None
         self.queue: Queue | None = None
 
-    def attach(self, encoder: Encoder, source: ImageSource) -> None:
+    def attach(self, encoder: AnyEncoder, source: Source) -> None:
         self.key = copy.deepcopy(encoder).requires_grad_(False)
-        device = encoder.mean.device
+        device = encoder.device
         self.queue = Queue(self.options.queue, encoder.dim, generator=sampler.generator("queue", self.seed)).to(device)
         if self.options.queue > len(source):
             warnings.warn(
@@ -74,7 +74,7 @@ class MoCo(Objective):
                 stacklevel=2,
             )
 
-    def embed(self, encoder: Encoder, batch: Batch) -> Embedded:
+    def embed(self, encoder: AnyEncoder, batch: Batch) -> Embedded:
         first, second = batch.views
         out = {"z": encoder(first), "key": self._keys(second)}
         if self.options.symmetric:
@@ -97,7 +97,7 @@ class MoCo(Objective):
         return math.log(self.options.queue + 1)
 
     @torch.no_grad()
-    def after_step(self, encoder: Encoder, out: Out) -> None:
+    def after_step(self, encoder: AnyEncoder, out: Out) -> None:
         key, queue = self._parts()
         m = self.options.momentum
         for slow, fast in zip(key.parameters(), encoder.parameters(), strict=True):
@@ -120,7 +120,7 @@ class MoCo(Objective):
         keys = distributed.gather(key(everyone[order[first : first + n]]))
         return keys[order.argsort()[first : first + n]]
 
-    def _parts(self) -> tuple[Encoder, Queue]:
+    def _parts(self) -> tuple[AnyEncoder, Queue]:
         if self.key is None or self.queue is None:
             raise ConfigError("call attach(encoder, source) before the first step")
         return self.key, self.queue

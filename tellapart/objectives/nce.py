@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import losses
-from ..data import ImageSource, sampler
-from ..encoders import Encoder
+from ..data import Source, sampler
+from ..encoders import AnyEncoder
 from ..errors import DataError, require
 from ..noise import AliasTable
 from .base import Batch, Embedded, Objective, Out
@@ -65,7 +65,7 @@ class NCE(Objective):
         self.options, self.seed = options, seed
         self.needs_labels = options.vocabulary == "classes"
 
-    def attach(self, encoder: Encoder, source: ImageSource) -> None:
+    def attach(self, encoder: AnyEncoder, source: Source) -> None:
         counts = self._counts(source)
         rows = torch.randn(len(counts), encoder.dim, generator=sampler.generator("words", self.seed))
         self.words = nn.Parameter(nn.functional.normalize(rows, dim=1))
@@ -79,7 +79,7 @@ class NCE(Objective):
             self.register_buffer("log_z", log_z)
         weights = torch.ones_like(counts) if self.options.noise == "uniform" else counts.pow(self.options.power)
         self.noise = AliasTable(weights)
-        self.to(encoder.mean.device)
+        self.to(encoder.device)
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         z = embedded["z"]
@@ -102,7 +102,7 @@ class NCE(Objective):
     def chance(self, n: int) -> float | None:
         return losses.nce_chance(self.options.negatives)
 
-    def _counts(self, source: ImageSource) -> Tensor:
+    def _counts(self, source: Source) -> Tensor:
         """(S,) how often each word occurs in the source."""
         if not self.needs_labels:
             return torch.ones(len(source))

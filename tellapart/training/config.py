@@ -10,27 +10,30 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..data import Source
 from ..encoders.heads import Kind
+from ..encoders.sequence import Context, Norm
+from ..encoders.text import Pooler
 from ..errors import require
 from ..objectives import METHODS, InstDiscOptions, Options
+from ..views.audio import SequenceViews
 from ..views.colour import HueSpace
 from ..views.images import ImageViews
+from ..views.text import TextViews
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """One training: encoder, steps, optimiser, views and the objective's own options."""
+class CommonConfig:
+    """What every training has: encoder, steps, optimiser and the objective's own options."""
 
     encoder: str = "small-resnet"
-    """small-resnet, timm/NAME or torchvision/NAME."""
+    """name of the network; which there are depends on what is learned from."""
     width: int = 16
-    """base width of small-resnet; its features are four times as wide."""
+    """base width of the network."""
     head: Kind = "linear"
-    """from features to embedding: one layer or two, each followed by a BatchNorm or not."""
+    """from features to embedding: one layer or more, each followed by a BatchNorm or not; none: the features."""
     dim: int = 128
     """width of the embedding."""
-    image_size: int | None = None
-    """side of a view in pixels; by default decided from the images."""
 
     epochs: float = 30.0
     """passes over the training part; a part of one is possible."""
@@ -64,6 +67,74 @@ class TrainConfig:
     """epochs of linear rise to the peak."""
     clip: float = 0.0
     """largest norm of the gradient; 0: none."""
+
+    seed: int = 0
+    """of everything random; the same seed gives the same weights, bit for bit, on one machine."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """of the network; auto: bfloat16 where the processor computes in it."""
+    threads: int | None = None
+    """processor threads; by default what torch would take."""
+    validation: int = 0
+    """training images held out by the hash of their names, for tuning."""
+    eval_every: int | None = None
+    """steps between two looks: kNN on held-out training items, within 5 % of the time."""
+    stop: Literal["end", "auto"] = "end"
+    """auto: stop when five checkpoints in a row are no better by the measure that chooses best-unlabelled."""
+    labels: str | None = None
+    """lines of id,label: they choose the checkpoint best-unlabelled, and nothing else."""
+    cache: str | None = None
+    """folder for decoded images; by default $TELLAPART_CACHE or ~/.cache/tellapart."""
+    cache_limit: float = 50.0
+    """GB that the cache may take."""
+    log_every: int = 20
+    """steps between two lines of metrics.jsonl."""
+    save_every: int | None = None
+    """steps between two checkpoints; by default 20 in a training."""
+    tensorboard: bool = False
+    """also write TensorBoard events (pip install 'tellapart[track]')."""
+
+    objective: Options = field(default_factory=InstDiscOptions)
+    """options of the method."""
+
+    def __post_init__(self) -> None:
+        require(self.width >= 8, f"--width must be 8 or more, got {self.width}")
+        for name in ("dim", "batch_size", "log_every"):
+            require(getattr(self, name) >= 1, f"{_flag(name)} must be 1 or more, got {getattr(self, name)}")
+        for name in ("steps", "save_every", "threads", "micro_batch", "eval_every"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{_flag(name)} must be 1 or more, got {value}")
+        for name in ("epochs", "lr"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"{_flag(name)} must be above 0, got {value}")
+        for name in ("weight_decay", "warmup", "clip", "validation"):
+            value = getattr(self, name)
+            require(0 <= value < math.inf, f"{_flag(name)} must be 0 or more, got {value}")
+        require(self.bn_rows >= 2, f"--bn-rows must be 2 or more, got {self.bn_rows}")
+        require(0 <= self.momentum < 1, f"--momentum must lie in [0, 1), got {self.momentum}")
+        require(not self.nesterov or self.momentum > 0, "--nesterov needs --momentum above 0")
+        require(all(0 < s < 1 for s in self.lr_steps), f"--lr-steps are shares of the training, 0..1: {self.lr_steps}")
+
+    def views(self, source: Source) -> Any:
+        """The distribution of views of a source."""
+        raise NotImplementedError  # each kind of data has its own
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, for run.json."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class TrainConfig(CommonConfig):
+    """A training on images."""
+
+    encoder: str = "small-resnet"
+    """small-resnet, timm/NAME, torchvision/NAME; for cpc: patches."""
+    width: int = 16
+    """base width of small-resnet; its features are four times as wide."""
+    image_size: int | None = None
+    """side of a view in pixels; by default decided from the images."""
 
     area: tuple[float, float] = (0.2, 1.0)
     """share of the image that a crop keeps."""
@@ -102,73 +173,132 @@ class TrainConfig:
     noise: float = 0.0
     """standard deviation."""
 
-    seed: int = 0
-    """of everything random; the same seed gives the same weights, bit for bit, on one machine."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """of the network; auto: bfloat16 where the processor computes in it."""
-    threads: int | None = None
-    """processor threads; by default what torch would take."""
-    validation: int = 0
-    """training images held out by the hash of their names, for tuning."""
-    eval_every: int | None = None
-    """steps between two looks: kNN on held-out training items, within 5 % of the time."""
-    stop: Literal["end", "auto"] = "end"
-    """auto: stop when five checkpoints in a row are no better by the measure that chooses best-unlabelled."""
-    labels: str | None = None
-    """lines of id,label: they choose the checkpoint best-unlabelled, and nothing else."""
-    cache: str | None = None
-    """folder for decoded images; by default $TELLAPART_CACHE or ~/.cache/tellapart."""
-    cache_limit: float = 50.0
-    """GB that the cache may take."""
-    log_every: int = 20
-    """steps between two lines of metrics.jsonl."""
-    save_every: int | None = None
-    """steps between two checkpoints; by default 20 in a training."""
-    tensorboard: bool = False
-    """also write TensorBoard events (pip install 'tellapart[track]')."""
-
-    objective: Options = field(default_factory=InstDiscOptions)
-    """options of the method."""
-
     def __post_init__(self) -> None:
-        # below 8 channels a strided 1 x 1 convolution of oneDNN writes past its memory (torch 2.14, channels_last)
-        require(self.width >= 8, f"--width must be 8 or more, got {self.width}")
-        for name in ("dim", "batch_size", "log_every"):
-            require(getattr(self, name) >= 1, f"{_flag(name)} must be 1 or more, got {getattr(self, name)}")
-        for name in ("steps", "save_every", "threads", "micro_batch", "eval_every"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"{_flag(name)} must be 1 or more, got {value}")
-        for name in ("epochs", "lr"):
-            value = getattr(self, name)
-            require(0 < value < math.inf, f"{_flag(name)} must be above 0, got {value}")
-        for name in ("weight_decay", "warmup", "clip", "validation"):
-            value = getattr(self, name)
-            require(0 <= value < math.inf, f"{_flag(name)} must be 0 or more, got {value}")
-        require(self.bn_rows >= 2, f"--bn-rows must be 2 or more, got {self.bn_rows}")
-        require(0 <= self.momentum < 1, f"--momentum must lie in [0, 1), got {self.momentum}")
-        require(not self.nesterov or self.momentum > 0, "--nesterov needs --momentum above 0")
-        require(all(0 < s < 1 for s in self.lr_steps), f"--lr-steps are shares of the training, 0..1: {self.lr_steps}")
-        self.views(32)  # checks the ranges of the views
+        super().__post_init__()
+        self._views(32)  # checks the ranges of the views
 
-    def views(self, size: int) -> ImageViews:
-        """The distribution of views at `size` pixels a side."""
+    def views(self, source: Source) -> ImageViews:
+        return self._views(source.about["image_size"])
+
+    def _views(self, size: int) -> ImageViews:
         shared = {f.name for f in dataclasses.fields(ImageViews)} & {f.name for f in dataclasses.fields(self)}
         return ImageViews(size=size, **{name: getattr(self, name) for name in shared})
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, for run.json."""
-        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, method: str, values: dict[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`, for a run of `method`."""
-        kind = METHODS[method][1]
-        plain: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "objective"
-        }
-        return cls(**plain, objective=kind(**values["objective"]))
+@dataclass(frozen=True)
+class SequenceConfig(CommonConfig):
+    """A training on sounds or series."""
+
+    encoder: str = "frames"
+    """frames: strided convolutions and a recurrent context."""
+    width: int = 128
+    """channels of the convolutions, F."""
+    head: Kind = "none"
+    """from features to embedding, for methods that compare whole sequences; cpc needs none."""
+    context_width: int = 128
+    """of the recurrent context, H: the width of the features."""
+    context: Context = "gru"
+    """gru or lstm."""
+    norm: Norm = "channel"
+    """channel: each frame over its channels; batch: BatchNorm."""
+    kernels: tuple[int, ...] = (10, 8, 4, 4, 4)
+    """of the convolutions, in steps."""
+    strides: tuple[int, ...] = (5, 4, 2, 2, 2)
+    """of the convolutions; their product is the steps from frame to frame."""
+    sample_rate: int | None = None
+    """Hz that sounds are resampled to; by default that of most files, at most 16,000."""
+    window: int = 20_480
+    """steps of the signal in a view."""
+    gain: float = 0.0
+    """decibels to either side."""
+    noise: float = 0.0
+    """standard deviation of white noise, in those of the item."""
+    band_reject: float = 0.0
+    """probability that a band of frequencies is silenced."""
+    pitch: float = 0.0
+    """semitones to either side, by playing faster or slower."""
+    time_mask: float = 0.0
+    """probability that a stretch of time is silenced."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._views()
+        require(self.context_width >= 1, f"--context-width must be 1 or more, got {self.context_width}")
+        frames = self.window // math.prod(self.strides)
+        require(frames >= 2, f"--window {self.window} makes {frames} frame(s) of {math.prod(self.strides)} steps")
+
+    def views(self, source: Source) -> SequenceViews:
+        return self._views()
+
+    def _views(self) -> SequenceViews:
+        shared = {f.name for f in dataclasses.fields(SequenceViews)}
+        return SequenceViews(**{name: getattr(self, name) for name in shared})
+
+
+@dataclass(frozen=True)
+class TextConfig(CommonConfig):
+    """A training on sentences."""
+
+    encoder: str = "small-transformer"
+    """small-transformer, bag-of-tokens, or a transformers encoder: a folder or a hub name."""
+    width: int = 128
+    """of the own networks: features of a token and of a sentence."""
+    layers: int = 2
+    """of small-transformer."""
+    vocabulary: int = 8000
+    """byte pairs of the own networks, learned from the training part."""
+    head: Kind = "tanh"
+    """from features to embedding, for the loss alone; tanh: the pooler of BERT; none: the features."""
+    pooler: Pooler = "mean"
+    """a sentence's vector: cls, mean, or first-last (the mean of first and last layer)."""
+    max_length: int = 32
+    """tokens of a sentence, special ones among them; the rest is cut."""
+    dropout: float = 0.1
+    """of the encoder: what makes two passes of a sentence differ."""
+    word_deletion: float = 0.0
+    """share of the words left out."""
+    span_deletion: float = 0.0
+    """share of the words left out in one stretch."""
+    crop: float = 0.0
+    """share of the words cut off at both ends together."""
+    reorder: float = 0.0
+    """share of the words in each of two stretches that change places."""
+    substitution: float = 0.0
+    """share of the words given for a synonym: WordNet's where it is installed, else a neighbour among the tokens."""
+    token_cutoff: float = 0.0
+    """share of the token embeddings set to zero."""
+    feature_cutoff: float = 0.0
+    """share of the features set to zero in all tokens of a sentence."""
+    shuffle: float = 0.0
+    """probability that the positions of a sentence are shuffled."""
+    span: int = 0
+    """most words of a random stretch that is kept alone; 0: all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.dropout < 1, f"--dropout must lie in [0, 1), got {self.dropout}")
+        require(self.max_length >= 3, f"--max-length must be 3 tokens or more, got {self.max_length}")
+        require(self.layers >= 1, f"--layers must be 1 or more, got {self.layers}")
+        require(self.vocabulary >= 300, f"--vocabulary must be 300 or more (it holds all bytes), got {self.vocabulary}")
+        self._views()
+
+    def views(self, source: Source) -> TextViews:
+        return self._views()
+
+    def _views(self) -> TextViews:
+        shared = {f.name for f in dataclasses.fields(TextViews)} & {f.name for f in dataclasses.fields(self)}
+        return TextViews(**{name: getattr(self, name) for name in shared})
+
+
+CONFIGS: dict[str, type[CommonConfig]] = {
+    "images": TrainConfig, "audio": SequenceConfig, "series": SequenceConfig, "text": TextConfig,
+}  # fmt: skip
+
+
+def from_dict(kind: str, method: str, values: dict[str, Any]) -> Any:
+    """The inverse of `to_dict`, for a run of `method` on data of a kind."""
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "objective"}
+    return CONFIGS[kind](**plain, objective=METHODS[method][1](**values["objective"]))
 
 
 # What may differ between a run and its continuation: they do not touch a number of the result.

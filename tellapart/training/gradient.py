@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..encoders import Encoder
+from ..encoders import AnyEncoder
 from ..encoders.norms import batchnorms
 from ..objectives import Batch, Embedded, Objective, Out
 
@@ -37,7 +37,7 @@ Backward = Callable[[], None]
 
 
 def whole(
-    objective: Objective, encoder: Encoder, pieces: Pieces, noise: torch.Generator, autocast: torch.autocast
+    objective: Objective, encoder: AnyEncoder, pieces: Pieces, noise: torch.Generator, autocast: torch.autocast
 ) -> tuple[Out, Backward]:
     """The loss of a batch embedded at once, and what computes its gradient."""
     batch = pieces.part(0, pieces.size)
@@ -49,7 +49,7 @@ def whole(
 
 def cached(
     objective: Objective,
-    encoder: Encoder,
+    encoder: AnyEncoder,
     pieces: Pieces,
     noise: torch.Generator,
     autocast: torch.autocast,

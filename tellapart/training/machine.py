@@ -17,7 +17,7 @@ import torch
 from .. import distributed
 from ..allocator import keep_freed_memory
 from ..errors import ConfigError
-from .config import TrainConfig
+from .config import CommonConfig
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Machine:
         return torch.autocast(self.torch_device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
-def decide(config: TrainConfig) -> Machine:
+def decide(config: CommonConfig) -> Machine:
     """The machine of a configuration.
 
     Raises:

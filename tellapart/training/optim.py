@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config import TrainConfig
+from .config import CommonConfig
 
 
-def optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def optimizer(config: CommonConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser of a configuration over every trained parameter.
 
     LARS leaves biases and norms out of its adaptation and of weight decay (SimCLR); SGD and AdamW decay
@@ -35,10 +35,10 @@ def optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter]) -> torch.
     )
 
 
-def learning_rate(config: TrainConfig, step: int, total: int, per_epoch: int) -> float:
+def learning_rate(config: CommonConfig, step: int, total: int, per_epoch: int) -> float:
     """The rate of step `step`, 0 <= step < total.
 
-    >>> config = TrainConfig(lr=1.0, warmup=1.0)
+    >>> config = CommonConfig(lr=1.0, warmup=1.0)
     >>> [round(learning_rate(config, s, 10, 2), 3) for s in (0, 1, 2, 9)]
     [0.5, 1.0, 1.0, 0.038]
     """

@@ -15,15 +15,15 @@ import torch
 
 from .. import distributed, objectives
 from ..console import Console, clock
-from ..data import ImageSource
-from ..encoders import Encoder
+from ..data import Source
+from ..encoders import AnyEncoder, Encoder
 from ..encoders.norms import batchnorms, running_statistics
 from ..errors import MissingExtraError, RunError
 from ..objectives import MoCo
 from ..run import Manifest, Run
 from ..version import __version__
 from . import machine, verdict
-from .config import TrainConfig, differences
+from .config import CommonConfig, differences
 from .trainer import NotANumber, Step, Trainer
 
 HEARTBEAT = 10.0  # seconds
@@ -35,7 +35,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or a polite kill: the state is saved."""
 
 
-def manifest(method: str, config: TrainConfig, source: ImageSource, trained: ImageSource) -> Manifest:
+def manifest(method: str, config: CommonConfig, source: Source, trained: Source) -> Manifest:
     """What run.json says of a training before its first step."""
     return {
         "method": method,
@@ -45,8 +45,8 @@ def manifest(method: str, config: TrainConfig, source: ImageSource, trained: Ima
             "items": len(source),
             "trained_on": len(trained),
             "splits": {name: len(rows) for name, rows in source.splits.items()},
-            "image_size": source.image_size,
-            "channels": source.channels,
+            "kind": source.kind,
+            **source.about,
             "fingerprint": source.fingerprint,
             "duplicates": source.duplicates,
             "licence": source.licence,
@@ -76,17 +76,19 @@ def check_same(run: Run, wanted: Manifest) -> None:
 
 
 def description(trainer: Trainer) -> dict[str, Any]:
-    """How to build the encoder again: the arguments of `encoders.build`."""
-    config, source = trainer.config, trainer.source
+    """How to build the encoder again: what `encoders.rebuild` takes."""
+    config, source, encoder = trainer.config, trainer.source, trainer.encoder
+    if not isinstance(encoder, Encoder):
+        return {"format": 1, **encoder.description}
     return {
         "format": 1,
         "encoder": config.encoder,
-        "channels": source.channels,
-        "size": source.image_size,
+        "channels": source.about["channels"],
+        "size": source.about["image_size"],
         "dim": config.dim,
         "head_kind": config.head,
         "width": config.width,
-        "small_stem": trainer.encoder.backbone.small_stem,
+        "small_stem": encoder.backbone.small_stem,
     }
 
 
@@ -104,10 +106,10 @@ class Watch(Protocol):
     def chooses_by(self) -> str:
         """The name of the measure that the choice goes by."""
 
-    def checkpoint(self, encoder: Encoder) -> Look:
+    def checkpoint(self, encoder: AnyEncoder) -> Look:
         """The measures of a checkpoint."""
 
-    def look(self, encoder: Encoder) -> dict[str, float]:
+    def look(self, encoder: AnyEncoder) -> dict[str, float]:
         """Fields of a line of metrics."""
 
 
@@ -203,17 +205,16 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
     rows = sum(b.numel() * b.element_size() for b in trainer.objective.buffers())
     rows += sum(p.numel() * p.element_size() for p in trainer.objective.parameters())
     lines = [
-        f"{source.name}: {len(source):,} images to tell apart, "
-        f"{source.channels} channel(s), seen at {source.image_size} px",
+        f"{source.name}: {source.described}",
         f"{left:,} steps of {trainer.batch} ({trainer.total / trainer.per_epoch:g} epochs), about "
-        f"{clock(left * seconds_per_step)} at {trainer.batch / max(seconds_per_step, 1e-9):,.0f} images/s",
+        f"{clock(left * seconds_per_step)} at {trainer.batch / max(seconds_per_step, 1e-9):,.0f} {source.many}/s",
         f"on {hardware.device} with {hardware.threads} thread(s) in {hardware.precision}; "
         f"memory of the objective {rows / 1e6:,.1f} MB",
     ]
     if distributed.world() > 1:
-        lines.append(f"{distributed.world()} processes, {trainer.share} images each")
+        lines.append(f"{distributed.world()} processes, {trainer.share} {source.many} each")
     if trainer.batch < config.batch_size:
-        why = "there are no more images" if trainer.batch == len(source) else "every process gets as many"
+        why = f"there are no more {source.many}" if trainer.batch == len(source) else "every process gets as many"
         lines.append(f"batch {trainer.batch} instead of {config.batch_size}: {why}")
     lines += _about_the_network(trainer)
     if config.eval_every:
@@ -237,7 +238,7 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
 def _about_the_network(trainer: Trainer) -> list[str]:
     """What was decided about stem, starting weights and BatchNorm, and what to watch."""
     config, lines = trainer.config, []
-    if trainer.encoder.backbone.small_stem:
+    if isinstance(trainer.encoder, Encoder) and trainer.encoder.backbone.small_stem:
         lines.append("3 x 3 stem without max-pool: the images have 64 px or fewer")
     if config.init:
         lines.append(
@@ -259,7 +260,9 @@ def _about_the_network(trainer: Trainer) -> list[str]:
 
 def _line(trainer: Trainer, step: Step, seconds: float) -> str:
     beside = f" (chance {trainer.chance:.2f})" if trainer.chance is not None else ""
-    return f"loss {step.loss:.3f}{beside}  {step.number * trainer.batch / max(seconds, 1e-9):,.0f} images/s"
+    return (
+        f"loss {step.loss:.3f}{beside}  {step.number * trainer.batch / max(seconds, 1e-9):,.0f} {trainer.source.many}/s"
+    )
 
 
 @contextmanager

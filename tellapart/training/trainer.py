@@ -9,21 +9,23 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .. import distributed, encoders, geometry, objectives
-from ..data import ImageSource
+from ..data import ImageSource, SequenceSource, Source, TextSource
 from ..data.sampler import batch_at, derive_seed, generator, steps_per_epoch
-from ..encoders import starting
+from ..encoders import starting, synonyms
 from ..encoders.norms import batchnorms
-from ..errors import ConfigError, DataError, TrainingError
+from ..errors import ConfigError, DataError, TrainingError, unknown
 from ..objectives import Batch, Out
 from . import gradient
 from . import machine as machines
-from .config import TrainConfig
+from .config import CommonConfig, SequenceConfig, TextConfig, TrainConfig
 from .optim import learning_rate, optimizer
 
 FORMAT = 1
@@ -62,7 +64,7 @@ class Trainer:
         chance: the loss at chance, None without a closed form.
     """
 
-    def __init__(self, method: str, config: TrainConfig, source: ImageSource) -> None:
+    def __init__(self, method: str, config: CommonConfig, source: Source) -> None:
         self.config, self.source = config, source
         self.machine = machines.decide(config)
         device, ranks = self.machine.torch_device, distributed.world()
@@ -77,11 +79,12 @@ class Trainer:
         self.number = 0
         self.encoder = _normalised(build_encoder(config, source), config).to(device)
         if batchnorms(self.encoder) and min(self.share, config.micro_batch or self.share) < 2:
-            raise ConfigError("BatchNorm needs 2 images or more at once on every rank: raise --batch-size")
+            raise ConfigError("BatchNorm needs 2 items or more at once on every rank: raise --batch-size")
+        self.source = source = encoders.prepared(self.encoder, source)
         with self.machine.applied():
             self.objective.attach(self.encoder, source)
         self.objective.to(device)
-        self.views = config.views(source.image_size)
+        self.views = views_for(config, source, self.encoder)
         self.optimizer = optimizer(config, self._parameters())
         self.chance = self.objective.chance(self.batch)
 
@@ -145,14 +148,14 @@ class Trainer:
     def _views(self, index: Tensor, start: int, stop: int) -> list[Any]:
         """The views of rows start to stop of a batch: those that the whole batch has, whatever the piece."""
         device = self.machine.torch_device
-        found: list[list[Tensor]] = [[] for _ in range(self.objective.views)]
+        found: list[list[Any]] = [[] for _ in range(self.objective.views)]
         for block in range(start // BLOCK, -(-stop // BLOCK)):
             first = block * BLOCK
             images = encoders.to_device(self.source.read(index[first : first + BLOCK]), device)
             random = generator("views", self.config.seed, self.number, distributed.rank(), block, device=device)
             for views in found:
-                views.append(self.views(images, random)[max(start - first, 0) : stop - first])
-        return [views[0] if len(views) == 1 else torch.cat(views) for views in found]
+                views.append(_rows(self.views(images, random), max(start - first, 0), stop - first))
+        return [views[0] if len(views) == 1 else _joined(views) for views in found]
 
     def measure(self, step: Step) -> dict[str, float]:
         """What a line of metrics holds of a step: loss beside chance, logs, and the geometry of the batch."""
@@ -214,11 +217,49 @@ class Trainer:
         return [p for m in (self.encoder, self.objective) for p in m.parameters() if p.requires_grad]
 
 
-def build_encoder(config: TrainConfig, source: ImageSource, *, small_stem: bool | None = None) -> encoders.Encoder:
+def build_encoder(config: CommonConfig, source: Source, *, small_stem: bool | None = None) -> encoders.AnyEncoder:
     """The encoder of a configuration before training: from nothing, or from the weights that `init` names.
 
     `small_stem`: of an encoder from nothing, as `encoders.build`.
     """
+    if isinstance(source, ImageSource) and isinstance(config, TrainConfig):
+        return _image_encoder(config, source, small_stem)
+    if isinstance(source, SequenceSource) and isinstance(config, SequenceConfig):
+        return _sequence_encoder(config, source)
+    if isinstance(source, TextSource) and isinstance(config, TextConfig):
+        return _text_encoder(config, source)
+    raise ConfigError(f"{source.name} holds {source.many}; these settings ({type(config).__name__}) are of other data")
+
+
+def views_for(config: CommonConfig, source: Source, encoder: encoders.AnyEncoder) -> Any:
+    """The distribution of views of a training; words are given for those that the encoder's vocabulary holds."""
+    views = config.views(source)
+    if isinstance(config, TextConfig) and config.substitution and isinstance(encoder, encoders.TextEncoder):
+        return replace(views, synonyms=synonyms.table(encoder))
+    return views
+
+
+def _text_encoder(config: TextConfig, source: TextSource) -> encoders.AnyEncoder:
+    texts = [text for i in range(source.columns) for text in source.column(i)]
+    return encoders.text.build(
+        config.encoder, seed=config.seed, texts=texts, width=config.width, layers=config.layers,
+        vocabulary=config.vocabulary, max_length=config.max_length, dropout=config.dropout, pooler=config.pooler,
+        head_kind=config.head, dim=config.dim,
+    )  # fmt: skip
+
+
+def _sequence_encoder(config: SequenceConfig, source: SequenceSource) -> encoders.AnyEncoder:
+    if config.encoder != "frames":
+        raise unknown("encoder for sounds and series", config.encoder, ["frames"])
+    mean, std = _sequence_statistics(source)
+    return encoders.sequence.build(
+        seed=config.seed, mean=mean, std=std, channels=source.channels, width=config.width,
+        context_width=config.context_width, kernels=config.kernels, strides=config.strides, norm=config.norm,
+        context=config.context, head_kind=config.head, dim=config.dim,
+    )  # fmt: skip
+
+
+def _image_encoder(config: TrainConfig, source: ImageSource, small_stem: bool | None) -> encoders.AnyEncoder:
     mean, std = statistics(source)
     shared: dict[str, Any] = {
         "channels": source.channels, "size": source.image_size, "dim": config.dim, "head_kind": config.head,
@@ -229,7 +270,7 @@ def build_encoder(config: TrainConfig, source: ImageSource, *, small_stem: bool 
     return encoders.build(config.encoder, small_stem=small_stem, **shared)
 
 
-def _normalised(encoder: encoders.Encoder, config: TrainConfig) -> encoders.Encoder:
+def _normalised(encoder: encoders.AnyEncoder, config: CommonConfig) -> encoders.AnyEncoder:
     """The encoder with BatchNorm over what `--bn` says: a rank's batch, groups of rows, or the batch of all ranks."""
     if config.bn == "split":
         encoder.bn_rows = config.bn_rows
@@ -240,20 +281,20 @@ def _normalised(encoder: encoders.Encoder, config: TrainConfig) -> encoders.Enco
     return encoder
 
 
-def _check_sizes(config: TrainConfig, source: ImageSource, share: int) -> None:
+def _check_sizes(config: CommonConfig, source: Source, share: int) -> None:
     if len(source) < 2:
-        raise DataError(f"{source.name} holds {len(source)} image(s); telling apart needs 2 or more")
+        raise DataError(f"{source.name} holds {len(source)} of its {source.many}; telling apart needs 2 or more")
     if share < 1:
         raise ConfigError(
             f"--batch-size {config.batch_size} leaves nothing for each of {distributed.world()} processes"
         )
 
 
-def _labels(method: str, source: ImageSource) -> Tensor:
+def _labels(method: str, source: Source) -> Tensor:
     if source.labels is None or not bool((source.labels >= 0).any()):
         raise DataError(
-            f"{method} learns from labels, and {source.name} has none: put the images into one folder per class, "
-            "or choose a method without labels (simclr)"
+            f"{method} learns from labels, and {source.name} has none: put the {source.many} into one folder per "
+            "class, or choose a method without labels (simclr)"
         )
     return torch.from_numpy(source.labels)
 
@@ -267,3 +308,34 @@ def statistics(source: ImageSource) -> tuple[Tensor, Tensor]:
     else:
         flat = images.permute(0, 2, 3, 1).reshape(-1, source.channels).double() / 255
     return flat.mean(0).float(), flat.std(0).float()
+
+
+def _sequence_statistics(source: SequenceSource) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C,) of the values of up to 512 sequences; sounds lie in [-1, 1]."""
+    index = torch.arange(0, len(source), max(1, len(source) // 512))
+    values = source.read(index)["values"].double()
+    if source.kind == "audio":
+        return torch.zeros(source.channels), (values / 32768).std(0).float()
+    return values.mean(0).float(), values.std(0).float()
+
+
+def _rows(view: Any, start: int, stop: int) -> Any:
+    """Rows start to stop of a view: a tensor, or a dict of them."""
+    if isinstance(view, dict):
+        return {name: value[start:stop] for name, value in view.items()}
+    return view[start:stop]
+
+
+def _joined(views: list[Any]) -> Any:
+    """Views of several blocks as one; sentences are padded to the longest of all."""
+    if not isinstance(views[0], dict):
+        return torch.cat(views)
+    longest = max(view["ids"].shape[-1] for view in views) if "ids" in views[0] else 0
+    joined = {}
+    for name, first in views[0].items():
+        values = [view[name] for view in views]
+        if longest and first.ndim > 1:
+            empty = -1 if name == "word" else 0
+            values = [F.pad(v, (0, longest - v.shape[-1]), value=empty) for v in values]
+        joined[name] = torch.cat(values)
+    return joined

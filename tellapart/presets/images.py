@@ -1,16 +1,11 @@
-"""One function per system and scale; every number carries its source.
-
-Sources: [paper] the paper of the method (named in its page of docs/objectives); [authors] their released code and
-its README; [tuned] chosen on the validation part of the training data here, see docs/experiments.md.
-"""
+"""Presets of trainings on images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-from .errors import unknown
-from .objectives import (
+from ..objectives import (
+    CPCOptions,
     ExemplarOptions,
     InstDiscOptions,
     MarginOptions,
@@ -21,7 +16,7 @@ from .objectives import (
     SupConOptions,
     TripletOptions,
 )
-from .training.config import TrainConfig
+from ..training.config import TrainConfig
 
 SCENES = InstDiscOptions(
     loss="nce",
@@ -316,37 +311,11 @@ def triplet_scenes() -> TrainConfig:
     return replace(simclr_scenes(), objective=TripletOptions(margin=0.2))  # [paper] margin
 
 
-PRESETS: dict[str, Callable[[], TrainConfig]] = {
-    f.__name__: f
-    for f in (
-        instdisc_cifar10, instdisc_scenes, instdisc_fashion_mnist, instdisc_digits, instdisc_folder, exemplar_scenes,
-        nce_scenes, spread_cifar10, spread_scenes, spread_folder, simclr_cifar10, simclr_imagenet, simclr_v2_imagenet,
-        simclr_scenes, simclr_digits, simclr_folder, moco_cifar10, moco_v1_imagenet, moco_v2_imagenet, moco_scenes,
-        moco_folder, supcon_cifar10, supcon_imagenet, supcon_scenes, supcon_folder, margin_scenes, margin_digits,
-        triplet_scenes,
-    )
-}  # fmt: skip
-
-
-def named(name: str) -> TrainConfig:
-    """The preset of that name.
-
-    Raises:
-        ConfigError: an unknown name, with the nearest one.
-    """
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return PRESETS[name]()
-
-
-def name_for(method: str, data: str) -> str:
-    """The preset that `train METHOD --data DATA` starts from.
-
-    >>> name_for("instdisc", "scenes:fashion-mnist"), name_for("instdisc", "photos/")
-    ('instdisc_scenes', 'instdisc_folder')
-    """
-    kind = data.partition(":")[0].replace("-", "_")
-    for scale in (kind, "folder", "scenes"):
-        if f"{method}_{scale}" in PRESETS:
-            return f"{method}_{scale}"
-    raise unknown("method", method, {p.partition("_")[0] for p in PRESETS})
+def cpc_images() -> TrainConfig:
+    """Images of any kind as grids of patches, each column read from top to bottom."""
+    return replace(
+        simclr_scenes(),
+        encoder="patches", head="none",  # [paper] 7 x 7 patches that overlap by half
+        optimizer="adamw", lr=1e-3, weight_decay=0.0,  # [paper] Adam, 2e-4 for far longer
+        objective=CPCOptions(steps=5, first=2, negatives=128),  # [paper] up to five rows below; the next one overlaps
+    )  # fmt: skip

@@ -1,0 +1,161 @@
+"""Sequences in one packed memory map: sounds in int16, series of several channels in float32.
+
+An instance is a sound file, or a piece of a long one. Shapes: S instances, N batch, T steps in time, C channels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import DataError
+from .source import Array, Source
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Sequences one after another, where each begins, and what was left out and why."""
+
+    values: Array  # (steps, C) int16 or float32, memory-mapped
+    offset: Array  # (S,) int64
+    length: Array  # (S,) int64
+    file: Array  # (S,) which of the given files
+    start: Array  # (S,) the step of the file that it begins at
+    hashes: list[str]  # (S,) of the file
+    skipped: list[dict[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceSource(Source):
+    """Sounds or series.
+
+    Attributes:
+        packed: the sequences of the whole set; `rows` are the ones that belong to this source.
+        kind: "audio" or "series". rate: steps per second, None where unknown. root: the folder of the files.
+    """
+
+    packed: Packed
+    kind: str = "audio"
+    rate: int | None = None
+    root: Path = Path()
+
+    @property
+    def many(self) -> str:  # type: ignore[override]
+        return "sounds" if self.kind == "audio" else "series"
+
+    @property
+    def channels(self) -> int:
+        return int(self.packed.values.shape[1])
+
+    @property
+    def lengths(self) -> Array:
+        """(S,) steps of each item."""
+        return self.packed.length[self.rows]
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"channels": self.channels, "rate": self.rate}
+
+    @property
+    def described(self) -> str:
+        steps = int(self.lengths.sum())
+        if self.rate:
+            return f"{len(self):,} sounds, {steps / self.rate / 60:,.1f} minutes at {self.rate:,} Hz"
+        return f"{len(self):,} pieces of series, {steps:,} steps of {self.channels} channel(s)"
+
+    def read(self, index: Tensor) -> dict[str, Tensor]:
+        """The sequences at the positions `index` (N,): {"values": (sum of T, C) as stored, "length": (N,)}."""
+        parts = [self.sequence(i) for i in index.tolist()]
+        return {
+            "values": torch.from_numpy(np.concatenate(parts)),
+            "length": torch.tensor([len(p) for p in parts]),
+        }
+
+    def sequence(self, position: int) -> Array:
+        """One sequence (T, C), as packed."""
+        row = self.rows[position]
+        start = self.packed.offset[row]
+        return np.asarray(self.packed.values[start : start + self.packed.length[row]])
+
+    def seconds(self, position: int) -> tuple[float, float]:
+        """Where in its file an item begins and ends; in steps where the rate is unknown."""
+        row, rate = self.rows[position], self.rate or 1
+        start = float(self.packed.start[row])
+        return start / rate, (start + float(self.packed.length[row])) / rate
+
+
+Pieces = Iterable[tuple[int, "Array | str", str]]  # file, its sequence (T, C) or why it is left out, hash of the file
+
+
+def pack(folder: Path, files: Pieces, names: list[str], *, longest: int, limit: float) -> None:
+    """Write values.npy, table.npz and skipped.json into `folder`; a sequence above `longest` steps is cut evenly."""
+    table: list[tuple[int, int, int, int]] = []
+    hashes: list[str] = []
+    skipped: list[dict[str, str]] = []
+    total, kind = 0, None
+    with open(folder / "values.bin", "wb") as out:
+        for number, sequence, digest in files:
+            if isinstance(sequence, str):
+                skipped.append({"path": names[number], "reason": sequence})
+                continue
+            kind = kind or (sequence.dtype.name, sequence.shape[1])
+            if kind[1] != sequence.shape[1]:
+                skipped.append(
+                    {"path": names[number], "reason": f"{sequence.shape[1]} channels, others have {kind[1]}"}
+                )
+                continue
+            out.write(np.ascontiguousarray(sequence).tobytes())
+            edges = np.linspace(0, len(sequence), -(-len(sequence) // longest) + 1).astype(np.int64)
+            for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+                table.append((total + start, stop - start, number, start))
+                hashes.append(digest)
+            total += len(sequence)
+            if total * sequence.itemsize * kind[1] > limit:
+                raise DataError(f"the packed data need more than --cache-limit {limit / 1e9:g} (GB); raise it")
+    columns = np.array(table, np.int64).reshape(-1, 4).T
+    np.savez(folder / "table.npz", offset=columns[0], length=columns[1], of=columns[2], start=columns[3])
+    about = {"format": FORMAT, "kind": kind, "hashes": hashes, "skipped": skipped}
+    (folder / "about.json").write_text(json.dumps(about))
+
+
+def load(folder: Path) -> Packed:
+    """What `pack` wrote, the values memory-mapped."""
+    about = json.loads((folder / "about.json").read_text())
+    with np.load(folder / "table.npz") as table:
+        dtype, channels = about["kind"] or ("int16", 1)
+        values: Array = np.zeros((0, channels), dtype)
+        if (folder / "values.bin").stat().st_size:
+            values = np.memmap(folder / "values.bin", dtype, mode="r").reshape(-1, channels)
+        return Packed(
+            values, table["offset"], table["length"], table["of"], table["start"], about["hashes"], about["skipped"]
+        )
+
+
+def suffixes(packed: Packed, rate: int | None) -> list[str]:
+    """What follows the name of the file in an id: nothing, or where in it the piece begins ("#12.5", seconds)."""
+    files, counts = np.unique(packed.file, return_counts=True)
+    several = dict(zip(files.tolist(), (counts > 1).tolist(), strict=True))
+    return [
+        f"#{start / (rate or 1):g}" if several[file] else ""
+        for file, start in zip(packed.file.tolist(), packed.start.tolist(), strict=True)
+    ]
+
+
+Progress = Callable[[int, int], None]
+
+
+def reported(pieces: Pieces, total: int, progress: Progress | None) -> Pieces:
+    """The same pieces, with every hundredth of them told."""
+    for done, piece in enumerate(pieces, 1):
+        yield piece
+        if progress and (done % 100 == 0 or done == total):
+            progress(done, total)

@@ -1,0 +1,187 @@
+"""Encoders of sequences: strided convolutions to frames z_t, and a recurrent context c_t of all frames up to t.
+
+van den Oord 2018, sec. 3.1. Shapes: N batch, C channels, L steps of the signal, T frames, F width of a frame,
+H width of the context.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import require, unknown
+from .heads import head
+
+Norm = Literal["channel", "batch"]
+Context = Literal["gru", "lstm"]
+Signal = Tensor | dict[str, Tensor]
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Each frame of (N, F, 1, T) normalised over its channels, with a learned scale and shift: it sees no other."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Frames(nn.Module):
+    """Strided convolutions with a norm and ReLU each: (N, C, L) to (N, F, L // product of the strides).
+
+    They run as images of one row, channels last in memory: there the norm of a frame reads neighbouring values.
+    """
+
+    def __init__(self, channels: int, width: int, kernels: Sequence[int], strides: Sequence[int], norm: Norm) -> None:
+        super().__init__()
+        self.width, self.hop = width, math.prod(strides)
+        layers: list[nn.Module] = []
+        for kernel, stride in zip(kernels, strides, strict=True):
+            pad = -(-(kernel - stride) // 2)
+            plain = norm != "batch"  # BatchNorm brings a shift of its own
+            layers += [nn.Conv2d(channels, width, (1, kernel), (1, stride), (0, pad), bias=plain)]
+            layers += [ChannelNorm(width) if plain else nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            channels = width
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.stages(x)[-1]
+
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """(N, F, ...) after each convolution, the first one first."""
+        found = []
+        x = x[:, :, None].contiguous(memory_format=torch.channels_last)
+        for i, layer in enumerate(self.layers, 1):
+            x = layer(x)
+            if i % 3 == 0:
+                found.append(x[:, :, 0])
+        return found
+
+
+class SequenceEncoder(nn.Module):
+    """Frames, context and head. Its features are the mean of c_t over the frames of a sequence.
+
+    Args:
+        channels: C. width: F. context_width: H. kernels, strides: of the convolutions, in steps.
+        mean, std: (C,) of the data; subtracted and divided before the first convolution.
+        head_kind, dim: as `heads.head`, from H to D.
+    """
+
+    mean: Tensor
+    std: Tensor
+    bn_rows: int | None = None
+    description: dict[str, Any]
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        width: int = 256,
+        context_width: int = 256,
+        kernels: Sequence[int] = (10, 8, 4, 4, 4),
+        strides: Sequence[int] = (5, 4, 2, 2, 2),
+        norm: Norm = "channel",
+        context: Context = "gru",
+        head_kind: str = "none",
+        dim: int = 128,
+        mean: Tensor,
+        std: Tensor,
+    ) -> None:
+        super().__init__()
+        if norm not in get_args(Norm):
+            raise unknown("norm", norm, get_args(Norm))
+        if context not in get_args(Context):
+            raise unknown("context", context, get_args(Context))
+        require(len(kernels) == len(strides) > 0, f"--kernels {kernels} and --strides {strides} must be as many")
+        require(
+            all(1 <= s <= k for k, s in zip(kernels, strides, strict=True)),
+            f"each of --kernels {kernels} must be at least its stride {strides}, and that 1 or more",
+        )
+        self.frames = Frames(channels, width, kernels, strides, norm)
+        self.context = (nn.GRU if context == "gru" else nn.LSTM)(width, context_width, batch_first=True)
+        self.width, self.context_width = width, context_width
+        self.head = head(head_kind, context_width, dim)
+        self.dim = dim if head_kind != "none" else context_width
+        self.register_buffer("mean", mean.float().view(1, -1, 1))
+        self.register_buffer("std", std.float().clamp_min(1e-8).view(1, -1, 1))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.mean.device
+
+    @property
+    def hop(self) -> int:
+        """Steps of the signal between two frames."""
+        return self.frames.hop
+
+    def sequence(self, x: Signal) -> tuple[Tensor, Tensor, Tensor]:
+        """Frames z (N, T, F), context c (N, T, H) and how many frames are of the signal (N,), the rest being padding.
+
+        x: (N, C, L), or {"values": (N, C, L), "length": (N,)} where sequences were padded to one length.
+        """
+        values, length = signal(x)
+        z = self.frames((values - self.mean) / self.std).transpose(1, 2)
+        c, _ = self.context(z)
+        return z, c, (length // self.hop).clamp(1, z.shape[1])
+
+    def context_of(self, x: Signal) -> tuple[Tensor, Tensor]:
+        """c (N, T, H), and how many frames are no padding (N,)."""
+        return self.sequence(x)[1:]
+
+    def frames_of(self, x: Signal) -> tuple[Tensor, Tensor]:
+        """z (N, T, F), and how many frames are no padding (N,)."""
+        z, _, count = self.sequence(x)
+        return z, count
+
+    def features(self, x: Signal) -> Tensor:
+        """(N, H): the mean of c_t over the frames of each sequence."""
+        _, c, count = self.sequence(x)
+        return mean_of(c, count)
+
+    def project(self, x: Signal) -> Tensor:
+        """(N, D), the head's output as it is."""
+        out: Tensor = self.head(self.features(x)).float()
+        return out
+
+    def forward(self, x: Signal) -> Tensor:
+        """(N, D) unit rows, for losses that compare whole sequences."""
+        return self.from_features(self.features(x))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        """(N, D) unit rows from (N, H)."""
+        return F.normalize(self.head(features).float(), dim=1)
+
+    def maps(self, x: Signal) -> list[Tensor]:
+        """One map (N, F, T) per convolution, the first one first."""
+        values, _ = signal(x)
+        return self.frames.stages((values - self.mean) / self.std)
+
+
+def signal(x: Signal) -> tuple[Tensor, Tensor]:
+    """Values (N, C, L) in float and lengths (N,)."""
+    values = x["values"] if isinstance(x, dict) else x
+    length = x["length"] if isinstance(x, dict) else torch.full((len(values),), values.shape[2], device=values.device)
+    return (values if values.is_floating_point() else values.float() / 32768), length
+
+
+def mean_of(c: Tensor, count: Tensor) -> Tensor:
+    """(N, H): the mean of c (N, T, H) over the first `count` (N,) frames."""
+    inside = torch.arange(c.shape[1], device=c.device) < count[:, None]
+    return torch.where(inside[:, :, None], c, 0.0).sum(1) / count[:, None]
+
+
+def build(*, seed: int, mean: Tensor | None = None, std: Tensor | None = None, **given: Any) -> SequenceEncoder:
+    """A SequenceEncoder whose weights are a function of the seed."""
+    make: Callable[..., SequenceEncoder] = SequenceEncoder
+    channels = given["channels"]
+    mean = torch.zeros(channels) if mean is None else mean
+    std = torch.ones(channels) if std is None else std
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = make(**given, mean=mean, std=std)
+    made.description = {"kind": "sequence"} | given
+    return made.to(memory_format=torch.channels_last)
