@@ -131,10 +131,10 @@ def _verdict_of_pairs(subject: Subject, pairs: ScoredPairs, found: dict[str, Any
     best = max(baselines, key=lambda b: scores[b].value)
     c = comparisons[best]
     words = "better than" if c["low"] > 0 else "worse than" if c["high"] < 0 else "no difference shown from"
+    value = scores[subject.headline].value
     return (
-        f"On {len(pairs):,} pairs of {pairs.name} its cosines rank as people do by "
-        f"{scores[subject.headline].value:.3f} (Spearman), {words} the best baseline, {best} ({c['difference']:+.3f}, 95 % interval {c['low']:+.3f} to "
-        f"{c['high']:+.3f})."
+        f"On {len(pairs):,} pairs of {pairs.name} its cosines rank as people do by {value:.3f} (Spearman), {words} the "
+        f"best baseline, {best} ({c['difference']:+.3f}, 95 % interval {c['low']:+.3f} to {c['high']:+.3f})."
     )
 
 

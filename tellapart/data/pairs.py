@@ -111,7 +111,7 @@ def _of_gensim(name: str) -> ScoredPairs:
     if name == "lee":
         texts = (folder / "lee.cor").read_text(encoding="latin-1").splitlines()
         values = [[float(v) for v in line.split()] for line in read_utf8(folder / "similarities0-1.txt").splitlines()]
-        pairs = [(i, j) for i in range(len(texts)) for j in range(i)]
+        pairs = [(i, j) for j in range(len(texts)) for i in range(j)]  # the upper triangle alone is filled
         return ScoredPairs(
             name, texts, [i for i, _ in pairs], [j for _, j in pairs], [values[i][j] for i, j in pairs],
             [name] * len(pairs), [],

@@ -12,9 +12,10 @@ from . import sequence, text
 from .encoder import Encoder
 from .heads import head, hidden_layers
 from .inference import AnyEncoder, outputs, prepared, to_device
+from .patches import PatchEncoder, Patches
 from .sequence import SequenceEncoder
 from .text import TextEncoder
-from .vision import backbone
+from .vision import Backbone, backbone
 
 __all__ = [
     "AnyEncoder", "Encoder", "SequenceEncoder", "TextEncoder", "backbone", "build", "head", "hidden_layers", "outputs",
@@ -39,17 +40,23 @@ def build(
     """An encoder by the name of its backbone; the same seed gives the same weights.
 
     Args:
-        name, pretrained, small_stem: as `vision.backbone`. channels: C. size: P in pixels. dim: D. head_kind: as
-        `heads.head`.
+        name: as `vision.backbone`, or "patches". pretrained, small_stem: as there. channels: C. size: P in pixels.
+        dim: D. head_kind: as `heads.head`.
         width: base width of small-resnet. mean, std: (C,) of the data in [0, 1]; None: 0.5 and 0.25.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body = backbone(name, channels=channels, size=size, width=width, pretrained=pretrained, small_stem=small_stem)
+        if name == "patches":
+            body: Backbone = Patches(channels, size, width)
+        else:
+            shared = {"channels": channels, "size": size, "width": width}
+            body = backbone(name, **shared, pretrained=pretrained, small_stem=small_stem)
         top = head(head_kind, body.width, dim)
     mean = torch.full((channels,), 0.5) if mean is None else mean
     std = torch.full((channels,), 0.25) if std is None else std
-    return Encoder(body, top, dim, mean=mean, std=std).to(memory_format=torch.channels_last)
+    make = PatchEncoder if name == "patches" else Encoder
+    made = make(body, top, body.width if head_kind == "none" else dim, mean=mean, std=std)
+    return made.to(memory_format=torch.channels_last)
 
 
 def rebuild(description: dict[str, Any], *, seed: int = 0) -> AnyEncoder:

@@ -38,27 +38,38 @@ class Frames(nn.Module):
     def __init__(self, channels: int, width: int, kernels: Sequence[int], strides: Sequence[int], norm: Norm) -> None:
         super().__init__()
         self.width, self.hop = width, math.prod(strides)
+        self.steps = list(zip(kernels, strides, strict=True))
         layers: list[nn.Module] = []
         for kernel, stride in zip(kernels, strides, strict=True):
-            pad = -(-(kernel - stride) // 2)
             plain = norm != "batch"  # BatchNorm brings a shift of its own
-            layers += [nn.Conv2d(channels, width, (1, kernel), (1, stride), (0, pad), bias=plain)]
+            layers += [nn.Conv2d(channels, width, (1, kernel), (1, stride), (0, _pad(kernel, stride)), bias=plain)]
             layers += [ChannelNorm(width) if plain else nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             channels = width
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.ModuleList(layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.stages(x)[-1]
+    def forward(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (N, F, T) of sequences of `length` (N,), and how many of them are no padding (N,)."""
+        stages, length = self.stages(x, length)
+        return stages[-1], length
 
-    def stages(self, x: Tensor) -> list[Tensor]:
-        """(N, F, ...) after each convolution, the first one first."""
+    def stages(self, x: Tensor, length: Tensor) -> tuple[list[Tensor], Tensor]:
+        """(N, F, ...) after each convolution, the first one first, and the frames of the last that are no padding.
+
+        What lies behind the end of a sequence is set to zero before every convolution, which is what it sees there
+        without padding: a sequence gives the same frames whatever it is batched with.
+        """
         found = []
+        padded = bool((length < x.shape[2]).any())
         x = x[:, :, None].contiguous(memory_format=torch.channels_last)
-        for i, layer in enumerate(self.layers, 1):
-            x = layer(x)
-            if i % 3 == 0:
-                found.append(x[:, :, 0])
-        return found
+        for i in range(0, len(self.layers), 3):
+            conv, norm, relu = self.layers[i : i + 3]
+            if padded:
+                x = x * (torch.arange(x.shape[3], device=x.device) < length[:, None])[:, None, None]
+            x = relu(norm(conv(x)))
+            kernel, stride = self.steps[i // 3]
+            length = ((length + 2 * _pad(kernel, stride) - kernel) // stride + 1).clamp(1, x.shape[3])
+            found.append(x[:, :, 0])
+        return found, length
 
 
 class SequenceEncoder(nn.Module):
@@ -124,9 +135,9 @@ class SequenceEncoder(nn.Module):
         x: (N, C, L), or {"values": (N, C, L), "length": (N,)} where sequences were padded to one length.
         """
         values, length = signal(x)
-        z = self.frames((values - self.mean) / self.std).transpose(1, 2)
-        c, _ = self.context(z)
-        return z, c, (length // self.hop).clamp(1, z.shape[1])
+        z, count = self.frames((values - self.mean) / self.std, length)
+        z = z.transpose(1, 2)
+        return z, self.context(z)[0], count
 
     def context_of(self, x: Signal) -> tuple[Tensor, Tensor]:
         """c (N, T, H), and how many frames are no padding (N,)."""
@@ -157,8 +168,13 @@ class SequenceEncoder(nn.Module):
 
     def maps(self, x: Signal) -> list[Tensor]:
         """One map (N, F, T) per convolution, the first one first."""
-        values, _ = signal(x)
-        return self.frames.stages((values - self.mean) / self.std)
+        values, length = signal(x)
+        return self.frames.stages((values - self.mean) / self.std, length)[0]
+
+
+def _pad(kernel: int, stride: int) -> int:
+    """Zeros at either end that make a frame of every `stride` steps."""
+    return -(-(kernel - stride) // 2)
 
 
 def signal(x: Signal) -> tuple[Tensor, Tensor]:

@@ -237,8 +237,9 @@ def _pretrained(name: str, tokenizer: str | None, config: dict[str, Any] | None,
         return anew.from_config(transformers.AutoConfig.for_model(**config)), _tokenizers().Tokenizer.from_str(
             tokenizer
         )
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    said: Any = transformers.logging
+    said.set_verbosity_error()
+    said.disable_progress_bar()
     try:
         settings = transformers.AutoConfig.from_pretrained(name)
         for setting in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):

@@ -38,11 +38,13 @@ class Objective(nn.Module):
 
     Attributes:
         views: how many views of an instance it compares. needs_labels: whether batches must carry labels.
+        bounds_information: whether chance - loss is a lower bound of the mutual information of what it compares.
         sharded: names in the state dict that hold a row for each instance this rank reads, not for all.
     """
 
     views: int = 1
     needs_labels: bool = False
+    bounds_information: bool = False
     sharded: tuple[str, ...] = ()
 
     def attach(self, encoder: AnyEncoder, source: Source) -> None:

@@ -14,6 +14,7 @@ from .. import distributed
 from ..errors import ConfigError, DataError, require, unknown
 from .base import Batch, Embedded, Objective, Out
 
+HEADS = 4  # of the predictor's attention
 Negatives = Literal["batch", "others", "sequence", "label", "label-others"]
 
 
@@ -73,11 +74,17 @@ class CPC(Objective):
         if not hasattr(encoder, "sequence"):
             raise ConfigError("cpc needs frames in an order: audio, series, or images with --encoder patches")
         options, width = self.options, encoder.context_width
+        if options.predictor == "transformer" and width % HEADS:
+            raise ConfigError(
+                f"--objective.predictor transformer wants a context of {HEADS} equal parts, it has {width}"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.ahead = nn.Linear(width, encoder.width * (options.steps - options.first + 1), bias=False)
             if options.predictor == "transformer":
-                self.attention = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, batch_first=True, norm_first=True)
+                self.attention = nn.TransformerEncoderLayer(
+                    width, HEADS, 2 * width, 0.0, batch_first=True, norm_first=True
+                )
 
     def embed(self, encoder: Any, batch: Batch) -> Embedded:
         """Frames and contexts: z, c (N, G, T, .), G sequences side by side of an instance (columns of an image)."""

@@ -57,6 +57,8 @@ class MoCo(Objective):
     kNN at 200 epochs: 82.6 %, symmetric 85.3 % (the authors' notebook).
     """
 
+    bounds_information = True
+
     def __init__(self, options: MoCoOptions, seed: int) -> None:
         super().__init__()
         self.options, self.seed, self.views = options, seed, 2

@@ -40,6 +40,8 @@ class SimCLR(Objective):
     71.7 % (v2).
     """
 
+    bounds_information = True
+
     def __init__(self, options: SimCLROptions, seed: int) -> None:
         super().__init__()
         self.options, self.views = options, 2

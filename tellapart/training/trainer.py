@@ -163,6 +163,8 @@ class Trainer:
         row: dict[str, float] = {"step": step.number, "epoch": step.number / self.per_epoch, "loss": step.loss}
         if self.chance is not None:
             row["chance"] = self.chance
+        if self.chance is not None and self.objective.bounds_information:
+            row["information"] = self.chance - step.loss
         row |= {"lr": step.lr} | {name: float(value) for name, value in step.out.logs.items()}
         if len(z) > 1:
             negative = (z.sum(0).square().sum() - len(z)) / (len(z) * (len(z) - 1))

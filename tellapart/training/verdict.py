@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 COLLAPSED_STD = 0.05  # spread of unit rows; 1 = centred on the sphere
+NEAR = 0.05  # of the ceiling of a bound of mutual information
 COLLAPSED_RANK = 1.5
 AT_CHANCE = 0.01  # of the chance level
 FALL = 0.02  # smallest fall of the loss, of its highest level, that counts as a trend
@@ -61,7 +62,20 @@ def judge(rows: Sequence[Row]) -> Verdict:
     return Verdict(
         "learning",
         f"learning: the loss fell from {start:.2f} to {now:.2f}{beside}; embeddings vary in "
-        f"{rows[-1]['effective_rank']:.0f} directions{_held_out(rows)}",
+        f"{rows[-1]['effective_rank']:.0f} directions{_held_out(rows)}{_ceiling(rows[-size:])}",
+    )
+
+
+def _ceiling(rows: Sequence[Row]) -> str:
+    """Whether the bound of mutual information is as high as its number of candidates lets it be."""
+    if "information" not in rows[-1]:
+        return ""
+    now, most = sum(r["information"] for r in rows) / len(rows), rows[-1]["chance"]
+    if now < (1 - NEAR) * most:
+        return ""
+    return (
+        f"; the views share at least {now:.2f} nats, within 5 % of the {most:.2f} that so many candidates can show: a "
+        "bigger --batch-size, or more negatives, would measure more"
     )
 
 
