@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 
 from .console import Console
-from .data import ImageSource, SequenceSource, Source, audio, packing, series
+from .data import ImageSource, SequenceSource, Source, TextSource, audio, packing, series
 from .embeddings import Embeddings, embed
+from .encoders import AnyEncoder, TextEncoder
 from .encoders.inference import Output
 from .errors import ConfigError, DataError
 from .index import Index
@@ -42,8 +44,10 @@ def stored(loaded: Loaded, source: Source, console: Console) -> Embeddings:
     return found
 
 
-def query(name: str | Path, places: dict[str, int], source: Source) -> Any:
-    """What a query names, as a batch of one that `source` could have read: a file, or the id of an item at its place.
+def query(name: str | Path, places: dict[str, int], source: Source, encoder: AnyEncoder) -> Any:
+    """What a query names, as a batch of one that `source` could have read.
+
+    The id of an item at its place, a file of the source's kind, or a sentence.
 
     Raises:
         DataError: neither, or a damaged file.
@@ -51,6 +55,10 @@ def query(name: str | Path, places: dict[str, int], source: Source) -> Any:
     path = Path(name)
     if str(name) in places and not path.is_file():
         return source.read(torch.tensor([places[str(name)]]))
+    if isinstance(source, TextSource) and isinstance(encoder, TextEncoder):
+        return encoder.prepared(replace(source, texts=[(str(name),)], rows=np.zeros(1, np.int64))).read(
+            torch.tensor([0])
+        )
     if not path.is_file():
         example = random.Random(0).choice(source.ids)
         raise DataError(f"{name} is neither a file nor the id of an item (such as {example}) of {source.name}")
@@ -66,7 +74,7 @@ def query(name: str | Path, places: dict[str, int], source: Source) -> Any:
             return {"values": torch.from_numpy(values), "length": torch.tensor([len(values)])}
     except Exception as error:  # the decoders raise many kinds on a damaged file
         raise DataError(f"{path} cannot be read as one of {source.many}: {error}") from error
-    raise DataError(f"{source.name} holds {source.many}; a query is the id of one")
+    raise DataError(f"{source.name} holds {source.many}, of which nothing but an id can be a query")
 
 
 @torch.inference_mode()

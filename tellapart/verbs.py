@@ -279,11 +279,11 @@ def search(
     """
     console = console or Console()
     loaded = load(run)
-    source = loaded.source(console=console)
+    source = prepared(loaded.encoder, loaded.source(console=console))
     places = {name: i for i, name in enumerate(source.ids)}
     if sheet_path:
         subjects.images_of(source, "--sheet")
-    batches = [searching.query(q, places, source) for q in queries]
+    batches = [searching.query(q, places, source, loaded.encoder) for q in queries]
     index = Index(searching.stored(loaded, source, console))
     own = [places.get(str(q)) if not Path(q).is_file() else None for q in queries]
     vectors = np.stack([searching.features(loaded, source, batch) for batch in batches])

@@ -24,7 +24,7 @@ from .evaluation.knn import knn, leave_one_out_labels
 from .settings import held_out
 from .training.config import CommonConfig
 from .training.session import Look
-from .views import plain
+from .views import plain, single
 
 ITEMS, VIEWS = 256, 4  # of the measures of a checkpoint: 1,024 images forward, some tenths of a second
 FEWER = 64  # of sounds, series and sentences, whose networks cost more
@@ -103,7 +103,7 @@ class Watch:
         encoder.eval()
         z = torch.cat(
             [
-                encoder.features(views(to_device(part.read(index), device), random)).float().cpu()
+                encoder.features(views(single(part, to_device(part.read(index), device)), random)).float().cpu()
                 for index in torch.arange(len(part)).split(128)
             ]
         )

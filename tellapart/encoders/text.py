@@ -221,6 +221,7 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
         show_progress=False,
     )
     words.train_from_iterator(texts, trainer)
+    words.decoder = package.decoders.ByteLevel()
     ends = [(s, words.token_to_id(s)) for s in ("[CLS]", "[SEP]")]
     words.post_processor = package.processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     return words
