@@ -22,7 +22,7 @@ from .intervals import Comparison, Score
 
 Array = np.ndarray[Any, Any]
 Frames = Callable[[Any], tuple[Tensor, Tensor]]  # view -> vectors (sounds, T, width), how many are no padding
-TRAIN, TEST = 20_000, 20_000  # frames, drawn by a fixed seed
+TRAIN, TEST = 10_000, 10_000  # frames, drawn by a fixed seed
 BATCH = 16  # sounds at once
 
 
