@@ -3,9 +3,9 @@
     python scripts/prepare_speech.py phones FOLDER 2400
     python studies/cpc.py FOLDER [STEPS]      writes studies/cpc.json
 
-Each row trains from nothing for 600 steps of 16 windows of 1.28 s at 8,000 Hz (a frame every 10 ms), one seed. Scored by
-the linear classifier of single frames (`evaluation.frames`) on sentences never heard, and by the speaker named from the
-mean of c_t; beside log-mel and the untrained network. van den Oord 2018, table 2.
+Each row trains from nothing for 600 steps of 16 windows of 1.28 s at 8,000 Hz (a frame every 10 ms), one seed. Scored
+by the linear classifier of single frames (`evaluation.frames`) on sentences never heard, and by the speaker named from
+the mean of c_t; beside log-mel and the untrained network. van den Oord 2018, table 2.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from tellapart import embed, open_source, presets
+from tellapart import open_source, presets
+from tellapart.embeddings import embed
 from tellapart.evaluation import frames, linear_probe
 from tellapart.evaluation.baselines import LogMel
 from tellapart.objectives import CPCOptions

@@ -28,9 +28,7 @@ ROWS = [(name, 64) for name in mi.ESTIMATORS] + [("club", 7), ("leave-one-out", 
 MINIMISED = ("vub", "club", "club, sampled", "leave-one-out")
 
 
-def sample(
-    rho: float, n: int, width: int, generator: torch.Generator, cubic: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
+def sample(rho: float, generator: torch.Generator, cubic: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """x, y (N, 20) of correlation rho."""
     x, noise = (torch.randn(BATCH, WIDTH, generator=generator) for _ in range(2))
     y = rho * x + math.sqrt(1 - rho**2) * noise
