@@ -10,6 +10,7 @@ from tellapart.encoders import Encoder
 from tellapart.encoders.vision import Backbone
 from tellapart.objectives import (
     Batch,
+    CPCOptions,
     ExemplarOptions,
     InstDiscOptions,
     MarginOptions,
@@ -47,9 +48,34 @@ CASES = {
     "triplet, all": ("triplet", TripletOptions(mining="all")),
     "triplet, batch-hard, views": ("triplet", TripletOptions(mining="batch-hard", positives="views")),
     "words": ("nce", NCEOptions(negatives=32)),
+    "cpc": ("cpc", CPCOptions(steps=3, negatives=20)),
+    "cpc, own sequence": ("cpc", CPCOptions(steps=3, negatives=20, draw="sequence")),
+    "cpc, others of the label, attention": (
+        "cpc",
+        CPCOptions(steps=3, negatives=20, draw="label-others", predictor="transformer"),
+    ),
     "words, classes, fixed Z": ("nce", NCEOptions(negatives=32, vocabulary="classes", z="fixed", power=0.75)),
 }
 N = 12
+
+
+BY_PLACE = ("nce, per instance", "cpc", "cpc, own sequence", "cpc, others of the label, attention")
+"""Cases whose noise goes by the place of an item in the batch."""
+
+
+class Rows(Encoder):
+    """An Encoder that also reads an image as its rows, one after another: a frame each, and the mean so far."""
+
+    width, context_width = 8, 8
+
+    def __init__(self, *given, **named):
+        super().__init__(*given, **named)
+        self.row, self.so_far = nn.Linear(16, 8), nn.Linear(8, 8)
+
+    def sequence(self, x):
+        z = self.row(self.normalised(x)[:, 0])
+        c = self.so_far(z.cumsum(1) / torch.arange(1, 17)[:, None])
+        return z, c, torch.full((len(x),), 16)
 
 
 class Plain(Backbone):
@@ -66,7 +92,7 @@ class Plain(Backbone):
 
 def encoder(dropout=0.0, dtype=torch.float32):
     torch.manual_seed(0)
-    made = Encoder(Plain(dropout), nn.Linear(20, 8), 8, mean=torch.tensor([0.3]), std=torch.tensor([0.4]))
+    made = Rows(Plain(dropout), nn.Linear(20, 8), 8, mean=torch.tensor([0.3]), std=torch.tensor([0.4]))
     return made.to(dtype)
 
 

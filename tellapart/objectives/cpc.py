@@ -74,13 +74,14 @@ class CPC(Objective):
         if not hasattr(encoder, "sequence"):
             raise ConfigError("cpc needs frames in an order: audio, series, or images with --encoder patches")
         options, width = self.options, encoder.context_width
+        like = next(encoder.parameters())
         if options.predictor == "transformer" and width % HEADS:
             raise ConfigError(
                 f"--objective.predictor transformer wants a context of {HEADS} equal parts, it has {width}"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.ahead = nn.Linear(width, encoder.width * (options.steps - options.first + 1), bias=False)
+            self.ahead = nn.Linear(width, encoder.width * (options.steps - options.first + 1), bias=False).to(like)
             if options.predictor == "transformer":
                 self.attention = nn.TransformerEncoderLayer(
                     width, HEADS, 2 * width, 0.0, batch_first=True, norm_first=True
@@ -100,7 +101,8 @@ class CPC(Objective):
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         options = self.options
-        z, c, count = embedded["frames"].float(), embedded["context"].float(), embedded["count"]
+        z, c = (_full(embedded[name]) for name in ("frames", "context"))
+        count = embedded["count"]
         n, groups, t, width = z.shape
         predicted = self._attended(c).reshape(n, groups * t, -1)
         predicted = self.ahead(predicted).view(n, groups, t, -1, width)
@@ -131,7 +133,7 @@ class CPC(Objective):
         """The context (N, G, T, H) as the predictor sees it: never of later frames."""
         if isinstance(self.attention, nn.Identity):
             return c
-        mask = nn.Transformer.generate_square_subsequent_mask(c.shape[2], device=c.device)
+        mask = nn.Transformer.generate_square_subsequent_mask(c.shape[2], device=c.device, dtype=c.dtype)
         out: Tensor = self.attention(c.flatten(0, 1), src_mask=mask, is_causal=True)
         return out.view_as(c)
 
@@ -157,3 +159,7 @@ class CPC(Objective):
         frame = (inside * (counts[chosen] * groups)).long()
         group, frame = frame % groups, frame // groups
         return ((chosen * groups + group) * t + frame)[me]
+
+
+def _full(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
