@@ -45,7 +45,7 @@ def step(name, source, index, rows, drawn):
     objective.after_step(network, out)
     return {
         "loss": distributed.mean(out.loss),
-        "gradients": [p.grad for p in trained],
+        "gradients": [torch.zeros_like(p) if p.grad is None else p.grad for p in trained],
         "state": objective.state_dict(),
         "writes": {k: v for k, v in out.writes.items() if k == "log_z"},
     }

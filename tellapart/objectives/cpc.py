@@ -83,9 +83,8 @@ class CPC(Objective):
             torch.manual_seed(self.seed)
             self.ahead = nn.Linear(width, encoder.width * (options.steps - options.first + 1), bias=False).to(like)
             if options.predictor == "transformer":
-                self.attention = nn.TransformerEncoderLayer(
-                    width, HEADS, 2 * width, 0.0, batch_first=True, norm_first=True
-                )
+                layer = nn.TransformerEncoderLayer(width, HEADS, 2 * width, 0.0, batch_first=True, norm_first=True)
+                self.attention = layer.to(like)
 
     def embed(self, encoder: Any, batch: Batch) -> Embedded:
         """Frames and contexts: z, c (N, G, T, .), G sequences side by side of an instance (columns of an image)."""
