@@ -29,7 +29,7 @@ from tellapart.judging import of_frames
 from tellapart.objectives import CPCOptions
 from tellapart.run import Run
 from tellapart.settings import open_for, training_part
-from tellapart.subjects import open_subject
+from tellapart.subjects import open_subject, untrained
 from tellapart.training import session
 from tellapart.training.config import SequenceConfig
 from tellapart.training.machine import hardware
@@ -72,8 +72,6 @@ def speakers(run: Path) -> dict[str, Any]:
     subject = open_subject(run)
     source = open_for(subject.run.manifest["data"]["name"], subject.config)
     train, test = source.split("train"), source.split("test")
-    from tellapart.subjects import untrained
-
     rows = {"log-mel means": LogMel(source.rate)} | {n: e.features for n, e in untrained(subject, print).items()}
     rows["trained features"] = subject.encoder.features
     found: dict[str, Any] = {}
@@ -83,13 +81,9 @@ def speakers(run: Path) -> dict[str, Any]:
         for name, features in rows.items():
             near, held = cut(features, train, seconds), cut(features, test, seconds)
             right[name] = (linear.linear_labels(near, held.vectors)[0] == held.known_labels).astype(np.float64)
-        found[f"{seconds:g} s"] = {name: asdict(intervals.score(r, weights)) for name, r in right.items()} | {
-            "against log-mel": asdict(
-                intervals.compare(
-                    "speaker", ("trained", right["trained features"]), ("log-mel", right["log-mel means"]), weights
-                )
-            )
-        }
+        found[f"{seconds:g} s"] = {name: asdict(intervals.score(r, weights)) for name, r in right.items()}
+        ours, theirs = (("trained", right["trained features"]), ("log-mel", right["log-mel means"]))
+        found[f"{seconds:g} s"]["against log-mel"] = asdict(intervals.compare("speaker", ours, theirs, weights))
         print(seconds, {n: round(float(r.mean()), 4) for n, r in right.items()}, flush=True)
     return found
 

@@ -27,8 +27,7 @@ class CPCOptions:
     negatives: int = 128
     """M: frames that the true one is told apart from, drawn for each sequence."""
     draw: Negatives = "batch"
-    """where they come from: batch; others (not the own sequence); sequence (the own alone); label, label-others (of the
-    own label, for example the speaker: these read labels)."""
+    """from where: batch, others (not the own sequence), sequence (the own), label, label-others (these read labels)."""
     predictor: Literal["linear", "transformer"] = "linear"
     """W_k c_t as the paper, or one causal layer of attention over the context before them."""
     first: int = 1
