@@ -73,7 +73,7 @@ def query(name: str | Path, places: dict[str, int], source: Source, encoder: Any
                 raise DataError(f"{source.channels} channel(s) of finite values are needed")
             return {"values": torch.from_numpy(values), "length": torch.tensor([len(values)])}
     except Exception as error:  # the decoders raise many kinds on a damaged file
-        raise DataError(f"{path} cannot be read as one of {source.many}: {error}") from error
+        raise DataError(f"{path} cannot be read as {source.one}: {error}") from error
     raise DataError(f"{source.name} holds {source.many}, of which nothing but an id can be a query")
 
 

@@ -107,7 +107,7 @@ def kind_of(spec: str) -> str:
     if kind in KINDS:
         return kind
     path = Path(spec).expanduser()
-    return kind_of_path(path) if kind not in BUILTIN and path.exists() else "images"
+    return kind_of_path(path) if spec and kind not in (*BUILTIN, "scenes") and path.exists() else "images"
 
 
 def kind_of_path(path: Path) -> str:

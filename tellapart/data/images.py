@@ -61,7 +61,7 @@ class ImageSource(Source):
     image_size: int
 
     kind = "images"
-    many = "images"
+    one, many = "an image", "images"
 
     @property
     def channels(self) -> int:

@@ -49,6 +49,10 @@ class SequenceSource(Source):
     root: Path = Path()
 
     @property
+    def one(self) -> str:  # type: ignore[override]
+        return "a sound" if self.kind == "audio" else "a series"
+
+    @property
     def many(self) -> str:  # type: ignore[override]
         return "sounds" if self.kind == "audio" else "series"
 

@@ -49,7 +49,7 @@ class Source:
     rows: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
     kind = "instances"
-    many = "instances"
+    one, many = "an instance", "instances"
 
     def __post_init__(self) -> None:
         if not len(self.rows):

@@ -63,7 +63,7 @@ class TextSource(Source):
     tokens: Tokens | None = None
 
     kind = "text"
-    many = "sentences"
+    one, many = "a sentence", "sentences"
 
     @property
     def columns(self) -> int:

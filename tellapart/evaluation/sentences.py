@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from .. import geometry
 from ..data.pairs import ScoredPairs
@@ -63,6 +62,8 @@ def spearman(a: Array, b: Array) -> float:
     >>> spearman(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 9.0]))
     1.0
     """
+    from scipy.stats import rankdata
+
     x, y = rankdata(a), rankdata(b)
     x, y = x - x.mean(), y - y.mean()
     scale = np.sqrt((x * x).sum() * (y * y).sum())
