@@ -106,9 +106,11 @@ class Recipe:
         return found
 
     def save(self, result: dict[str, Any]) -> None:
-        """Add a seed to NAME.json, with mean and standard deviation over the seeds there."""
+        """Add a seed to NAME.json, with mean and standard deviation over the seeds there of the same settings."""
         file = HERE / f"{self.name}.json"
-        known = json.loads(file.read_text())["seeds"] if file.exists() else []
+        before = json.loads(file.read_text()) if file.exists() else {}
+        same = before.get("config") == json.loads(json.dumps(self.config.to_dict()))
+        known = before["seeds"] if same else []
         seeds = sorted([s for s in known if s["seed"] != result["seed"]] + [result], key=lambda s: s["seed"])
         summary = {
             output: {k: mean_std([s["test"][output][k] for s in seeds]) for k in result["test"][output]}

@@ -105,7 +105,10 @@ def _measured(method: str) -> str:
             f"| {output} | " + " | ".join(_mean(s[k]) for k in SHOWN) + " |" for output, s in result["summary"].items()
         ]
         seeds, steps = len(result["seeds"]), result["seeds"][0]["steps"]
-        head = f"`{result['command']}`: {steps:,} steps, {seeds} seed(s), test part, %."
+        hue = (
+            "" if "hue_space" in result["config"] or "digits" in file.name else ", hue turned in YIQ (the weaker views)"
+        )
+        head = f"`{result['command']}`: {steps:,} steps, {seeds} seed(s){hue}, test part, %."
         columns = "| | " + " | ".join(SHOWN.values()) + " |\n|---|" + "---|" * len(SHOWN)
         tables.append("\n".join([f"{head}\n\n{columns}", *rows]))
     if not tables:
