@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes.util
+import itertools
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +19,7 @@ import tellapart as ta
 from tellapart import encoders, objectives, presets
 from tellapart.data import audio, kind_of, open_source
 from tellapart.encoders import sequence
-from tellapart.errors import ConfigError, DataError
+from tellapart.errors import ConfigError, DataError, MissingExtraError
 from tellapart.evaluation import frames
 from tellapart.evaluation.baselines import LogMel
 from tellapart.objectives import Batch, CPCOptions
@@ -446,3 +451,37 @@ def test_frames_are_labelled_at_their_middle(sounds):
     labels = frames.frame_labels(source, source.ids.index("low/1.wav"), 400, ["a", "b"])
     assert labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     assert frames.has_marks(source)
+
+
+# what is missing, and real sounds -------------------------------------------------------------------------------------
+
+
+def test_a_missing_decoder_is_named_with_its_command(sounds, monkeypatch):
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tellapart\[audio\]'"):
+        open_source(str(sounds))
+
+
+def test_the_prompts_of_asterisk_are_read():
+    folder = Path("/usr/share/asterisk/sounds")
+    speakers = [p for p in folder.glob("*_*_*") if p.is_dir()] if folder.is_dir() else []
+    if not speakers:
+        pytest.skip("apt-get install asterisk-core-sounds-en-wav")
+    source = open_source(str(speakers[0]))
+    assert source.rate == 8000
+    assert len(source) > 400
+    assert all(s["reason"] for s in source.skipped)
+
+
+def test_spoken_sentences_come_with_their_phonemes(tmp_path):
+    if not ctypes.util.find_library("espeak-ng"):
+        pytest.skip("apt-get install espeak-ng")
+    script = Path(__file__).parent.parent / "scripts" / "prepare_speech.py"
+    done = subprocess.run([sys.executable, script, "phones", tmp_path, "12"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    source = open_source(f"audio:{tmp_path}")
+    assert {"train", "test"} == source.splits.keys()
+    marks = audio.read_marks(tmp_path / source.ids[0])
+    assert len(marks) > 5
+    assert marks[-1][1] <= source.seconds(0)[1] + 0.05
+    assert all(a[1] <= b[0] + 1e-6 for a, b in itertools.pairwise(marks))

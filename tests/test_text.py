@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from tellapart import encoders, losses, objectives
 from tellapart.data import kind_of, open_source
 from tellapart.data.pairs import open_pairs
 from tellapart.encoders import synonyms, text
-from tellapart.errors import ConfigError, DataError
+from tellapart.errors import ConfigError, DataError, MissingExtraError
 from tellapart.evaluation import sentences
 from tellapart.objectives import Batch, SimCSEOptions
+from tellapart.training.trainer import Trainer
 from tellapart.views.text import TextViews
 
 pytest.importorskip("tokenizers")
@@ -425,3 +427,39 @@ def test_classes_of_documents_are_judged_as_those_of_images(tmp_path):
     ta.train("simcse", data=str(tmp_path / "docs"), out=out, steps=3, **SMALL)
     result = ta.evaluate(out)
     assert result["scores"]["TF-IDF"]["knn@1"]["value"] > 0.9
+
+
+def test_a_missing_package_is_named_with_its_command(lines, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tellapart\[text\]'"):
+        ta.train("simcse", data=str(lines), out=tmp_path / "run", steps=1, **SMALL)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'tellapart\[text\]'"):
+        ta.train("simcse", data=str(lines), out=tmp_path / "run", steps=1, encoder="some/model", **SMALL)
+
+
+def test_pieces_of_a_batch_give_its_gradient_dropout_included(lines):
+    """Each piece's dropout is drawn anew for the pass that sends the gradient on, and must be the same."""
+    source = open_source(str(lines))
+    states = []
+    for micro in (None, 8):
+        config = ta.presets.simcse_text()
+        config = type(config)(**{**vars(config), **SMALL, "dropout": 0.0, "micro_batch": micro, "steps": 2, "lr": 1e-2})
+        trainer = Trainer("simcse", config, source)
+        for _ in trainer:
+            pass
+        states.append(trainer.encoder.state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, atol=2e-4, rtol=1e-3)
+    replayed = Trainer("simcse", type(config)(**{**vars(config), "dropout": 0.5}), source)
+    assert all(math.isfinite(step.loss) for step in replayed)
+
+
+def test_rows_of_other_processes_complete_the_sum():
+    a, b, h = (_rows(8, seed=i) for i in range(3))
+    whole = losses.info_nce_hard(a, b, h)
+    halves = [
+        losses.info_nce_hard(a[s], b[s], h[s], others=torch.cat([b[o], h[o]]))
+        for s, o in ((slice(0, 4), slice(4, 8)), (slice(4, 8), slice(0, 4)))
+    ]
+    torch.testing.assert_close(sum(halves) / 2, whole)
