@@ -41,7 +41,10 @@ PHONES = replace(
     batch_size=16, steps=2600, lr=1.5e-3, context_width=256, threads=1,
     objective=CPCOptions(draw="sequence"),  # what stays the same in a sentence is of no use here
 )  # fmt: skip
-PROMPTS = replace(presets.cpc_audio(), batch_size=16, steps=900, threads=1, objective=CPCOptions(draw="batch"))
+PROMPTS = replace(  # frames of others alone as negatives: the speaker is the first thing that tells them apart
+    presets.cpc_audio(), batch_size=16, steps=1200, lr=1.5e-3, context_width=256, threads=1,
+    objective=CPCOptions(draw="others"),
+)  # fmt: skip
 CUTS = (2.0, 1.0, 0.5, 0.25, 0.12)  # seconds of a prompt that are judged
 
 

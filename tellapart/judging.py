@@ -19,7 +19,7 @@ from .encoders import SequenceEncoder
 from .errors import ConfigError, DataError
 from .evaluation import frames, intervals, protocol, unlabelled
 from .evaluation.baselines import LogMel
-from .subjects import Subject, parts_of, rows_of, seen_views, source_of, untrained
+from .subjects import Subject, images_of, parts_of, rows_of, seen_views, source_of, untrained
 from .training import machine
 from .version import __version__
 
@@ -44,6 +44,8 @@ def judge(
             | provenance(began)
         )
     source = source_of(subject, data, image_size, console.progress, labels)
+    if full and not isinstance(source, TextSource):
+        images_of(source, "--full")
     if isinstance(source, TextSource):
         found = reading.judge_sentences(subject, source, full, console)
         return found | _about(subject, source, labels, checkpoint) | provenance(began)
