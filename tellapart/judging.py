@@ -73,8 +73,12 @@ def judge(
         name: unlabelled.of_views(seen[name]) | unlabelled.of_vectors(test or train)
         for name, (train, test) in rows.pairs.items()
     }
-    if isinstance(source, SequenceSource) and frames.has_marks(source):
-        result["frames"] = of_frames(subject, source, console)
+    if isinstance(source, SequenceSource):
+        try:
+            if frames.has_marks(source):
+                result["frames"] = of_frames(subject, source, console)
+        except DataError as error:
+            console.say(f"single frames are not judged: {error}")
     if full:
         result["full"] = thorough.everything(subject, source, rows, console, **stages)
     result["baselines"] = rows.baselines

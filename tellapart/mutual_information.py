@@ -317,6 +317,7 @@ def measure(
         ConfigError: shapes that do not match, or fewer than ten pairs.
     """
     require(x.ndim == y.ndim == 2 and len(x) == len(y) >= 10, "ten pairs (S, X), (S, Y) or more are needed")
+    x, y = x.float(), y.float()
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(x), generator=generator)
     held, rest = order[: len(x) // 5], order[len(x) // 5 :]

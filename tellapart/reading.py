@@ -24,6 +24,7 @@ from .subjects import Subject, parts_of
 
 Array = np.ndarray[Any, Any]
 Reader = Callable[[list[str]], Array]  # texts -> vectors (N, width)
+PARTNERS = 5000  # pairs whose partners are looked for, drawn by a fixed seed
 MOST = 2000  # sentences that the label-free measures are taken on
 
 
@@ -51,7 +52,10 @@ def judge_sentences(subject: Subject, source: TextSource, full: bool, console: C
     rows, baselines = readers(subject, train.column(0), console)
     result: dict[str, Any] = {"protocol": protocol.NAME, "baselines": baselines}
     if source.columns > 1:
-        part = test or train
+        own = subject.run is not None and subject.run.manifest["data"]["fingerprint"] == source.fingerprint
+        part = (test or train) if own else source
+        if len(part) > PARTNERS:
+            part = part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[:PARTNERS]))
         sides = {name: (read(part.column(0)), read(part.column(1))) for name, read in rows.items()}
         found = sentences.partners(sides, baselines)
         result["partners"] = {row: {c: asdict(s) for c, s in cells.items()} for row, cells in found["scores"].items()}

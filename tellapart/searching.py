@@ -19,7 +19,7 @@ from .encoders.inference import Output
 from .errors import ConfigError, DataError
 from .index import Index
 from .subjects import Loaded
-from .views import plain
+from .views import plain, single
 
 
 def embedded(loaded: Loaded, source: Source, output: Output, console: Console) -> Embeddings:
@@ -44,6 +44,14 @@ def stored(loaded: Loaded, source: Source, console: Console) -> Embeddings:
     return found
 
 
+def is_file(name: str | Path) -> bool:
+    """Whether a query names a file; a long sentence does not."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def query(name: str | Path, places: dict[str, int], source: Source, encoder: AnyEncoder) -> Any:
     """What a query names, as a batch of one that `source` could have read.
 
@@ -53,13 +61,13 @@ def query(name: str | Path, places: dict[str, int], source: Source, encoder: Any
         DataError: neither, or a damaged file.
     """
     path = Path(name)
-    if str(name) in places and not path.is_file():
-        return source.read(torch.tensor([places[str(name)]]))
+    if str(name) in places and not is_file(name):
+        return single(source, source.read(torch.tensor([places[str(name)]])))
     if isinstance(source, TextSource) and isinstance(encoder, TextEncoder):
         return encoder.prepared(replace(source, texts=[(str(name),)], rows=np.zeros(1, np.int64))).read(
             torch.tensor([0])
         )
-    if not path.is_file():
+    if not is_file(name):
         example = random.Random(0).choice(source.ids)
         raise DataError(f"{name} is neither a file nor the id of an item (such as {example}) of {source.name}")
     try:
@@ -80,7 +88,8 @@ def query(name: str | Path, places: dict[str, int], source: Source, encoder: Any
 @torch.inference_mode()
 def features(loaded: Loaded, source: Source, batch: Any) -> np.ndarray[Any, Any]:
     """(F,) the features of a batch of one."""
-    found: np.ndarray[Any, Any] = loaded.encoder.features(plain(source, batch))[0].numpy()
+    view = batch if isinstance(source, TextSource) else plain(source, batch)
+    found: np.ndarray[Any, Any] = loaded.encoder.features(view)[0].numpy()
     return found
 
 

@@ -10,7 +10,7 @@ from .data import Progress, Source, open_source
 from .encoders import starting
 from .errors import ConfigError, unknown
 from .objectives import METHODS
-from .training.config import CommonConfig
+from .training.config import CommonConfig, TextConfig, TrainConfig
 
 WATCHED = 1000  # held out for --eval-every where --validation says nothing
 
@@ -38,6 +38,9 @@ def resolve(
                 raise unknown("setting of the objective", name, known)
         options = options | {"objective": dataclasses.replace(base.objective, **inner)}
     settings = dataclasses.replace(base, **options)
+    if settings.init and not isinstance(settings, TrainConfig):
+        hint = "name the weights with --encoder" if isinstance(settings, TextConfig) else "these start from nothing"
+        raise ConfigError(f"--init is of images; {hint}")
     if settings.init:
         settings = _with_its_network(settings, presets.named(preset or presets.name_for(method, data)))
     if not isinstance(settings.objective, METHODS[method][1]):

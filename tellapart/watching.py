@@ -6,6 +6,7 @@ training without it ends with. Shapes: N items, V views.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,11 @@ from .settings import held_out
 from .training.config import CommonConfig
 from .training.session import Look
 from .views import plain, single
+from .views.text import TextViews
 
 ITEMS, VIEWS = 256, 4  # of the measures of a checkpoint: 1,024 images forward, some tenths of a second
 FEWER = 64  # of sounds, series and sentences, whose networks cost more
+DELETED = 0.3  # share of the words left out of a sentence, where its training knows no other view than dropout
 CHOOSES = "view retrieval"  # the measure that chooses without labels: studies/unlabelled.json says why
 FEW = "few_label_knn"
 NEIGHBOURS = 20
@@ -98,6 +101,8 @@ class Watch:
     def _seen(self, encoder: AnyEncoder, part: Source, name: Any, normalised: bool = True) -> Tensor:
         """(N, F) the features of one random view of every item of a part, the same view each time."""
         device, views = encoder.device, self.config.views(part)
+        if isinstance(views, TextViews) and views.nothing:  # dropout alone makes the views, and is off here
+            views = replace(views, word_deletion=DELETED)
         random = generator("watch", self.config.seed, name, device=device)
         training = encoder.training
         encoder.eval()

@@ -198,7 +198,7 @@ def test_changes_of_sound_do_what_they_say():
     assert 245 < float(heard.min()) < 350
     assert 720 < float(heard.max()) < 1005
     masked = SequenceViews(window=steps, time_mask=1)(batch, _random())["values"][:, 0]
-    hidden = (masked.abs() < 1e-9).float().mean(1)
+    hidden = (masked.diff(dim=1) == 0).float().mean(1)
     assert float(hidden.max()) < 0.26
     assert float(hidden.mean()) == pytest.approx(0.125, abs=0.04)
 
@@ -342,8 +342,18 @@ def test_cpc_wants_frames_and_labels_where_it_reads_them(digits):
     batch = Batch([torch.randn(4, 1, 80)], torch.arange(4))
     with pytest.raises(DataError, match="reads labels"):
         objective.loss(objective.embed(encoder, batch), batch, _random())
-    with pytest.raises(DataError, match="too few"):
-        objective.embed(encoder, Batch([torch.randn(4, 1, 8)], torch.arange(4)))
+    short = Batch([torch.randn(4, 1, 8)], torch.arange(4), torch.zeros(4, dtype=torch.int64))
+    embedded = objective.embed(encoder, short)
+    with pytest.raises(DataError, match="no sequence"):
+        objective.loss(embedded, short, _random())
+
+
+def test_steps_that_no_sequence_reaches_do_not_count():
+    encoder = _encoder()
+    objective = _cpc(CPCOptions(steps=8, negatives=16, draw="others"), encoder)
+    same = {"frames": torch.ones(4, 1, 10, 12), "context": torch.ones(4, 1, 10, 10), "count": torch.full((4,), 4)}
+    out = objective.loss(same, Batch([], torch.arange(4)), _random())
+    assert float(out.loss.detach()) == pytest.approx(objective.chance(4), abs=1e-5)
 
 
 def test_patches_of_images_give_columns_whose_context_looks_up_only(digits):
@@ -485,3 +495,68 @@ def test_spoken_sentences_come_with_their_phonemes(tmp_path):
     assert len(marks) > 5
     assert marks[-1][1] <= source.seconds(0)[1] + 0.05
     assert all(a[1] <= b[0] + 1e-6 for a, b in itertools.pairwise(marks))
+
+
+def test_files_cut_off_in_other_containers_are_left_out(tmp_path):
+    wave = _tone(3, 440, 16_000)
+    for name in ("a.ogg", "a.aiff"):
+        soundfile.write(tmp_path / name, wave, 16_000)
+        raw = (tmp_path / name).read_bytes()
+        assert len(audio.decode(tmp_path / name, 16_000)[0]) == 48_000
+        (tmp_path / name).write_bytes(raw[: len(raw) // 2])
+        with pytest.raises(DataError, match="cut off"):
+            audio.decode(tmp_path / name, 16_000)
+    coarse = np.clip(20 * _tone(1, 440, 16_000), -1, 1)
+    soundfile.write(tmp_path / "coarse.wav", coarse, 16_000, subtype="PCM_U8")
+    with pytest.raises(DataError, match="clipped"):
+        audio.decode(tmp_path / "coarse.wav", 16_000)
+
+
+def test_the_commonest_number_of_channels_stays(tmp_path):
+    np.save(tmp_path / "a_index.npy", np.zeros((50, 4), np.float32))
+    for i in range(3):
+        np.save(tmp_path / f"b{i}.npy", np.random.default_rng(i).standard_normal((50, 3)).astype(np.float32))
+    source = open_source(str(tmp_path))
+    assert (source.channels, len(source), len(source.skipped)) == (3, 3, 1)
+    assert "most files have 3" in source.skipped[0]["reason"]
+
+
+def test_changes_of_a_series_leave_its_level():
+    table = 1013 + 5 * torch.randn(4000, 1, generator=_random())
+    batch = {"values": table, "length": torch.tensor([4000])}
+    view = SequenceViews(window=1024, gain=3, time_mask=1, band_reject=1, noise=0.1)(batch, _random())["values"]
+    assert float((view - 1013).abs().max()) < 60
+    assert float(view.mean()) == pytest.approx(1013, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"init": "weights.pt"}, "--init is of images"),
+        ({"bn": "split", "norm": "batch"}, "--bn split is of networks on images"),
+        ({"strides": (0, 4)}, "1 or more"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(sounds, tmp_path, options, said):
+    with pytest.raises(ConfigError, match=said):
+        ta.train("cpc", data=str(sounds), out=tmp_path / "run", steps=1, threads=1, **(SMALL | options))
+
+
+def test_labels_of_frames_that_cannot_be_read_cost_only_their_table(sounds, tmp_path):
+    ta.train("cpc", data=str(sounds), out=tmp_path / "run", steps=2, threads=1, **SMALL)
+    for file in sounds.rglob("*.lab"):
+        file.write_text("0 100 a\n")
+    result = ta.evaluate(tmp_path / "run")
+    assert "frames" not in result
+    assert "trained features" in result["scores"]
+    with pytest.raises(ConfigError, match="--full works on images"):
+        ta.evaluate(tmp_path / "run", full=True)
+
+
+def test_pieces_of_one_sound_are_held_out_together(tmp_path):
+    for i in range(6):
+        soundfile.write(tmp_path / f"{i}#x.wav", _tone(45, 300 + 50 * i, 1000), 1000)
+    source = open_source(str(tmp_path))
+    rest, held = source.hold_out(6)
+    assert not {str(rest.file(i)) for i in range(len(rest))} & {str(held.file(i)) for i in range(len(held))}
+    assert source.file(1) == tmp_path / "0#x.wav"

@@ -180,7 +180,7 @@ def test_stretches_are_contiguous_and_reordering_keeps_every_word():
 
 def test_substitution_uses_the_table_and_cutoffs_act_on_embeddings():
     encoder = _encoder()
-    table = synonyms._nearest(encoder, [i for w, i in encoder.tokenizer.get_vocab().items() if synonyms._word(w)])
+    table = synonyms.nearest(encoder, sorted(synonyms.whole_words(encoder.tokenizer.get_vocab()).values()))
     batch = _batch(encoder, ["cat dog bird"] * 50)
     view = TextViews(substitution=0.5, synonyms=table)(batch, _random())
     changed = view["ids"] != batch["ids"]
@@ -219,8 +219,9 @@ def test_any_callable_is_a_further_view_and_views_are_a_function_of_the_generato
 # encoders -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", text.OWN)
-@pytest.mark.parametrize("pooler", ["cls", "mean", "first-last"])
+@pytest.mark.parametrize(
+    ("name", "pooler"), [("bag-of-tokens", "mean"), *(("small-transformer", p) for p in ("cls", "mean", "first-last"))]
+)
 def test_a_sentence_does_not_depend_on_its_batch(name, pooler):
     encoder = _encoder(name, pooler=pooler).eval()
     alone, long = ["the cat sees"], ["the cat sees", " ".join(WORDS)]
@@ -463,3 +464,64 @@ def test_rows_of_other_processes_complete_the_sum():
         for s, o in ((slice(0, 4), slice(4, 8)), (slice(4, 8), slice(0, 4)))
     ]
     torch.testing.assert_close(sum(halves) / 2, whole)
+
+
+def test_pairs_are_judged_on_those_that_were_not_trained_on(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join(f"{a}\t{b}\n" for a, b in zip(_sentences(60), _sentences(60, 1), strict=True)))
+    source = open_source(str(path))
+    assert not set(source.splits["train"]) & set(source.splits["test"])
+    out = tmp_path / "run"
+    ta.train("simcse", data=str(path), out=out, steps=2, **SMALL)
+    assert f"Among {len(source.splits['test'])} sentences" in ta.evaluate(out)["verdict"]
+    assert ta.search(out, ["a sentence " + "that is long " * 40], k=2)
+    with pytest.raises(ConfigError, match="pairs are for simcse"):
+        ta.train("simclr", data=str(path), out=tmp_path / "no", steps=1, **SMALL)
+
+
+def test_files_are_taken_for_what_most_of_them_are(tmp_path, photos):
+    path = tmp_path / "notes.txt"
+    path.write_text("\n".join([*_sentences(20), "see report.csv", "and picture.png"]))
+    assert kind_of(str(path)) == "text"
+    for file in photos.rglob("*.png"):
+        file.with_suffix(".txt").write_text("0 0.5 0.5 1 1")
+        file.with_name(file.stem + "_b.txt").write_text("0 0.5 0.5 1 1")
+    assert kind_of(str(photos)) == "images"
+
+
+def test_a_checkpoint_is_watched_through_words_left_out(lines, tmp_path):
+    ta.train("simcse", data=str(lines), out=tmp_path / "run", steps=6, save_every=3, **SMALL)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["features_alignment"] > 0
+
+
+def test_moco_with_batchnorm_in_its_head_shuffles_sentences(lines, tmp_path):
+    trained = ta.train(
+        "moco", data=str(lines), out=tmp_path / "run", steps=2, head="mlp-bn", objective={"queue": 32}, **SMALL
+    )
+    assert trained.steps == 2
+
+
+def test_sts_files_with_odd_separators_scores_and_signs(lines, tmp_path):
+    folder = tmp_path / "STS13"
+    folder.mkdir()
+    (folder / "STS.input.a.txt").write_text("one\u2028more\ttwo\nthree\tfour\nfive\tsix\nseven\teight\n")
+    (folder / "STS.gs.a.txt").write_text("1\n2\nnan\n4\n")
+    assert open_pairs(str(folder)).score == [1.0, 2.0, 4.0]
+    (folder / "STS.gs.a.txt").write_text("1\n2\n")
+    with pytest.raises(DataError, match="4 lines and its scores 2"):
+        open_pairs(str(folder))
+    from tellapart.evaluation.baselines import BagOfWords
+
+    assert BagOfWords(["😀", "🎉"])(["😀"]).shape == (1, 1)
+
+
+def test_help_needs_no_data(capsys):
+    from tellapart import cli
+
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "simcse", "--help"])
+    assert stopped.value.code == 0
+    assert "--word-deletion" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="bag-of-tokens"):
+        _encoder("bag-of-tokens", pooler="cls")

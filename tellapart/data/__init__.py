@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -111,20 +111,40 @@ def kind_of(spec: str) -> str:
 
 
 def kind_of_path(path: Path) -> str:
-    """What most of the files that a folder or a list names are; images where nothing tells."""
-    if path.is_file() and path.suffix.lower() in series.EXTENSIONS:
+    """What most of the files that a folder or a list names are; a folder of texts holds nothing else."""
+    others = ("images", "audio", "series")
+    if path.is_dir():
+        found = (name for _, _, files in os.walk(path) for name in files)
+        counts = _counted(itertools.islice(found, 5000))
+        if not any(counts[kind] for kind in others):
+            return "text" if counts["text"] else "images"
+        return max(others, key=lambda kind: counts[kind])
+    if path.suffix.lower() in series.EXTENSIONS:
         return "series"
-    names = (name for _, _, files in os.walk(path) for name in files) if path.is_dir() else _first_lines(path)
-    endings = Counter(Path(name).suffix.lower() for name in itertools.islice(names, 2000))
-    counts = {kind: sum(endings[e] for e in extensions) for kind, extensions in KINDS.items()}
-    if path.is_file() and not any(counts[k] for k in ("images", "audio", "series")):
-        return "text"
-    return max(counts, key=lambda kind: counts[kind])
+    names = _first_lines(path)
+    counts = _counted(names)
+    best = max(others, key=lambda kind: counts[kind])
+    if 2 * counts[best] > len(names):
+        return best
+    return "images" if names and _is_file(path.parent / names[0]) else "text"
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    endings = Counter(Path(name).suffix.lower() for name in names)
+    return {kind: sum(endings[e] for e in extensions) for kind, extensions in KINDS.items()}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a sentence is too long a name
+        return False
 
 
 def _first_lines(path: Path) -> list[str]:
     with open(path, encoding="utf-8", errors="replace") as file:
-        return [line.partition("\t")[0].strip() for line in itertools.islice(file, 100)]
+        lines = (line.partition("\t")[0].strip() for line in itertools.islice(file, 200))
+        return [line for line in lines if line]
 
 
 def _listed(path: Path, kind: str) -> Listing:

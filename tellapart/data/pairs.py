@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +57,19 @@ def open_pairs(spec: str) -> ScoredPairs:
     if path.is_dir():
         for inputs in sorted(path.glob("STS.input.*.txt")):
             name = inputs.name.removeprefix("STS.input.").removesuffix(".txt")
-            scores = read_utf8(inputs.with_name(f"STS.gs.{name}.txt")).splitlines()
-            lines = [f"{s}\t{line}" for s, line in zip(scores, read_utf8(inputs).splitlines(), strict=True)]
+            scores, both = (_split(p) for p in (inputs.with_name(f"STS.gs.{name}.txt"), inputs))
+            if len(scores) != len(both):
+                raise DataError(f"{inputs} has {len(both)} lines and its scores {len(scores)}")
+            lines = [f"{s}\t{line}" for s, line in zip(scores, both, strict=True)]
             rows += _rows(name, lines, skipped)
     else:
-        rows += _rows(path.stem, read_utf8(path).splitlines(), skipped)
+        rows += _rows(path.stem, _split(path), skipped)
     return _joined(spec, rows, skipped)
+
+
+def _split(path: Path) -> list[str]:
+    """The lines of a file: other separators than the line feed may stand inside a sentence."""
+    return read_utf8(path).removesuffix("\n").replace("\r\n", "\n").split("\n")
 
 
 def _rows(name: str, lines: list[str], skipped: list[dict[str, str]]) -> list[tuple[str, str, str, float]]:
@@ -69,6 +77,8 @@ def _rows(name: str, lines: list[str], skipped: list[dict[str, str]]) -> list[tu
     heading = lines[0].lower().split("\t") if lines else []
     place = (0, 1, 2)  # of score, first, second
     if "relatedness_score" in heading:
+        if not {"sentence_a", "sentence_b"} <= set(heading):
+            raise DataError(f"{name}: a heading with relatedness_score must also have sentence_A and sentence_B")
         place = (heading.index("relatedness_score"), heading.index("sentence_a"), heading.index("sentence_b"))
         lines = lines[1:]
     elif len(heading) >= 7:
@@ -80,7 +90,10 @@ def _rows(name: str, lines: list[str], skipped: list[dict[str, str]]) -> list[tu
             first, second = cells[place[1]].strip(), cells[place[2]].strip()
             if not first or not second:
                 raise ValueError("an empty sentence")
-            found.append((name, first, second, float(cells[place[0]])))
+            score = float(cells[place[0]])
+            if not math.isfinite(score):
+                raise ValueError("a score that is no number")
+            found.append((name, first, second, score))
         except (ValueError, IndexError) as error:  # STS16 leaves pairs without a score in its files
             skipped.append({"path": f"{name}:{number}", "reason": f"not score, sentence and sentence ({error})"})
     return found

@@ -90,6 +90,17 @@ class SequenceSource(Source):
         start = self.packed.offset[row]
         return np.asarray(self.packed.values[start : start + self.packed.length[row]])
 
+    def file(self, position: int) -> Path:
+        """The file that an item is of, or a piece of."""
+        row = self.rows[position]
+        several = np.count_nonzero(self.packed.file == self.packed.file[row]) > 1
+        end = f"#{self.packed.start[row] / (self.rate or 1):g}" if several else ""
+        return self.root / self.ids_at(position).removesuffix(end)
+
+    @property
+    def groups(self) -> list[str]:
+        return [str(self.packed.file[row]) for row in self.rows]
+
     def seconds(self, position: int) -> tuple[float, float]:
         """Where in its file an item begins and ends; in steps where the rate is unknown."""
         row, rate = self.rows[position], self.rate or 1

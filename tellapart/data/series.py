@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,9 +81,17 @@ def _numbers(cells: list[str]) -> bool:
 
 
 def _read(files: list[Path]) -> Iterator[tuple[int, Array | str, str]]:
+    """Each file's table, or why it is left out: also where most files have another number of channels."""
+    widths: Counter[int] = Counter()
+    for path in files:
+        with contextlib.suppress(DataError):
+            widths[read_table(path).shape[1]] += 1
+    usual = max(widths, key=lambda width: (widths[width], -width), default=0)
     for number, path in enumerate(files):
         try:
             table = read_table(path)
+            if table.shape[1] != usual:
+                raise DataError(f"{table.shape[1]} channels, most files have {usual}")
         except DataError as error:
             yield number, str(error), ""
             continue

@@ -67,6 +67,11 @@ class Source:
         return str(self.all_ids[self.rows[position]])
 
     @property
+    def groups(self) -> list[str]:
+        """What is held out together: each item by itself; of a long sound all of its pieces."""
+        return self.ids
+
+    @property
     def labels(self) -> Array | None:
         return None if self.all_labels is None else self.all_labels[self.rows]
 
@@ -95,7 +100,7 @@ class Source:
         """Cut `count` items out by the hash of their ids: (the rest, the cut). For tuning, never the test."""
         if not 0 < count < len(self):
             raise DataError(f"cannot hold {count} items out of the {len(self)} of {self.name}")
-        order = np.argsort([_hash_of(i) for i in self.ids], kind="stable")
+        order = np.argsort([_hash_of(i) for i in self.groups], kind="stable")
         return self.subset(np.sort(order[count:])), self.subset(np.sort(order[:count]))
 
     def with_labels(self, path: str | Path) -> Self:

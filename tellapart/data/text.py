@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import DataError
 from . import listing as listings
 from .listing import Listing
-from .source import Array, Source
+from .source import Array, Source, hash_split
 
 EXTENSIONS = {".txt", ".tsv"}
 LONGEST = 50_000  # characters of a sentence or document; a longer line is rarely one
@@ -129,6 +129,8 @@ def text_source(name: str, listing: Listing) -> TextSource:
         identity = listings.identity(name, listing, kept, hashes, skipped)
     if len(texts) < 2:
         raise listings.too_few(name, "sentence(s)", len(texts), skipped)
+    if len(texts[0]) > 1:  # a fifth of the pairs is kept for judging, by the hash of their first sentence
+        identity["parts"] = hash_split([t[0] for t in texts], listings.TEST_SHARE)
     return TextSource(**identity, texts=texts, duplicates=len(hashes) - len(set(hashes)))
 
 

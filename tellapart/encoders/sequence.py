@@ -199,5 +199,5 @@ def build(*, seed: int, mean: Tensor | None = None, std: Tensor | None = None, *
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = make(**given, mean=mean, std=std)
-    made.description = {"kind": "sequence"} | given
+    made.description = {"kind": "sequence"} | given | {"dim": made.dim}
     return made.to(memory_format=torch.channels_last)

@@ -8,26 +8,47 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .text import TextEncoder
+from ..errors import ConfigError
+from .text import OWN, TextEncoder
 
 WORDNET = (Path("/usr/share/wordnet"), Path("/usr/share/wn"))  # of the packages wordnet-base and wordnet
 KINDS = ("noun", "verb", "adj", "adv")
 NEAREST = 5
+MARKS = ("\u0120", "\u2581")  # of byte-level and of sentencepiece vocabularies
 BLOCK = 1024
 
 
 def table(encoder: TextEncoder) -> Tensor:
-    """(vocabulary, K) tokens that may stand for each, -1 = none; single-token words of letters alone."""
-    words = {i: w for w, i in encoder.tokenizer.get_vocab().items() if _word(w)}
+    """(vocabulary, K) tokens that may stand for each, -1 = none; words of one token alone, and of letters.
+
+    Raises:
+        ConfigError: an own network without WordNet: the embeddings that it starts from are random.
+    """
+    words = whole_words(encoder.tokenizer.get_vocab())
     folder = next((p for p in WORDNET if (p / "data.noun").is_file()), None)
     if folder is None:
-        return _nearest(encoder, sorted(words))
-    places = {_word(w): i for i, w in words.items()}
+        if encoder.description["encoder"] in OWN:
+            raise ConfigError(
+                "--substitution needs WordNet (apt-get install wordnet-base) or a pretrained --encoder, whose nearest "
+                "tokens stand in for it"
+            )
+        return nearest(encoder, sorted(words.values()))
     found = torch.full((encoder.tokenizer.get_vocab_size(), NEAREST), -1)
     for word, others in synonyms(folder).items():
-        if word in places:
-            rows = sorted(places[o] for o in others if o in places)[:NEAREST]
-            found[places[word], : len(rows)] = torch.tensor(rows, dtype=torch.int64)
+        if word in words:
+            rows = sorted(words[o] for o in others if o in words)[:NEAREST]
+            found[words[word], : len(rows)] = torch.tensor(rows, dtype=torch.int64)
+    return found
+
+
+def whole_words(vocabulary: dict[str, int]) -> dict[str, int]:
+    """Word -> its token, of a vocabulary: where tokens begin words by a mark, those with the mark alone."""
+    marked = any(token.startswith(MARKS) for token in vocabulary)
+    found = {}
+    for token in sorted(vocabulary):
+        word = token[1:] if token.startswith(MARKS) else "" if marked or token.startswith("##") else token
+        if word.isalpha() and len(word) > 1:
+            found[word] = vocabulary[token]
     return found
 
 
@@ -47,7 +68,8 @@ def synonyms(folder: Path) -> dict[str, set[str]]:
 
 
 @torch.no_grad()
-def _nearest(encoder: TextEncoder, usable: list[int]) -> Tensor:
+def nearest(encoder: TextEncoder, usable: list[int]) -> Tensor:
+    """The same from token embeddings: for each of the `usable` tokens the five of largest cosine."""
     weight = encoder.body.tokens.weight.detach().float().cpu()
     rows = torch.tensor(usable, dtype=torch.int64)
     unit = F.normalize(weight[rows], dim=1)
@@ -58,12 +80,3 @@ def _nearest(encoder: TextEncoder, usable: list[int]) -> Tensor:
         near = (unit[block] @ unit.T).scatter_(1, block[:, None], -2.0).topk(NEAREST, 1).indices
         found[rows[block]] = rows[near]
     return found
-
-
-def _word(token: str) -> str:
-    """The word that a token is, "" where it is a piece of one: byte-level tokens begin words by a space."""
-    if token.startswith(("\u0120", "\u2581")):
-        token = token[1:]
-    elif token.startswith("##"):
-        return ""
-    return token if token.isalpha() and len(token) > 1 else ""

@@ -5,6 +5,7 @@ Shapes: N batch, L tokens, F width of a token and of a sentence, D embedding wid
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -65,9 +66,12 @@ class BagOfTokens(nn.Module):
 class Pretrained(nn.Module):
     """An encoder of the transformers library."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model: Any = model
+        self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        padded = "roberta" in model.config.model_type or model.config.model_type == "camembert"
+        self.first_position = int(model.config.pad_token_id) + 1 if padded else 0  # theirs begin behind the padding's
 
     @property
     def tokens(self) -> nn.Module:
@@ -78,8 +82,8 @@ class Pretrained(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, position: Tensor) -> list[Tensor]:
         """The output (N, L, F) of every layer, from token embeddings."""
         given = {"inputs_embeds": x, "attention_mask": mask.long(), "output_hidden_states": True}
-        if hasattr(self.model.config, "max_position_embeddings") and self.model.config.model_type == "bert":
-            given["position_ids"] = position
+        if self.takes_positions:
+            given["position_ids"] = position + self.first_position
         return list(self.model(**given).hidden_states[1:])
 
 
@@ -105,6 +109,11 @@ class TextEncoder(nn.Module):
         self.max_length = max_length
         self.dim = width if head_kind == "none" else dim
         self.head = head(head_kind, width, self.dim)
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether the order of tokens reaches it through position ids that can be shuffled."""
+        return isinstance(self.body, SmallTransformer) or getattr(self.body, "takes_positions", False)
 
     @property
     def device(self) -> torch.device:
@@ -185,6 +194,7 @@ def build(
     Raises:
         MissingExtraError: without tokenizers or transformers. ConfigError: no such model, or not an encoder.
     """
+    require(name != "bag-of-tokens" or pooler == "mean", "a bag-of-tokens has no layers: --pooler mean")
     shared: dict[str, Any] = {"pooler": pooler, "max_length": max_length, "head_kind": head_kind, "dim": dim}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -198,12 +208,12 @@ def build(
                 body = SmallTransformer(size, width, layers, max_length, dropout)
             made = TextEncoder(body, words, width=width, **shared)
         else:
-            model, words = _pretrained(name, tokenizer, config, dropout)
+            model, words = _pretrained(name, tokenizer, config, dropout, max_length)
             config = model.config.to_dict()
             made = TextEncoder(Pretrained(model), words, width=model.config.hidden_size, **shared)
     made.description = {
         "kind": "text", "encoder": name, "tokenizer": words.to_str(), "config": config, "width": width,
-        "layers": layers, "dropout": dropout, **shared,
+        "layers": layers, "dropout": dropout, **shared, "dim": made.dim,
     }  # fmt: skip
     return made
 
@@ -227,7 +237,9 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
     return words
 
 
-def _pretrained(name: str, tokenizer: str | None, config: dict[str, Any] | None, dropout: float) -> tuple[Any, Any]:
+def _pretrained(
+    name: str, tokenizer: str | None, config: dict[str, Any] | None, dropout: float, max_length: int
+) -> tuple[Any, Any]:
     """The model and its tokenizer: from a folder or the hub, or from what was saved of them."""
     try:
         import transformers
@@ -243,8 +255,12 @@ def _pretrained(name: str, tokenizer: str | None, config: dict[str, Any] | None,
     said.disable_progress_bar()
     try:
         settings = transformers.AutoConfig.from_pretrained(name)
-        for setting in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
-            if hasattr(settings, setting):
+        for setting, value in settings.to_dict().items():
+            if (
+                ("dropout" in setting or "pdrop" in setting)
+                and isinstance(value, float)
+                and "classifier" not in setting
+            ):
                 setattr(settings, setting, dropout)
         if getattr(settings, "is_encoder_decoder", False):
             raise ConfigError(f"--encoder {name} is an encoder with a decoder; a plain encoder is needed")
@@ -255,6 +271,9 @@ def _pretrained(name: str, tokenizer: str | None, config: dict[str, Any] | None,
         raise ConfigError(
             f"--encoder {name} is not a transformers encoder that can be loaded{hint} ({str(error).splitlines()[0]})"
         ) from error
+    room = getattr(settings, "max_position_embeddings", None)
+    if room and max_length > room - (2 if "roberta" in settings.model_type else 0):
+        raise ConfigError(f"--max-length {max_length} is more than the {room} positions of {name}")
     if not hasattr(words, "backend_tokenizer"):
         raise ConfigError(f"--encoder {name} has no fast tokenizer (tokenizer.json)")
     return model, words.backend_tokenizer

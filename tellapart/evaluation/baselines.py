@@ -18,6 +18,7 @@ from ..errors import DataError
 from ..views import plain
 
 SIDE = 32  # larger views are averaged down to this many pixels a side
+ELEMENTS = 200_000_000  # of a table of texts and words
 BATCH, FEW = 512, 16  # of images; of sequences, which may be long
 Seen = Callable[[Any], Tensor]  # views -> vectors (N, width)
 
@@ -94,10 +95,17 @@ class BagOfWords:
         from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
         kind = TfidfVectorizer if weighed else CountVectorizer
-        self.words = kind(max_features=20_000, token_pattern=r"(?u)\b\w+\b").fit(texts)
+        most = max(1000, min(20_000, ELEMENTS // max(1, len(texts))))
+        self.words = kind(max_features=most, token_pattern=r"(?u)\b\w+\b")
+        try:
+            self.words.fit(texts)
+        except ValueError:  # no word in any of them: signs alone
+            self.words = None
 
     def __call__(self, texts: list[str]) -> np.ndarray[Any, Any]:
         """(N, words) float32."""
+        if self.words is None:
+            return np.zeros((len(texts), 1), np.float32)
         found: np.ndarray[Any, Any] = self.words.transform(texts).toarray().astype(np.float32)
         return found
 

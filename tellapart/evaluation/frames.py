@@ -29,7 +29,7 @@ BATCH = 16  # sounds at once
 def has_marks(source: SequenceSource) -> bool:
     """Whether any of up to 50 sounds spread over the source has its labels beside it."""
     step = max(1, len(source) // 50)
-    return bool(source.rate) and any(read_marks(_file(source, i)) for i in range(0, len(source), step))
+    return bool(source.rate) and any(read_marks(source.file(i)) for i in range(0, len(source), step))
 
 
 def score(
@@ -81,11 +81,7 @@ def frame_labels(source: SequenceSource, position: int, hop: int, names: list[st
 
 
 def _marks(source: SequenceSource, position: int) -> list[tuple[float, float, str]]:
-    return read_marks(_file(source, position))
-
-
-def _file(source: SequenceSource, position: int) -> Any:
-    return source.root / source.ids_at(position).partition("#")[0]
+    return read_marks(source.file(position))
 
 
 def _drawn(labels: list[Array], most: int) -> tuple[Array, Array, Array]:

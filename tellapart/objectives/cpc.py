@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import distributed
+from ..data import SequenceSource
 from ..errors import ConfigError, DataError, require, unknown
 from .base import Batch, Embedded, Objective, Out
 
@@ -59,12 +60,11 @@ class CPC(Objective):
     Published: LibriSpeech, linear on c_t: phones 64.6 %, speakers 97.4 %; ImageNet, linear: 48.7 % top-1.
     """
 
-    bounds_information = True
-
     def __init__(self, options: CPCOptions, seed: int) -> None:
         super().__init__()
         self.options, self.seed, self.views = options, seed, 1
         self.needs_labels = options.draw.startswith("label")
+        self.bounds_information = options.draw in ("batch", "others")  # else negatives are not of the marginal
         self.ahead: nn.Module = nn.Identity()
         self.attention: nn.Module = nn.Identity()
 
@@ -73,6 +73,11 @@ class CPC(Objective):
         if not hasattr(encoder, "sequence"):
             raise ConfigError("cpc needs frames in an order: audio, series, or images with --encoder patches")
         options, width = self.options, encoder.context_width
+        if isinstance(source, SequenceSource) and source.lengths.max() <= options.first * encoder.hop:
+            raise DataError(
+                f"the longest of the {source.many} has {source.lengths.max()} steps, too few to predict "
+                f"{options.first} frame(s) of {encoder.hop} ahead; give smaller --strides"
+            )
         like = next(encoder.parameters())
         if options.predictor == "transformer" and width % HEADS:
             raise ConfigError(
@@ -90,11 +95,6 @@ class CPC(Objective):
         z, c, count = encoder.sequence(batch.views[0])
         if z.ndim == 3:
             z, c = z[:, None], c[:, None]
-        if not bool((count > self.options.first).any()):
-            raise DataError(
-                f"the sequences have {z.shape[2]} frames at most, too few to predict {self.options.first} ahead; "
-                "give a longer --window"
-            )
         return {"frames": z, "context": c, "count": count}
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
@@ -118,8 +118,11 @@ class CPC(Objective):
             false = false.masked_fill(hit, -torch.inf)
             each = torch.logaddexp(false.logsumexp(2), true) - true
             inside = (torch.arange(k, t, device=z.device) < count[:, None])[:, None].expand(n, groups, -1).flatten(1)
-            losses.append(distributed.mean_of_valid(each, inside))
-            right.append(distributed.mean_of_valid((true > false.amax(2)).float(), inside).detach())
+            if float(distributed.total(inside.sum())):  # else no sequence of any rank reaches so far
+                losses.append(distributed.mean_of_valid(each, inside))
+                right.append(distributed.mean_of_valid((true > false.amax(2)).float(), inside).detach())
+        if not losses:
+            raise DataError(f"no sequence of this batch has more than {options.first} frame(s); raise --batch-size")
         pooled = F.normalize(c.mean((1, 2)), dim=1).detach()
         logs = {"accuracy": torch.stack(right).mean()}
         return Out(torch.stack(losses).mean(), logs, {"z": pooled})

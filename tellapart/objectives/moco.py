@@ -116,10 +116,12 @@ class MoCo(Objective):
         if not (self.options.shuffle and batchnorms(key)):
             found: Tensor = key(view)
             return found
-        everyone = distributed.gather(view)
-        order = distributed.share(torch.randperm(len(everyone))).to(view.device)
-        n, first = len(view), distributed.rank() * len(view)
-        keys = distributed.gather(key(everyone[order[first : first + n]]))
+        everyone = {name: distributed.gather(v) for name, v in (view if isinstance(view, dict) else {"": view}).items()}
+        rows = next(iter(everyone.values()))
+        n = len(rows) // distributed.world()
+        order, first = distributed.share(torch.randperm(len(rows))).to(rows.device), distributed.rank() * n
+        mine = {name: v[order[first : first + n]] for name, v in everyone.items()}
+        keys = distributed.gather(key(mine if isinstance(view, dict) else mine[""]))
         return keys[order.argsort()[first : first + n]]
 
     def _parts(self) -> tuple[AnyEncoder, Queue]:

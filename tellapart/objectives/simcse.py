@@ -68,9 +68,12 @@ class SimCSE(Objective):
         if not isinstance(encoder, TextEncoder):
             raise ConfigError("simcse learns from sentences; give --data sentences.txt or pairs.tsv")
         self.columns = source.columns
+        self.bounds_information = self.columns < 3  # hard negatives are not of the marginal
         self.views = 2 if self.columns == 1 else 1  # a pair brings its two sides in one view
         if self.options.mlm:
             self.masked = mask_token(encoder.tokenizer)
+            if encoder.body.tokens.weight.shape[1] != encoder.width:
+                raise ConfigError("--objective.mlm needs token embeddings as wide as the network; these are not")
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 self.vocabulary = nn.Sequential(
@@ -82,11 +85,14 @@ class SimCSE(Objective):
         sides = [first, *rest]
         if self.columns > 1:
             sides = [{name: value[:, i] for name, value in first.items()} for i in range(self.columns)]
-        state = torch.get_rng_state()
+        device = encoder.device
+        state = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         found: Embedded = {}
         for i, side in enumerate(sides):
             if i and self.options.same_mask:
-                torch.set_rng_state(state)
+                torch.set_rng_state(state[0])
+                if state[1] is not None:
+                    torch.cuda.set_rng_state(state[1], device)
             found[f"z{i}" if i else "z"] = encoder(side)
         if self.options.mlm:
             found["mlm"] = self._hidden_tokens(encoder, sides[0])
@@ -106,7 +112,9 @@ class SimCSE(Objective):
         return Out(loss, logs, {"z": a.detach()})
 
     def chance(self, n: int) -> float | None:
-        return None if self.options.mlm else math.log(n * max(1, self.columns - 1))
+        if self.options.mlm:
+            return None
+        return math.log(2 * n - 1 + math.exp(self.options.hard_negative_weight)) if self.columns == 3 else math.log(n)
 
     def _hidden_tokens(self, encoder: TextEncoder, side: dict[str, Tensor]) -> Tensor:
         """(N,) the mean loss of naming the hidden tokens of each sentence; of the hidden, a tenth is shown (Devlin)."""

@@ -13,6 +13,7 @@ from typing import Any
 from ..data import kind_of
 from ..errors import ConfigError, unknown
 from ..objectives import METHODS
+from ..training.config import CONFIGS
 from . import images, sequences, text
 from .images import *  # noqa: F403
 from .sequences import *  # noqa: F403
@@ -48,6 +49,8 @@ def name_for(method: str, data: str) -> str:
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
+    if not data:  # for --help
+        return next(name for name in PRESETS if name.partition("_")[0] == method)
     kind = kind_of(data)
     if kind == "images":
         scale = data.partition(":")[0].replace("-", "_")
@@ -57,5 +60,5 @@ def name_for(method: str, data: str) -> str:
     for name in wanted:
         if name in PRESETS:
             return name
-    able = sorted(p.removesuffix(f"_{kind}") for p in PRESETS if p.endswith(f"_{kind}"))
+    able = sorted({name.partition("_")[0] for name, make in PRESETS.items() if type(make()) is CONFIGS[kind]})
     raise ConfigError(f"{method} has no settings for {kind} ({data}); these methods have: {', '.join(able)}")

@@ -224,6 +224,7 @@ class SequenceConfig(CommonConfig):
         super().__post_init__()
         self._views()
         require(self.context_width >= 1, f"--context-width must be 1 or more, got {self.context_width}")
+        require(all(s >= 1 for s in self.strides), f"--strides must be 1 or more each, got {self.strides}")
         frames = self.window // math.prod(self.strides)
         require(frames >= 2, f"--window {self.window} makes {frames} frame(s) of {math.prod(self.strides)} steps")
 

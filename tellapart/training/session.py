@@ -85,7 +85,7 @@ def description(trainer: Trainer) -> dict[str, Any]:
         "encoder": config.encoder,
         "channels": source.about["channels"],
         "size": source.about["image_size"],
-        "dim": config.dim,
+        "dim": encoder.dim,
         "head_kind": config.head,
         "width": config.width,
         "small_stem": encoder.backbone.small_stem,

@@ -72,6 +72,8 @@ class Trainer:
         self.share = min(config.batch_size, len(source)) // ranks
         self.batch = self.share * ranks
         self.objective = objectives.build(method, config.objective, config.seed)
+        if isinstance(source, TextSource) and source.columns > 1 and method != "simcse":
+            raise ConfigError(f"{method} learns from single sentences; pairs are for simcse, or name a file of lines")
         self.labels = _labels(method, source) if self.objective.needs_labels else None
         _check_sizes(config, source, self.share)
         self.per_epoch = steps_per_epoch(len(source) // ranks, self.share)
@@ -236,6 +238,8 @@ def build_encoder(config: CommonConfig, source: Source, *, small_stem: bool | No
 def views_for(config: CommonConfig, source: Source, encoder: encoders.AnyEncoder) -> Any:
     """The distribution of views of a training; words are given for those that the encoder's vocabulary holds."""
     views = config.views(source)
+    if isinstance(config, TextConfig) and config.shuffle and not getattr(encoder, "has_positions", True):
+        raise ConfigError(f"--shuffle does nothing to {config.encoder}, which takes no positions")
     if isinstance(config, TextConfig) and config.substitution and isinstance(encoder, encoders.TextEncoder):
         return replace(views, synonyms=synonyms.table(encoder))
     return views
@@ -274,6 +278,8 @@ def _image_encoder(config: TrainConfig, source: ImageSource, small_stem: bool | 
 
 def _normalised(encoder: encoders.AnyEncoder, config: CommonConfig) -> encoders.AnyEncoder:
     """The encoder with BatchNorm over what `--bn` says: a rank's batch, groups of rows, or the batch of all ranks."""
+    if config.bn == "split" and not isinstance(encoder, encoders.Encoder):
+        raise ConfigError("--bn split is of networks on images; give --norm channel, or a head without BatchNorm")
     if config.bn == "split":
         encoder.bn_rows = config.bn_rows
     elif config.bn == "global" and distributed.world() > 1:

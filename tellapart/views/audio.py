@@ -23,9 +23,9 @@ class SequenceViews:
 
     A window of `window` steps at a random place (a shorter sequence whole, padded with zeros at its end), then:
     `pitch`: semitones to either side, by playing faster or slower, so that tempo goes with it; `gain`: decibels to
-    either side; `noise`: standard deviation of white noise, in standard deviations of the item; `band_reject`:
-    probability that a band of frequencies is silenced, a random one of up to a quarter of the spectrum; `time_mask`:
-    probability that a random stretch of up to a quarter of the window is silenced.
+    either side, around the mean of the window; `noise`: standard deviation of white noise, in those of the item;
+    `band_reject`: probability that a band of frequencies is silenced, a random one of up to a quarter of the
+    spectrum; `time_mask`: probability that a random stretch of up to a quarter of the window is.
 
     >>> views = SequenceViews(window=4)
     >>> batch = {"values": torch.arange(5.0)[:, None], "length": torch.tensor([3, 2])}
@@ -60,17 +60,20 @@ class SequenceViews:
         room = (length - self.window * speed).clamp_min(0)  # steps that the window leaves out
         start = (torch.rand(n, generator=generator, device=device) * (room.floor() + 1)).floor().clamp(max=room)
         x, inside = window(sequences, start, speed, self.window)
+        count = inside.sum(1)[:, None, None]
+        middle = (x * inside[:, None]).sum(2, keepdim=True) / count  # what changes is the deviation from it
+        x = (x - middle) * inside[:, None]
         if self.gain:
             x = x * 10 ** (uniform(n, (-self.gain, self.gain), generator, device) / 20)[:, None, None]
         if self.noise:
-            spread = x.std(dim=2, keepdim=True)
+            spread = (x.square().sum(2, keepdim=True) / count).sqrt()
             x = x + self.noise * spread * torch.randn(x.shape, generator=generator, device=device)
         if self.band_reject:
             x = _without_band(x, chance(n, self.band_reject, generator, device), generator)
         if self.time_mask:
             hidden = _stretch(n, self.window, 0.25, generator, device)
             x = x.masked_fill((hidden & chance(n, self.time_mask, generator, device)[:, None])[:, None], 0.0)
-        return {"values": torch.where(inside[:, None], x, 0.0), "length": inside.sum(1)}
+        return {"values": torch.where(inside[:, None], x + middle, 0.0), "length": inside.sum(1)}
 
 
 def whole(sequences: Sequences) -> Sequences:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..errors import require
 from .images import uniform
@@ -98,15 +99,13 @@ class TextViews:
             draw = torch.rand(n, length, generator=generator, device=device)
             draw = draw.gather(1, word.clamp(0, length - 1))  # one draw for all tokens of a word
             keep &= draw >= self.word_deletion
-        for share, inside_stays in ((self.span_deletion, False), (1 - self.crop if self.crop else 0.0, True)):
-            if share:
-                size = (count * share).ceil().long() if inside_stays else (count * share).long()
-                start = _start(count - size, generator)
-                keep &= ((place >= start[:, None]) & (place < (start + size)[:, None])) == inside_stays
+        if self.span_deletion:
+            keep &= ~_stretch(place, (count * self.span_deletion).long(), count, generator)
+        if self.crop:
+            keep &= _stretch(place, (count * (1 - self.crop)).ceil().long().clamp_min(1), count, generator)
         if self.span:
             size = (1 + torch.rand(n, generator=generator, device=device) * self.span).long().minimum(count)
-            start = _start(count - size, generator)
-            keep &= (place >= start[:, None]) & (place < (start + size)[:, None])
+            keep &= _stretch(place, size, count, generator)
         if torch.equal(place, word) and bool(keep.all()):
             return view
         none = ~(keep & real).any(1)  # all words gone: the first stays
@@ -130,7 +129,9 @@ class TextViews:
         pick = (torch.rand(n, length, generator=generator, device=synonyms.device) * usable).long()
         new = several.gather(2, pick[:, :, None].clamp(max=several.shape[2] - 1))[:, :, 0]
         chosen = torch.rand(n, length, generator=generator, device=synonyms.device) < self.substitution
-        view["ids"] = torch.where(chosen & (usable > 0) & (view["word"] >= 0), new, view["ids"])
+        word = F.pad(view["word"], (1, 1), value=-2)
+        alone = (word[:, 1:-1] >= 0) & (word[:, 1:-1] != word[:, :-2]) & (word[:, 1:-1] != word[:, 2:])
+        view["ids"] = torch.where(chosen & (usable > 0) & alone, new, view["ids"])
         return view
 
     def _shuffled(self, mask: Tensor, generator: torch.Generator) -> Tensor:
@@ -140,6 +141,12 @@ class TextViews:
         key = torch.rand(n, length, generator=generator, device=mask.device).masked_fill(~mask, 2.0)
         chosen = torch.rand(n, generator=generator, device=mask.device) < self.shuffle
         return torch.where((chosen[:, None] & mask), key.argsort(1).argsort(1), line)
+
+
+def _stretch(place: Tensor, size: Tensor, count: Tensor, generator: torch.Generator) -> Tensor:
+    """(N, L) the tokens whose word lies in a random stretch of `size` (N,) of the `count` (N,) words."""
+    start = _start(count - size, generator)
+    return (place >= start[:, None]) & (place < (start + size)[:, None])
 
 
 def _start(room: Tensor, generator: torch.Generator) -> Tensor:
