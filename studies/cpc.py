@@ -42,8 +42,8 @@ def main() -> None:
     source = open_source(f"audio:{folder}", sample_rate=8000)
     train, test = source.split("train"), source.split("test")
     config = replace(
-        presets.cpc_audio(), kernels=(10, 8, 4, 4), strides=(5, 4, 2, 2), batch_size=16, steps=steps, threads=1,
-        context_width=256,
+        presets.cpc_audio(), kernels=(10, 8, 4, 4), strides=(5, 4, 2, 2), batch_size=16,
+        steps=steps, lr=1e-3, threads=1, context_width=256,
     )  # fmt: skip
     fresh = build_encoder(config, train).eval()
     scores, _, counts = frames.score(

@@ -23,10 +23,10 @@ def cpc_librispeech() -> SequenceConfig:
 def cpc_audio() -> SequenceConfig:
     """Folders of sound on two cores in a quarter of an hour."""
     return SequenceConfig(
-        width=128, context_width=128, context="gru", norm="channel",  # a quarter of the paper's width
+        width=128, context_width=256, context="gru", norm="channel",  # a quarter of the paper's width, its context
         window=10_240,  # half the paper's
-        batch_size=32, epochs=60,
-        optimizer="adamw", lr=1e-3, weight_decay=0.0, warmup=1.0,  # [tuned]
+        batch_size=16, epochs=40,
+        optimizer="adamw", lr=1.5e-3, weight_decay=0.0, warmup=1.0,
         objective=CPCOptions(steps=12, negatives=128),  # [paper]
     )  # fmt: skip
 
