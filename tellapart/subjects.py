@@ -190,10 +190,10 @@ def like_the_run(run: Run, data: str | None, *, image_size: int | None = None, p
     kind = about.get("kind", "images")
     if source.kind != kind:
         raise DataError(f"{source.name} holds {source.many}; the encoder of {run.path} was trained on {kind}")
-    for name in ("channels", "rate"):
+    for name, said in (("channels", "channel(s)"), ("rate", "Hz")):
         if source.about.get(name) != about.get(name):
             raise DataError(
-                f"{source.name} has {name} {source.about.get(name)}; the encoder of {run.path} wants {about[name]}"
+                f"{source.name} has {source.about.get(name)} {said}; the encoder of {run.path} wants {about.get(name)}"
             )
     return source
 

@@ -148,5 +148,5 @@ def test_bad_sizes_are_named(source):
     with pytest.raises(ConfigError, match="--bn-rows must be 2 or more"):
         dataclasses.replace(SMALL, bn_rows=1)
     for sizes in ({"batch_size": 1}, {"micro_batch": 1}):
-        with pytest.raises(ConfigError, match="BatchNorm needs 2 images or more"):
+        with pytest.raises(ConfigError, match="BatchNorm needs 2 items or more"):
             Trainer("simclr", dataclasses.replace(SMALL, **sizes), source)
