@@ -22,7 +22,7 @@ from .evaluation import baselines, unlabelled
 from .evaluation.protocol import Pair
 from .run import Run
 from .settings import open_for
-from .training.config import CommonConfig, from_dict
+from .training.config import CONFIGS, CommonConfig
 from .views.images import ImageViews
 
 ON_EMBEDDING = ("instdisc", "spread")  # DESIGN: the headline is on the embedding where the loss is a memory's
@@ -302,7 +302,9 @@ def _of_run(run: Run, checkpoint: str) -> Subject:
 def config_of(run: Run) -> CommonConfig:
     """The settings that a run was trained with."""
     manifest = run.manifest
-    found: CommonConfig = from_dict(manifest["data"].get("kind", "images"), manifest["method"], manifest["config"])
+    found: CommonConfig = CONFIGS[manifest["data"].get("kind", "images")].from_dict(
+        manifest["method"], manifest["config"]
+    )
     return found
 
 

@@ -263,8 +263,9 @@ def test_the_cifar_recipes_take_twenty_steps_on_synthetic_images(name):
 
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     source = ImageSource(
-        "cifar10", Pixels.of(images), 32, [str(i) for i in range(64)], np.arange(64) % 10, [], {}, "synthetic"
-    )
+        name="cifar10", pixels=Pixels.of(images), image_size=32, all_ids=[str(i) for i in range(64)],
+        all_labels=np.arange(64) % 10, classes=[], parts={}, fingerprint="synthetic",
+    )  # fmt: skip
     small = {"encoder": "small-resnet", "width": 8, "batch_size": 32, "bn_rows": 8, "threads": 1, "steps": 20}
     config = dataclasses.replace(named(name), **small)
     if hasattr(config.objective, "queue"):

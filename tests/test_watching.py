@@ -68,7 +68,7 @@ def test_shuffled_test_labels_leave_every_weight_and_the_choice_as_they_are(watc
     moved[test] = np.random.default_rng(1).permutation(moved[test])
     assert not np.array_equal(moved, digits.all_labels)
     other = replace(digits, all_labels=moved)
-    monkeypatch.setattr("tellapart.verbs.open_source", lambda *_, **__: other)
+    monkeypatch.setattr("tellapart.settings.open_source", lambda *_, **__: other)
     verbs.train("simclr", out=tmp_path / "r", eval_every=6, validation=200, **SHORT)
     for name in ("last.pt", "best-unlabelled.pt"):
         ours, theirs = (torch.load(r / "checkpoints" / name, weights_only=True) for r in (watched, tmp_path / "r"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ..data import Source
 from ..encoders.heads import Kind
@@ -123,6 +123,14 @@ class CommonConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, for run.json."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, method: str, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`, for a run of `method`."""
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "objective"
+        }
+        return cls(**plain, objective=METHODS[method][1](**values["objective"]))
 
 
 @dataclass(frozen=True)
@@ -294,12 +302,6 @@ class TextConfig(CommonConfig):
 CONFIGS: dict[str, type[CommonConfig]] = {
     "images": TrainConfig, "audio": SequenceConfig, "series": SequenceConfig, "text": TextConfig,
 }  # fmt: skip
-
-
-def from_dict(kind: str, method: str, values: dict[str, Any]) -> Any:
-    """The inverse of `to_dict`, for a run of `method` on data of a kind."""
-    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "objective"}
-    return CONFIGS[kind](**plain, objective=METHODS[method][1](**values["objective"]))
 
 
 # What may differ between a run and its continuation: they do not touch a number of the result.
