@@ -146,8 +146,9 @@ def main() -> None:
     for name, hidden in ROWS:
         row = name if hidden == 64 else f"{name}, {hidden} units"
         curves[row] = {kind: curve(name, hidden, kind == "cubic") for kind in ("gaussian", "cubic")}
-        found[row] = {kind: summary(values) for kind, values in curves[row].items()}
-        print(row, {k: {i: v["mean"] for i, v in rows.items()} for k, rows in found[row].items()}, file=sys.stderr)  # type: ignore[attr-defined]
+        summed = {kind: summary(values) for kind, values in curves[row].items()}
+        print(row, {k: {i: v["mean"] for i, v in rows.items()} for k, rows in summed.items()}, file=sys.stderr)
+        found[row] = summed
     found["minimised"] = {name: minimised(name) for name in MINIMISED}
     found["minutes"] = round((time.monotonic() - began) / 60, 1)
     print(found["minimised"], file=sys.stderr)

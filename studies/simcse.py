@@ -100,11 +100,11 @@ def main() -> None:
         if name.startswith(("bag of tokens, dropout 0.1", "small transformer, dropout", "MiniLM")) and "," in name:
             start = name.split(",")[0] + ", before"
             if start not in found["rows"]:
-                save(start, scored(reader(trainer.encoder.eval())))  # type: ignore[arg-type]
+                save(start, scored(reader(trainer.encoder.eval())))
         began = time.process_time()
         last = [step.loss for step in trainer][-20:]
         cost = {"seconds": round(time.process_time() - began), "loss": round(sum(last) / len(last), 4)}
-        save(name, scored(reader(trainer.encoder.eval())) | cost)  # type: ignore[arg-type]
+        save(name, scored(reader(trainer.encoder.eval())) | cost)
 
 
 if __name__ == "__main__":

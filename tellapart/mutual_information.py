@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -255,7 +256,7 @@ class Estimator(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             make: Callable[..., nn.Module] = Critic if self.kind.learns == "critic" else GaussianConditional
-            self.network = make(x_width, y_width, hidden)
+            self.network: Any = make(x_width, y_width, hidden)
         self.marginal_mean = nn.Parameter(torch.zeros(y_width), requires_grad=name.endswith("marginal"))
         self.marginal_log_variance = nn.Parameter(torch.zeros(y_width), requires_grad=name.endswith("marginal"))
         self.register_buffer("running", torch.zeros(()))
@@ -263,9 +264,9 @@ class Estimator(nn.Module):
     def learning_loss(self, x: Tensor, y: Tensor) -> Tensor:
         """What its network minimises on a batch (N, X), (N, Y); a bound where it is one, else the likelihood."""
         if self.kind.learns == "conditional":
-            likelihood = self._conditional().pairs(x, y).mean()
+            likelihood: Tensor = self.network.pairs(x, y).mean()
             return -likelihood - self._marginal(y).mean() if self.name.endswith("marginal") else -likelihood
-        scores = self.network(x, y)
+        scores: Tensor = self.network(x, y)
         if self.name == "mine":
             loss, running = mine_loss(scores, self.running)
             self.running.copy_(running)
@@ -277,8 +278,8 @@ class Estimator(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """The estimate on a batch, nats; differentiable in x and y, so that it can be made larger or smaller."""
         if self.name.startswith("vub"):
-            return variational_upper(self._conditional().pairs(x, y), self._marginal(y))
-        scores = self.network(x, y)
+            return variational_upper(self.network.pairs(x, y), self._marginal(y))
+        scores: Tensor = self.network(x, y)
         if self.name == "club, sampled":
             self.calls += 1
             generator = torch.Generator(scores.device).manual_seed(1_000_003 * self.seed + self.calls)
@@ -288,10 +289,6 @@ class Estimator(nn.Module):
             "leave-one-out": leave_one_out,
         }  # fmt: skip
         return rules[self.name](scores)
-
-    def _conditional(self) -> GaussianConditional:
-        assert isinstance(self.network, GaussianConditional)
-        return self.network
 
     def _marginal(self, y: Tensor) -> Tensor:
         """(N,) ln r(y): a standard normal, or one whose mean and variance were learned."""

@@ -13,6 +13,7 @@ import torch
 
 from .console import Console
 from .data import ImageSource, SequenceSource, Source, TextSource, audio, packing, series
+from .data.listing import is_file
 from .embeddings import Embeddings, embed
 from .encoders import AnyEncoder, TextEncoder
 from .encoders.inference import Output
@@ -42,14 +43,6 @@ def stored(loaded: Loaded, source: Source, console: Console) -> Embeddings:
     found.provenance["step"] = step
     found.save(folder)
     return found
-
-
-def is_file(name: str | Path) -> bool:
-    """Whether a query names a file; a long sentence does not."""
-    try:
-        return Path(name).is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def query(name: str | Path, places: dict[str, int], source: Source, encoder: AnyEncoder) -> Any:

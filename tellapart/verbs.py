@@ -15,6 +15,7 @@ from . import comparison, detecting, distributed, judging, searching, sheet, sub
 from .console import Console, clock
 from .data import ImageSource
 from .data.boxes import open_boxes
+from .data.listing import is_file
 from .embeddings import Embeddings
 from .encoders.inference import Output, prepared
 from .errors import ConfigError, unknown
@@ -285,7 +286,7 @@ def search(
         subjects.images_of(source, "--sheet")
     batches = [searching.query(q, places, source, loaded.encoder) for q in queries]
     index = Index(searching.stored(loaded, source, console))
-    own = [places.get(str(q)) if not searching.is_file(q) else None for q in queries]
+    own = [places.get(str(q)) if not is_file(q) else None for q in queries]
     vectors = np.stack([searching.features(loaded, source, batch) for batch in batches])
     found = searching.neighbours(index, vectors, own, min(k, len(source)))
     if sheet_path and isinstance(source, ImageSource):

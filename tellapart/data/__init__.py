@@ -126,19 +126,12 @@ def kind_of_path(path: Path) -> str:
     best = max(others, key=lambda kind: counts[kind])
     if 2 * counts[best] > len(names):
         return best
-    return "images" if names and _is_file(path.parent / names[0]) else "text"
+    return "images" if names and listings.is_file(path.parent / names[0]) else "text"
 
 
 def _counted(names: Iterable[str]) -> dict[str, int]:
     endings = Counter(Path(name).suffix.lower() for name in names)
     return {kind: sum(endings[e] for e in extensions) for kind, extensions in KINDS.items()}
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a sentence is too long a name
-        return False
 
 
 def _first_lines(path: Path) -> list[str]:

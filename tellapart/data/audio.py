@@ -55,7 +55,7 @@ def audio_source(
     packed = sequences.load(cache.entry(listings.key(listing, "audio", sequences.FORMAT, rate), make))
     if len(packed.offset) < 2:
         raise listings.too_few(name, "sound(s)", len(packed.offset), packed.skipped)
-    ends = sequences.suffixes(packed, rate)
+    ends = sequences.endings(packed, rate)
     identity = listings.identity(name, listing, packed.file.tolist(), packed.hashes, packed.skipped, ends)
     firsts = Counter(h for h, start in zip(packed.hashes, packed.start.tolist(), strict=True) if not start)
     duplicates = sum(count - 1 for count in firsts.values())

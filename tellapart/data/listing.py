@@ -117,6 +117,14 @@ def identity(
     }
 
 
+def is_file(name: str | Path) -> bool:
+    """Whether this names a file; a long sentence does not."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def key(listing: Listing, *packed_how: Any) -> str:
     """The name under which the packed files of a listing are cached."""
     digest = hashlib.blake2b(repr(packed_how).encode(), digest_size=16)

@@ -5,6 +5,7 @@ An instance is a sound file, or a piece of a long one. Shapes: S instances, N ba
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Packed:
     hashes: list[str]  # (S,) of the file
     skipped: list[dict[str, str]]
 
+    @functools.cached_property
+    def pieces(self) -> Array:
+        """How many pieces each file was cut into."""
+        return np.bincount(self.file)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceSource(Source):
@@ -47,14 +53,6 @@ class SequenceSource(Source):
     kind: str = "audio"
     rate: int | None = None
     root: Path = Path()
-
-    @property
-    def one(self) -> str:  # type: ignore[override]
-        return "a sound" if self.kind == "audio" else "a series"
-
-    @property
-    def many(self) -> str:  # type: ignore[override]
-        return "sounds" if self.kind == "audio" else "series"
 
     @property
     def channels(self) -> int:
@@ -93,9 +91,7 @@ class SequenceSource(Source):
     def file(self, position: int) -> Path:
         """The file that an item is of, or a piece of."""
         row = self.rows[position]
-        several = np.count_nonzero(self.packed.file == self.packed.file[row]) > 1
-        end = f"#{self.packed.start[row] / (self.rate or 1):g}" if several else ""
-        return self.root / self.ids_at(position).removesuffix(end)
+        return self.root / self.ids_at(position).removesuffix(ending(self.packed, row, self.rate))
 
     @property
     def groups(self) -> list[str]:
@@ -155,14 +151,14 @@ def load(folder: Path) -> Packed:
         )
 
 
-def suffixes(packed: Packed, rate: int | None) -> list[str]:
+def ending(packed: Packed, row: int, rate: int | None) -> str:
     """What follows the name of the file in an id: nothing, or where in it the piece begins ("#12.5", seconds)."""
-    files, counts = np.unique(packed.file, return_counts=True)
-    several = dict(zip(files.tolist(), (counts > 1).tolist(), strict=True))
-    return [
-        f"#{start / (rate or 1):g}" if several[file] else ""
-        for file, start in zip(packed.file.tolist(), packed.start.tolist(), strict=True)
-    ]
+    return f"#{packed.start[row] / (rate or 1):g}" if packed.pieces[packed.file[row]] > 1 else ""
+
+
+def endings(packed: Packed, rate: int | None) -> list[str]:
+    """`ending` of every row."""
+    return [ending(packed, row, rate) for row in range(len(packed.file))]
 
 
 Progress = Callable[[int, int], None]

@@ -41,7 +41,7 @@ def series_source(
     packed = _without_nan(sequences.load(cache.entry(listings.key(listing, "series", sequences.FORMAT), make)), listing)
     if len(packed.offset) < 2:
         raise listings.too_few(name, f"piece(s) of up to {LONGEST} steps", len(packed.offset), packed.skipped)
-    ends = sequences.suffixes(packed, None)
+    ends = sequences.endings(packed, None)
     identity = listings.identity(name, listing, packed.file.tolist(), packed.hashes, packed.skipped, ends)
     return SequenceSource(**identity, packed=packed, kind="series", root=listing.root)
 
@@ -84,8 +84,8 @@ def _read(files: list[Path]) -> Iterator[tuple[int, Array | str, str]]:
     """Each file's table, or why it is left out: also where most files have another number of channels."""
     widths: Counter[int] = Counter()
     for path in files:
-        with contextlib.suppress(DataError):
-            widths[read_table(path).shape[1]] += 1
+        with contextlib.suppress(OSError, ValueError, EOFError, StopIteration, csv.Error):
+            widths[_width(path)] += 1
     usual = max(widths, key=lambda width: (widths[width], -width), default=0)
     for number, path in enumerate(files):
         try:
@@ -96,6 +96,15 @@ def _read(files: list[Path]) -> Iterator[tuple[int, Array | str, str]]:
             yield number, str(error), ""
             continue
         yield number, table, hashlib.blake2b(table.tobytes(), digest_size=16).hexdigest()
+
+
+def _width(path: Path) -> int:
+    """Channels of a file, from its head alone."""
+    if path.suffix.lower() == ".npy":
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+        return int(shape[1]) if len(shape) > 1 else 1
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return len(next(line for line in csv.reader(file) if line))
 
 
 def _without_nan(packed: sequences.Packed, listing: Listing) -> sequences.Packed:

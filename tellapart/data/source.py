@@ -18,6 +18,10 @@ from torch import Tensor
 from ..errors import DataError
 
 Array = np.ndarray[Any, Any]
+NAMES = {
+    "instances": ("an instance", "instances"), "images": ("an image", "images"), "audio": ("a sound", "sounds"),
+    "series": ("a series", "series"), "text": ("a sentence", "sentences"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +29,7 @@ class Source:
     """Instances with their identity: what `read` returns of one never depends on the batch it is read in.
 
     Attributes:
-        kind: "images", "audio", "series" or "text". one, many: what an instance is called in a sentence.
+        kind: "images", "audio", "series" or "text".
         name: what the user typed, e.g. "digits" or "photos/".
         all_ids, all_labels: of the whole set; `ids`, `labels` are those of `rows`. A label is an int64 >= 0,
             -1 where an item has none.
@@ -49,7 +53,6 @@ class Source:
     rows: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
     kind = "instances"
-    one, many = "an instance", "instances"
 
     def __post_init__(self) -> None:
         if not len(self.rows):
@@ -57,6 +60,16 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def one(self) -> str:
+        """One of its instances in a sentence."""
+        return NAMES[self.kind][0]
+
+    @property
+    def many(self) -> str:
+        """Several of them."""
+        return NAMES[self.kind][1]
 
     @property
     def ids(self) -> list[str]:

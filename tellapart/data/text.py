@@ -63,7 +63,6 @@ class TextSource(Source):
     tokens: Tokens | None = None
 
     kind = "text"
-    one, many = "a sentence", "sentences"
 
     @property
     def columns(self) -> int:

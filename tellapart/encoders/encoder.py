@@ -47,7 +47,7 @@ class Encoder(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """(N, D), the head's output as it is; float32 whatever the autocast."""
-        return _full(self._by_group(lambda part: self.head(self.backbone(self.normalised(part))), x))
+        return full(self._by_group(lambda part: self.head(self.backbone(self.normalised(part))), x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, D) unit rows, for the loss."""
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
 
     def from_features(self, features: Tensor) -> Tensor:
         """(N, D) unit rows from (N, F), for one who has both wanted."""
-        return F.normalize(_full(self.head(features)), dim=1)
+        return F.normalize(full(self.head(features)), dim=1)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """One feature map (N, channels, h, w) per stage, the first stage first."""
@@ -81,5 +81,6 @@ class Encoder(nn.Module):
         return x.contiguous(memory_format=torch.channels_last)
 
 
-def _full(x: Tensor) -> Tensor:
+def full(x: Tensor) -> Tensor:
+    """Half precision as float32; float64 stays."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import require, unknown
+from .encoder import full
 from .heads import head
 
 Norm = Literal["channel", "batch"]
@@ -155,8 +156,7 @@ class SequenceEncoder(nn.Module):
 
     def project(self, x: Signal) -> Tensor:
         """(N, D), the head's output as it is."""
-        out: Tensor = self.head(self.features(x)).float()
-        return out
+        return full(self.head(self.features(x)))
 
     def forward(self, x: Signal) -> Tensor:
         """(N, D) unit rows, for losses that compare whole sequences."""
@@ -164,7 +164,7 @@ class SequenceEncoder(nn.Module):
 
     def from_features(self, features: Tensor) -> Tensor:
         """(N, D) unit rows from (N, H)."""
-        return F.normalize(self.head(features).float(), dim=1)
+        return F.normalize(full(self.head(features)), dim=1)
 
     def maps(self, x: Signal) -> list[Tensor]:
         """One map (N, F, T) per convolution, the first one first."""

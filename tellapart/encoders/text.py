@@ -6,7 +6,6 @@ Shapes: N batch, L tokens, F width of a token and of a sentence, D embedding wid
 from __future__ import annotations
 
 import inspect
-import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from ..data.text import TextSource
 from ..errors import ConfigError, MissingExtraError, require, unknown
+from .encoder import full
 from .heads import head
 
 Pooler = Literal["cls", "mean", "first-last"]
@@ -156,8 +156,7 @@ class TextEncoder(nn.Module):
 
     def project(self, view: View) -> Tensor:
         """(N, D), the head's output as it is."""
-        out: Tensor = self.head(self.features(view)).float()
-        return out
+        return full(self.head(self.features(view)))
 
     def forward(self, view: View) -> Tensor:
         """(N, D) unit rows, for the loss."""
@@ -165,7 +164,7 @@ class TextEncoder(nn.Module):
 
     def from_features(self, features: Tensor) -> Tensor:
         """(N, D) unit rows from (N, F)."""
-        return F.normalize(self.head(features).float(), dim=1)
+        return F.normalize(full(self.head(features)), dim=1)
 
 
 def build(
@@ -309,8 +308,3 @@ def _kept_features(seed: Tensor, rate: Tensor, width: int) -> Tensor:
     x = (x ^ (x >> 31)) * 7046029254386353131
     share = ((x >> 20) & 0xFFFFFF).float() / 0x1000000
     return (share >= rate[:, None]).float()
-
-
-def describe(description: dict[str, Any]) -> str:
-    """The size of a description's vocabulary, in words."""
-    return f"{len(json.loads(description['tokenizer'])['model']['vocab']):,} tokens"

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from .. import distributed
 from ..data import SequenceSource
+from ..encoders.encoder import full
 from ..errors import ConfigError, DataError, require, unknown
 from .base import Batch, Embedded, Objective, Out
 
@@ -99,7 +100,7 @@ class CPC(Objective):
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         options = self.options
-        z, c = (_full(embedded[name]) for name in ("frames", "context"))
+        z, c = (full(embedded[name]) for name in ("frames", "context"))
         count = embedded["count"]
         n, groups, t, width = z.shape
         predicted = self._attended(c).reshape(n, groups * t, -1)
@@ -109,7 +110,7 @@ class CPC(Objective):
         others = candidates[drawn]  # (N, M, F)
         place = torch.arange(n * groups * t, device=z.device).view(n, groups, t)
         place = place + distributed.rank() * n * groups * t
-        losses, right = [], []
+        losses, right, reached = [], [], []
         for i, k in enumerate(range(options.first, min(options.steps, t - 1) + 1)):
             ahead = predicted[:, :, : t - k, i]
             true = (ahead * z[:, :, k:]).sum(3).flatten(1)  # (N, G (T - k))
@@ -118,14 +119,15 @@ class CPC(Objective):
             false = false.masked_fill(hit, -torch.inf)
             each = torch.logaddexp(false.logsumexp(2), true) - true
             inside = (torch.arange(k, t, device=z.device) < count[:, None])[:, None].expand(n, groups, -1).flatten(1)
-            if float(distributed.total(inside.sum())):  # else no sequence of any rank reaches so far
-                losses.append(distributed.mean_of_valid(each, inside))
-                right.append(distributed.mean_of_valid((true > false.amax(2)).float(), inside).detach())
-        if not losses:
+            losses.append(distributed.mean_of_valid(each, inside))
+            right.append(distributed.mean_of_valid((true > false.amax(2)).float(), inside).detach())
+            reached.append(inside.sum())
+        counted = distributed.total(torch.stack(reached)) > 0 if reached else torch.zeros(1, dtype=torch.bool)
+        if not bool(counted.any()):  # steps that no sequence of any rank reaches do not count
             raise DataError(f"no sequence of this batch has more than {options.first} frame(s); raise --batch-size")
         pooled = F.normalize(c.mean((1, 2)), dim=1).detach()
-        logs = {"accuracy": torch.stack(right).mean()}
-        return Out(torch.stack(losses).mean(), logs, {"z": pooled})
+        logs = {"accuracy": torch.stack(right)[counted].mean()}
+        return Out(torch.stack(losses)[counted].mean(), logs, {"z": pooled})
 
     def chance(self, n: int) -> float | None:
         return math.log(self.options.negatives + 1)
@@ -160,7 +162,3 @@ class CPC(Objective):
         frame = (inside * (counts[chosen] * groups)).long()
         group, frame = frame % groups, frame // groups
         return ((chosen * groups + group) * t + frame)[me]
-
-
-def _full(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -23,7 +23,7 @@ def sizes(images: Images) -> tuple[Tensor, Tensor]:
     if isinstance(images, dict):
         return images["height"], images["width"]
     n, _, h, w = images.shape
-    return tuple(torch.full((n,), side, device=images.device) for side in (h, w))  # type: ignore[return-value]
+    return torch.full((n,), h, device=images.device), torch.full((n,), w, device=images.device)
 
 
 def crop_boxes(
