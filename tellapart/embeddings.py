@@ -5,9 +5,12 @@ Shapes: S items, D width (of features or of the embedding).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,14 +108,14 @@ class Embeddings:
         try:
             if path.suffix == ".npz":
                 path.parent.mkdir(parents=True, exist_ok=True)
-                work = path.with_name(f".{path.name}.part")
-                with open(work, "wb") as file:
+                with replacing(path) as work, open(work, "wb") as file:
                     np.savez(file, vectors=self.vectors, ids=np.array(self.ids), labels=labels, about=about)
-                os.replace(work, path)
             else:
                 path.mkdir(parents=True, exist_ok=True)
-                np.save(path / "vectors.npy", self.vectors)
-                np.savez(path / "items.npz", ids=np.array(self.ids), labels=labels, about=about)
+                with replacing(path / "vectors.npy") as work, open(work, "wb") as file:
+                    np.save(file, self.vectors)
+                with replacing(path / "items.npz") as work, open(work, "wb") as file:
+                    np.savez(file, ids=np.array(self.ids), labels=labels, about=about, check=check(self.vectors))
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror}") from error
 
@@ -131,8 +134,12 @@ class Embeddings:
                 vectors = np.load(path / "vectors.npy", mmap_mode="r") if path.is_dir() else items["vectors"]
                 labels = items["labels"] if about["labelled"] else None
                 ids = items["ids"].tolist() if "ids" in items else [str(i) for i in range(len(vectors))]
+                if "check" in items and int(items["check"]) != check(vectors):
+                    raise DataError(f"{path} holds items of other vectors: a save was cut off; embed again")
                 return cls(vectors, ids, labels, about.get("provenance"))
-        except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
+        except DataError:
+            raise
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} does not hold embeddings: {error}") from error
 
 
@@ -162,6 +169,23 @@ def embed_both(
     about = {"data": source.name, "fingerprint": source.fingerprint}
     found = outputs(encoder, source, wanted, progress=progress)
     return {name: Embeddings(v, source.ids, source.labels, about | {"output": name}) for name, v in found.items()}
+
+
+def check(vectors: Array) -> int:
+    """A number that tells these vectors from others, by up to 256 rows spread over them."""
+    rows = np.unique(np.linspace(0, max(0, len(vectors) - 1), 256).astype(np.int64))[: len(vectors)]
+    return zlib.crc32(np.ascontiguousarray(vectors[rows]).tobytes() + str(vectors.shape).encode())
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its name once it is written."""
+    work = path.with_name(f".{path.name}.part")
+    try:
+        yield work
+        os.replace(work, path)
+    finally:
+        work.unlink(missing_ok=True)
 
 
 def _labels(labels: Any, count: int) -> Array | None:

@@ -15,7 +15,7 @@ COLUMNS, ELEMENTS = 1 << 16, 1 << 26  # of a tile: 1,024 queries x 65,536 rows, 
 DEPTH = 8  # members of a group of columns
 
 
-def top_k(q: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def top_k(q: Tensor, rows: Tensor, k: int, *, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k rows of largest inner product with each query: exact, best first, ties in no promised order.
 
     The cost of a plain search is not the products but the selection. Here the columns of a tile are dealt
@@ -24,6 +24,7 @@ def top_k(q: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Args:
         q: (N, D). rows: (S, D), any float type. k: 1 to S.
+        scale: (S,) a factor of each row's products: 1 / its length makes them cosines without a copy of the rows.
     Returns:
         similarity (N, K) float32 or float64, row (N, K) int64.
     Raises:
@@ -38,7 +39,7 @@ def top_k(q: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     columns = min(len(rows), max(64 * k, COLUMNS))
     height = max(1, min(len(q), ELEMENTS // columns))
     room = q.new_empty(height, columns)  # one tile, written over and over: fresh pages cost as much as the products
-    found = [_top_k_of_queries(part, rows, k, room[: len(part)]) for part in q.split(height)]
+    found = [_top_k_of_queries(part, rows, k, room[: len(part)], scale) for part in q.split(height)]
     return torch.cat([s for s, _ in found]), torch.cat([r for _, r in found])
 
 
@@ -64,11 +65,13 @@ def top_k_of_others(rows: Tensor, k: int, of: Tensor | None = None) -> tuple[Ten
     return similarity[other].view(len(of), k), row[other].view(len(of), k)
 
 
-def _top_k_of_queries(q: Tensor, rows: Tensor, k: int, room: Tensor) -> tuple[Tensor, Tensor]:
+def _top_k_of_queries(q: Tensor, rows: Tensor, k: int, room: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
     best = q.new_empty(len(q), 0), q.new_empty(len(q), 0, dtype=torch.int64)
     for start in range(0, len(rows), room.shape[1]):
         part = rows[start : start + room.shape[1]].to(q.dtype)
         s = torch.mm(q, part.T, out=room) if len(part) == room.shape[1] else q @ part.T
+        if scale is not None:
+            s *= scale[start : start + len(part)]
         value, column = _grouped_top_k(s, min(k, s.shape[1]))
         value, column = torch.cat([best[0], value], 1), torch.cat([best[1], column + start], 1)
         if start:
