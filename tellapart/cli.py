@@ -19,6 +19,7 @@ from .version import __version__
 
 USAGE = """tellapart: learn what is alike by telling everything apart
 
+  tellapart inspect photos/                                  what is in it, what is broken, what is duplicated
   tellapart demo                                             the main job on embedded digits, in under 2 minutes
   tellapart train instdisc --data photos/ --out runs/photos  learn an encoder from unlabelled images
   tellapart eval runs/photos                                 judge it against pixels and the untrained network
@@ -26,7 +27,10 @@ USAGE = """tellapart: learn what is alike by telling everything apart
   tellapart detect runs/photos --data coco:boxes/            as the backbone of a detector
   tellapart compare runs/a runs/b                            runs side by side
   tellapart search runs/photos query.jpg                     look-alikes
-  tellapart embed runs/photos --data more/ --out more.npz    vectors of other images
+  tellapart explore runs/photos                              a local page: map, neighbours, drop an image to search
+  tellapart report runs/photos                               all of it in one HTML file
+  tellapart embed runs/photos --data more/ --out more.npz    vectors of other images; timm/NAME works too
+  tellapart export runs/photos --out encoder/                weights that anyone can load without tellapart
 
 tellapart VERB --help tells the options of a verb; every verb takes --json."""
 
@@ -123,22 +127,44 @@ class Search(Output):
     """image files, or ids of items of the run's source."""
     k: int = 10
     """look-alikes of each query."""
+    threshold: float = -1.0
+    """the least cosine similarity of a look-alike, -1 to 1."""
+    index: Literal["exact", "flat", "hnsw", "ivf-pq"] = "exact"
+    """how neighbours are found: exact, or by an index of FAISS (an extra), built once; its recall is printed."""
     sheet: Path | None = None
     """a picture of queries and look-alikes to write."""
 
 
 @dataclass(frozen=True)
 class Embed(Output):
-    """Vectors of a source. Example: tellapart embed runs/photos --data more/ --out more.npz"""
+    """Vectors; again: of new files alone. Example: tellapart embed timm/resnet18 --data photos/ --out a.npz"""
 
-    run: tyro.conf.Positional[Path] = tyro.MISSING
-    """folder of the run."""
+    subject: tyro.conf.Positional[str] = tyro.MISSING
+    """a run folder, timm/NAME, torchvision/NAME, or a file of weights."""
     out: Path = tyro.MISSING
     """an .npz file, or a folder whose vectors can be memory-mapped."""
     data: str | None = None
     """source; by default the one the run was trained on."""
-    output: Literal["features", "embedding"] = "features"
-    """features are what you take away, embedding is the space of the loss."""
+    output: Literal["features", "embedding", "patches"] = "features"
+    """features are what you take away, embedding is the space of the loss, patches a vector for each place."""
+    checkpoint: str = "last"
+    """of a run: last, best-unlabelled, or a file of weights."""
+    encoder: str | None = None
+    """the network of a file of weights, where it does not tell."""
+    width: int = 16
+    """base width of small-resnet in a file of weights."""
+    image_size: int | None = None
+    """side of a view in pixels; by default the run's, or decided from the images."""
+
+
+@dataclass(frozen=True)
+class Report(Output):
+    """A run as one HTML file that needs nothing else. Example: tellapart report runs/photos --out report.html"""
+
+    run: tyro.conf.Positional[Path] = tyro.MISSING
+    """folder of the run."""
+    out: Path | None = None
+    """the file; by default report.html in the run."""
 
 
 @dataclass(frozen=True)
@@ -263,15 +289,19 @@ def _embed(rest: list[str]) -> Any:
     args = _parse(Embed, rest, "tellapart embed")
     from . import verbs
 
-    found = verbs.embed(args.run, out=args.out, data=args.data, output=args.output, console=_console(args))
-    return {"out": str(args.out), "items": len(found), "width": found.vectors.shape[1]}
+    options = {k: v for k, v in vars(args).items() if k != "json"}
+    found = verbs.embed(**options, console=_console(args))
+    return {"out": str(args.out), "vectors": len(found), "width": found.vectors.shape[1]}
 
 
 def _search(rest: list[str]) -> Any:
     args = _parse(Search, rest, "tellapart search")
     from . import verbs
 
-    found = verbs.search(args.run, args.queries, k=args.k, sheet_path=args.sheet, console=_console(args))
+    found = verbs.search(
+        args.run, args.queries, k=args.k, threshold=args.threshold, index=args.index, sheet_path=args.sheet,
+        console=_console(args),
+    )  # fmt: skip
     result = [{"query": q, "found": near} for q, near in zip(args.queries, found, strict=True)]
     if not args.json:
         for row in result:
@@ -279,6 +309,13 @@ def _search(rest: list[str]) -> Any:
             for near in row["found"]:
                 print(f"  {near['similarity']:.4f}  {near['id']}" + (f"  {near['label']}" if near["label"] else ""))
     return result
+
+
+def _report(rest: list[str]) -> Any:
+    args = _parse(Report, rest, "tellapart report")
+    from . import verbs
+
+    return verbs.report(args.run, out=args.out or args.run / "report.html", console=_console(args))
 
 
 def _demo(rest: list[str]) -> Any:
@@ -290,7 +327,7 @@ def _demo(rest: list[str]) -> Any:
 
 VERBS = {
     "demo": _demo, "train": _train, "eval": _eval, "detect": _detect,
-    "compare": _compare, "search": _search, "embed": _embed,
+    "compare": _compare, "search": _search, "embed": _embed, "report": _report,
 }  # fmt: skip
 
 

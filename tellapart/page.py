@@ -27,6 +27,7 @@ p { margin: .5rem 0; } .soft { color: var(--soft); font-size: .9rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { white-space: nowrap; }
 .row { display: flex; flex-wrap: wrap; gap: 6px; margin: .4rem 0; align-items: flex-start; }
 figure { margin: 0; width: 76px; } figure img { display: block; width: 72px; height: 72px; object-fit: contain;
        image-rendering: auto; background: #8881; } figcaption { font-size: .7rem; color: var(--soft);

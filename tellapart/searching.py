@@ -17,8 +17,8 @@ from .data.listing import is_file
 from .embeddings import Embeddings, embed
 from .encoders import AnyEncoder, TextEncoder
 from .encoders.inference import Output
-from .errors import ConfigError, DataError
-from .index import Index
+from .errors import DataError, require
+from .index import Index, Kind
 from .subjects import Loaded
 from .views import plain, single
 
@@ -36,13 +36,38 @@ def stored(loaded: Loaded, source: Source, console: Console) -> Embeddings:
     folder = loaded.run.path / "embeddings"
     step = loaded.run.manifest.get("step")
     if (folder / "items.npz").exists():
-        kept = Embeddings.load(folder)
-        if kept.provenance.get("step") == step and kept.provenance["fingerprint"] == source.fingerprint:
-            return kept
+        try:
+            kept = Embeddings.load(folder)
+        except DataError as error:  # an earlier save was cut off, or a file is damaged: they are made again
+            console.say(str(error))
+        else:
+            if kept.provenance.get("step") == step and kept.provenance.get("fingerprint") == source.fingerprint:
+                return kept
     found = embedded(loaded, source, "features", console)
     found.provenance["step"] = step
     found.save(folder)
     return found
+
+
+def index_of(loaded: Loaded, source: Source, kind: Kind, console: Console) -> Index:
+    """The index of a run's items: exact over the kept features, or an approximate one, built once and kept."""
+    vectors = stored(loaded, source, console)
+    folder = loaded.run.path / "embeddings"
+    if kind == "exact":
+        return Index(vectors)
+    try:
+        index = Index.load(folder)
+    except DataError as error:
+        console.say(str(error))
+    else:
+        if index.kind == kind:
+            return index
+    index = Index(vectors, kind=kind)
+    index.save(folder)
+    console.say(
+        f"built the {kind} index of {len(index):,} {source.many}: recall {index.recall:.3f} of the exact 10 nearest"
+    )
+    return index
 
 
 def query(name: str | Path, places: dict[str, int], source: Source, encoder: AnyEncoder) -> Any:
@@ -97,14 +122,16 @@ def picture(source: ImageSource, batch: Any) -> np.ndarray[Any, Any]:
 
 
 def neighbours(
-    index: Index, vectors: np.ndarray[Any, Any], own: Sequence[int | None], k: int
+    index: Index, vectors: np.ndarray[Any, Any], own: Sequence[int | None], k: int, threshold: float = -1.0
 ) -> list[list[tuple[int, float]]]:
-    """Rows and similarities of the k nearest, the query itself left out."""
-    if k < 1:
-        raise ConfigError(f"--k must be 1 or more, got {k}")
+    """Rows and similarities of the k nearest that are similar enough, the query itself left out."""
+    require(k >= 1, f"--k must be 1 or more, got {k}")
+    require(-1 <= threshold <= 1, f"--threshold is a cosine similarity in -1..1, got {threshold}")
     similarity, row = index.search(vectors, min(k + 1, len(index)))
     return [
-        [(int(r), float(s)) for r, s in zip(rows, values, strict=True) if int(r) != mine][:k]
+        [(int(r), float(s)) for r, s in zip(rows, values, strict=True) if int(r) not in (mine, -1) and s >= threshold][
+            :k
+        ]
         for rows, values, mine in zip(row, similarity, own, strict=True)
     ]
 

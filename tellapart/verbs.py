@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from . import comparison, detecting, distributed, judging, searching, sheet, subjects
+from . import comparison, detecting, distributed, embedding, judging, reporting, searching, sheet, subjects
 from .console import Console, clock
 from .data import ImageSource
 from .data.boxes import open_boxes
 from .data.listing import is_file
 from .embeddings import Embeddings
-from .encoders.inference import Output, prepared
+from .encoders.inference import prepared
 from .errors import ConfigError, unknown
 from .evaluation import detection
 from .evaluation import protocol as frozen
 from .evaluation.table import print_table, print_transfer
-from .index import Index
+from .index import Kind
 from .run import Run, require_new, write_json
 from .settings import open_for, resolve, training_part
 from .training import session
@@ -241,24 +241,30 @@ def compare(runs: Sequence[str | Path], *, console: Console | None = None) -> li
 
 
 def embed(
-    run: str | Path,
+    subject: str | Path,
     *,
     out: str | Path,
     data: str | None = None,
-    output: Output = "features",
+    output: embedding.Wanted = "features",
+    checkpoint: str = "last",
+    encoder: str | None = None,
+    width: int = 16,
+    image_size: int | None = None,
     console: Console | None = None,
 ) -> Embeddings:
-    """Embed a source with the encoder of a run and save the vectors.
+    """Embed a source with any encoder and save the vectors; a second call embeds only files whose contents are new.
 
     Args:
+        subject, checkpoint, encoder, width, image_size: as `evaluate`, but for vectors.
         out: an .npz file, or a folder whose vectors can be memory-mapped. data: by default the run's own.
-        output: "features" or "embedding".
+        output: "features", of a run also "embedding", of images also "patches": each place of the last map.
     """
     console = console or Console()
-    loaded = load(run)
-    found = searching.embedded(loaded, loaded.source(data, console=console), output, console)
+    opened = subjects.open_subject(subject, checkpoint=checkpoint, encoder=encoder, width=width, image_size=image_size)
+    found, kept = embedding.embed_subject(opened, data, output, Path(out), image_size, console)
     found.save(out)
-    console.say(f"{len(found):,} vectors of {found.vectors.shape[1]} in {out}")
+    again = f", {kept:,} items were there already" if kept else ""
+    console.say(f"{len(found):,} vectors of {found.vectors.shape[1]} in {out}{again}")
     return found
 
 
@@ -267,6 +273,8 @@ def search(
     queries: Sequence[str | Path],
     *,
     k: int = 10,
+    threshold: float = -1.0,
+    index: Kind = "exact",
     sheet_path: str | Path | None = None,
     console: Console | None = None,
 ) -> list[list[dict[str, Any]]]:
@@ -274,10 +282,14 @@ def search(
 
     Args:
         queries: files of the kind that the run learned from, or ids of items of the source (then without the item).
-        k: look-alikes per query. sheet_path: a picture of queries and look-alikes to write.
+        k: look-alikes per query. threshold: the least cosine similarity of a look-alike.
+        index: "exact", or of the extra `index` "flat", "hnsw" or "ivf-pq", built once and kept in the run.
+        sheet_path: a picture of queries and look-alikes to write.
     Returns:
         For each query its look-alikes, best first: {"id", "similarity", "label"}.
     """
+    if not queries:
+        raise ConfigError("name what to look for: tellapart search RUN QUERY [QUERY ...]")
     console = console or Console()
     loaded = load(run)
     source = prepared(loaded.encoder, loaded.source(console=console))
@@ -285,16 +297,26 @@ def search(
     if sheet_path:
         subjects.images_of(source, "--sheet")
     batches = [searching.query(q, places, source, loaded.encoder) for q in queries]
-    index = Index(searching.stored(loaded, source, console))
+    items = searching.index_of(loaded, source, index, console)
     own = [places.get(str(q)) if not is_file(q) else None for q in queries]
     vectors = np.stack([searching.features(loaded, source, batch) for batch in batches])
-    found = searching.neighbours(index, vectors, own, min(k, len(source)))
+    found = searching.neighbours(items, vectors, own, min(k, len(source)), threshold)
     if sheet_path and isinstance(source, ImageSource):
         pictures = [searching.picture(source, batch) for batch in batches]
         rows = [(image, [source.image(r) for r, _ in near]) for image, near in zip(pictures, found, strict=True)]
         sheet.save(sheet.draw(rows, captions=[[f"{s:.2f}" for _, s in near] for near in found]), sheet_path)
         console.say(f"picture: {sheet_path}")
     return [[searching.described(source, row, similarity) for row, similarity in near] for near in found]
+
+
+def report(run: str | Path, *, out: str | Path = "report.html", console: Console | None = None) -> dict[str, Any]:
+    """Write a run as one self-contained HTML file: verdict, scores, curves, look-alikes, confusions, provenance.
+
+    Args: out: the file. Scores are in it once `evaluate` has judged the run.
+    Returns:
+        {"out", "verdict", "sections", "bytes"}.
+    """
+    return reporting.write(load(run), Path(out), console or Console())
 
 
 def load(run: str | Path, *, checkpoint: str = "last") -> subjects.Loaded:

@@ -114,6 +114,7 @@ def identity(
         "parts": {s: rows for s, rows in parts.items() if len(rows)},
         "fingerprint": digest.hexdigest(),
         "skipped": [*listing.skipped, *skipped],
+        "all_hashes": [f"{h}{s}" for h, s in zip(hashes, suffixes or [""] * len(ids), strict=True)],
     }
 
 

@@ -39,6 +39,7 @@ class Source:
         skipped: files that could not be used: {"path", "reason"}.
         duplicates: how many items repeat an earlier one byte for byte.
         licence: of the data, "" where unknown; it travels into the model card.
+        all_hashes: of the content of each item of the whole set, () where an item is no file.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Source:
     skipped: Sequence[Mapping[str, str]] = ()
     duplicates: int = 0
     licence: str = ""
+    all_hashes: Sequence[str] = ()
     rows: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
     kind = "instances"
@@ -74,6 +76,11 @@ class Source:
     @property
     def ids(self) -> list[str]:
         return [self.all_ids[i] for i in self.rows]
+
+    @property
+    def hashes(self) -> list[str]:
+        """Of the content of each item; [] where items are no files."""
+        return [self.all_hashes[i] for i in self.rows] if self.all_hashes else []
 
     def ids_at(self, position: int) -> str:
         """The id of one item."""

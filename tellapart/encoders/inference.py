@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..allocator import keep_freed_memory
 from ..data import ImageSource, SequenceSource, Source, TextSource
+from ..errors import require
 from ..views import plain
 from .encoder import Encoder
 from .norms import batchnorms
@@ -70,6 +71,32 @@ def outputs(
     finally:
         encoder.train(training)
     return {name: torch.cat([out[i] for out in found]) for i, name in enumerate(wanted)}
+
+
+def patches(encoder: Encoder, source: Source, *, progress: Callable[[int], None] | None = None) -> Tensor:
+    """The last feature map of every image, a row for each of its places: (S, h w, F) on the CPU, row by row.
+
+    Raises:
+        ConfigError: a network whose last stage is no map.
+    """
+    training, device = encoder.training, encoder.device
+    encoder.eval()
+
+    def run(index: Tensor) -> list[Tensor]:
+        with torch.inference_mode():
+            last = encoder.maps(plain(source, to_device(source.read(index), device)))[-1]
+            require(last.ndim == 4, f"the last stage of this network gives {tuple(last.shape)}, not a map of places")
+            return [last.flatten(2).transpose(1, 2).float().cpu()]
+
+    found: list[Tensor] = []
+    try:
+        for (done,) in _in_order(run, _parts(source, device), device):
+            found.append(done)
+            if progress:
+                progress(sum(map(len, found)))
+    finally:
+        encoder.train(training)
+    return torch.cat(found)
 
 
 def _features(encoder: AnyEncoder) -> Callable[[Any], Tensor]:
