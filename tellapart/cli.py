@@ -8,12 +8,11 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
+from .arguments import Compare, Demo, Detect, Embed, Eval, Explore, Export, Inspect, Report, Search, Train
 from .errors import TellapartError, unknown
 from .version import __version__
 
@@ -35,150 +34,6 @@ USAGE = """tellapart: learn what is alike by telling everything apart
 tellapart VERB --help tells the options of a verb; every verb takes --json."""
 
 Flat = tyro.conf.arg(name="")
-
-
-@dataclass(frozen=True)
-class Output:
-    """How the result is shown."""
-
-    json: bool = False
-    """print the result as JSON, and nothing else."""
-
-
-@dataclass(frozen=True)
-class Demo(Output):
-    """The main job. Example: tellapart demo --out runs/demo"""
-
-    out: Path = Path("runs/demo")
-    """folder of the run; the next free one if it is taken."""
-    seed: int = 0
-    """of everything random."""
-
-
-@dataclass(frozen=True)
-class Eval(Output):
-    """Judge an encoder beside its baselines. Example: tellapart eval runs/photos --labels few.csv"""
-
-    subject: tyro.conf.Positional[str] = tyro.MISSING
-    """a run folder, timm/NAME, torchvision/NAME, a file of weights, or embeddings (.npz)."""
-    data: tuple[str, ...] = ()
-    """source to judge it on, by default the run's own; several make a table of transfer. Of sentences also sts:FILE."""
-    protocol: str = "eval-v1"
-    """what is measured and how, frozen under this name."""
-    full: bool = False
-    """also every stage, more labels, fine-tuning and distillation, and what the head discards; many minutes."""
-    stage_dims: int = 1024
-    """with --full: a stage's feature map is pooled to at most so many values."""
-    stage_rows: int = 10_000
-    """with --full: training items that the classifier of a stage is fitted to, at most."""
-    checkpoint: str = "last"
-    """of a run: last, best-unlabelled, or a file of weights."""
-    labels: Path | None = None
-    """lines of id,label: judge on these items."""
-    encoder: str | None = None
-    """the network of a file of weights, where it does not tell."""
-    width: int = 16
-    """base width of small-resnet in a file of weights."""
-    image_size: int | None = None
-    """side of a view in pixels; by default the run's, or decided from the images."""
-    test: Path | None = None
-    """for embeddings: those of a test part."""
-    out: Path | None = None
-    """where the result goes; by default eval.json in the run, else in this folder."""
-
-
-@dataclass(frozen=True)
-class Detect(Output):
-    """What `detect` has beside the settings of the detector, which are flags too."""
-
-    subject: tyro.conf.Positional[str] = tyro.MISSING
-    """a run folder, timm/NAME, torchvision/NAME, or a file of weights."""
-    data: str = "scenes:fashion-mnist"
-    """coco:FOLDER, voc:FOLDER, or scenes:digits, scenes:fashion-mnist."""
-    preset: str = "scenes"
-    """scenes, voc07 or voc07-instdisc."""
-    checkpoint: str = "last"
-    """of a run: last, best-unlabelled, or a file of weights."""
-    encoder: str | None = None
-    """the network of a file of weights, where it does not tell."""
-    width: int = 16
-    """base width of small-resnet in a file of weights."""
-    supervised: bool = True
-    """also the same network trained with the labels of the run's own source."""
-    out: Path | None = None
-    """where the result goes; by default detection.json in the run, else in this folder."""
-
-
-@dataclass(frozen=True)
-class Compare(Output):
-    """Runs side by side: cost, loss, scores. Example: tellapart compare runs/simclr runs/moco"""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]] = tyro.MISSING
-    """folders of runs."""
-
-
-@dataclass(frozen=True)
-class Search(Output):
-    """Find look-alikes. Example: tellapart search runs/photos query.jpg --k 5 --sheet found.png"""
-
-    run: tyro.conf.Positional[Path] = tyro.MISSING
-    """folder of the run."""
-    queries: tyro.conf.Positional[tuple[str, ...]] = tyro.MISSING
-    """image files, or ids of items of the run's source."""
-    k: int = 10
-    """look-alikes of each query."""
-    threshold: float = -1.0
-    """the least cosine similarity of a look-alike, -1 to 1."""
-    index: Literal["exact", "flat", "hnsw", "ivf-pq"] = "exact"
-    """how neighbours are found: exact, or by an index of FAISS (an extra), built once; its recall is printed."""
-    sheet: Path | None = None
-    """a picture of queries and look-alikes to write."""
-
-
-@dataclass(frozen=True)
-class Embed(Output):
-    """Vectors; again: of new files alone. Example: tellapart embed timm/resnet18 --data photos/ --out a.npz"""
-
-    subject: tyro.conf.Positional[str] = tyro.MISSING
-    """a run folder, timm/NAME, torchvision/NAME, or a file of weights."""
-    out: Path = tyro.MISSING
-    """an .npz file, or a folder whose vectors can be memory-mapped."""
-    data: str | None = None
-    """source; by default the one the run was trained on."""
-    output: Literal["features", "embedding", "patches"] = "features"
-    """features are what you take away, embedding is the space of the loss, patches a vector for each place."""
-    checkpoint: str = "last"
-    """of a run: last, best-unlabelled, or a file of weights."""
-    encoder: str | None = None
-    """the network of a file of weights, where it does not tell."""
-    width: int = 16
-    """base width of small-resnet in a file of weights."""
-    image_size: int | None = None
-    """side of a view in pixels; by default the run's, or decided from the images."""
-
-
-@dataclass(frozen=True)
-class Report(Output):
-    """A run as one HTML file that needs nothing else. Example: tellapart report runs/photos --out report.html"""
-
-    run: tyro.conf.Positional[Path] = tyro.MISSING
-    """folder of the run."""
-    out: Path | None = None
-    """the file; by default report.html in the run."""
-
-
-@dataclass(frozen=True)
-class Train(Output):
-    """What every training has beside its settings, which are flags too and depend on the kind of data."""
-
-    data: str = tyro.MISSING
-    """folder of images or sounds, list of paths, .npy or .csv, digits, fashion-mnist, cifar10, stl10, scenes:NAME."""
-    out: Path = tyro.MISSING
-    """new folder of the run."""
-    resume: bool = False
-    """go on with the run in --out."""
-    preset: str | None = None
-    """settings to start from; by default those for the method and the data."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -255,7 +110,7 @@ def _eval(rest: list[str]) -> Any:
     args = _parse(Eval, rest, "tellapart eval")
     from . import verbs
 
-    options = {k: v for k, v in vars(args).items() if k != "json"} | {"data": args.data or None}
+    options = _without_json(args) | {"data": args.data or None}
     return verbs.evaluate(**options, console=_console(args))
 
 
@@ -289,9 +144,8 @@ def _embed(rest: list[str]) -> Any:
     args = _parse(Embed, rest, "tellapart embed")
     from . import verbs
 
-    options = {k: v for k, v in vars(args).items() if k != "json"}
-    found = verbs.embed(**options, console=_console(args))
-    return {"out": str(args.out), "vectors": len(found), "width": found.vectors.shape[1]}
+    found = verbs.embed(**_without_json(args), console=_console(args))
+    return {"out": str(args.out), "items": len(found), "width": found.vectors.shape[1]}
 
 
 def _search(rest: list[str]) -> Any:
@@ -318,6 +172,27 @@ def _report(rest: list[str]) -> Any:
     return verbs.report(args.run, out=args.out or args.run / "report.html", console=_console(args))
 
 
+def _inspect(rest: list[str]) -> Any:
+    args = _parse(Inspect, rest, "tellapart inspect")
+    from . import verbs
+
+    return verbs.inspect(**_without_json(args), console=_console(args))
+
+
+def _explore(rest: list[str]) -> Any:
+    args = _parse(Explore, rest, "tellapart explore")
+    from . import verbs
+
+    return verbs.explore(**_without_json(args), console=_console(args))
+
+
+def _export(rest: list[str]) -> Any:
+    args = _parse(Export, rest, "tellapart export")
+    from . import verbs
+
+    return verbs.export(**_without_json(args), console=_console(args))
+
+
 def _demo(rest: list[str]) -> Any:
     args = _parse(Demo, rest, "tellapart demo")
     from .demo import demo
@@ -327,12 +202,17 @@ def _demo(rest: list[str]) -> Any:
 
 VERBS = {
     "demo": _demo, "train": _train, "eval": _eval, "detect": _detect,
-    "compare": _compare, "search": _search, "embed": _embed, "report": _report,
+    "compare": _compare, "search": _search, "embed": _embed,
+    "inspect": _inspect, "explore": _explore, "report": _report, "export": _export,
 }  # fmt: skip
 
 
 def _parse(kind: Any, rest: list[str], program: str) -> Any:
     return tyro.cli(kind, args=rest, prog=program, description=kind.__doc__, config=(tyro.conf.AvoidSubcommands,))
+
+
+def _without_json(args: Any) -> dict[str, Any]:
+    return {k: v for k, v in vars(args).items() if k != "json"}
 
 
 def _console(args: Any) -> Any:

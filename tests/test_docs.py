@@ -29,6 +29,14 @@ def test_python_of_the_readme_runs(block, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_tutorial_runs(tmp_path):
+    code = "\n".join(_blocks("docs/tutorial.md", "python"))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "encoder" / "model.safetensors").exists()
+    assert (tmp_path / "report.html").exists()
+
+
 def test_commands_of_the_documents_are_verbs():
     from tellapart.cli import VERBS
 
@@ -48,8 +56,9 @@ def test_files_import_only_from_files_above_them():
     """The house of CONTRIBUTING.md: data flows from top to bottom."""
     rooms = """
         version errors allocator distributed tiled labelled losses nearest geometry mutual_information memory noise data
-        views encoders objectives cards run console training presets settings embeddings evaluation watching index sheet
-        comparison subjects searching thorough reading judging detecting verbs demo cli __main__
+        views encoders objectives cards run console training presets settings embeddings curation evaluation watching index
+        page sheet comparison subjects embedding searching thorough reading judging detecting reporting duplicates
+        inspection inspection_page explorer exporting embedder verbs demo arguments cli __main__
     """
     order = rooms.split()
     for file in (ROOT / "tellapart").rglob("*.py"):

@@ -267,7 +267,7 @@ def test_a_transformers_model_without_pooler_or_pad_token(tmp_path):
     path = tmp_path / "s.txt"
     path.write_text("\n".join(_sentences(40)))
     ta.train("simcse", data=str(path), out=tmp_path / "run", encoder=str(folder), steps=2, batch_size=8, threads=1)
-    result = ta.evaluate(folder, data=str(path))
+    result = ta.evaluate(folder, data=str(path), out=tmp_path / "eval.json")
     assert "its features" in result["geometry"]
     with pytest.raises(ConfigError, match="not a transformers encoder"):
         text.build(str(tmp_path / "nothing"), seed=0)
@@ -445,7 +445,17 @@ def test_pieces_of_a_batch_give_its_gradient_dropout_included(lines):
     states = []
     for micro in (None, 8):
         config = ta.presets.simcse_text()
-        config = type(config)(**{**vars(config), **SMALL, "dropout": 0.0, "micro_batch": micro, "steps": 2, "lr": 1e-2})
+        config = type(config)(
+            **{
+                **vars(config),
+                **SMALL,
+                "dropout": 0.0,
+                "micro_batch": micro,
+                "steps": 2,
+                "lr": 1e-2,
+                "precision": "float32",
+            }
+        )
         trainer = Trainer("simcse", config, source)
         for _ in trainer:
             pass
