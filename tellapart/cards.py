@@ -45,6 +45,46 @@ The weights are yours.
 """
 
 
+def export_card(
+    manifest: dict[str, Any], description: dict[str, Any], judged: dict[str, Any] | None, lost: dict[str, float]
+) -> str:
+    """The model card of an exported folder: the card of the run, where its data come from, and how it was judged."""
+    data, versions = manifest.get("data", {}), manifest.get("versions") or {}
+    init = manifest.get("config", {}).get("init")
+    start = f"`{init}`; their licence is that of whoever made them" if init else "none, trained from random weights"
+    lines = [
+        model_card(manifest, description).replace("\nThe weights are yours.\n", ""),
+        f"- starting weights: {start}",
+        f"- licence of the data: {data.get('licence') or 'unknown'}",
+        f"- versions: {', '.join(f'{name} {number}' for name, number in versions.items())}",
+        *(f"- {name}: {value}" for name, value in lost.items()),
+        "",
+        "## Scores",
+        "",
+        *_scores(judged),
+        "",
+        "`model.py` builds and loads it without tellapart; `python example.py IMAGE` is how.",
+        "",
+        "The weights are yours.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(judged: dict[str, Any] | None) -> list[str]:
+    if not judged:
+        return ["Not judged yet: `tellapart eval RUN` makes the scores, and a new export carries them."]
+    lines = [judged["verdict"]]
+    rows = judged.get("scores") or {}
+    if rows:
+        names = list(next(iter(rows.values())))
+        lines += ["", "| % | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+        for row, cells in rows.items():
+            said = (f"{100 * c['value']:.1f} ± {50 * (c['high'] - c['low']):.1f}" for c in cells.values())
+            lines.append(f"| {row} | {' | '.join(said)} |")
+        lines += ["", f"± half of a 95 % bootstrap interval over test items; protocol {judged['protocol']}."]
+    return lines
+
+
 def _network(description: dict[str, Any]) -> str:
     kind = description.get("kind", "images")
     if kind == "images":

@@ -91,7 +91,9 @@ def query(name: str | Path, places: dict[str, int], source: Source, encoder: Any
     try:
         if isinstance(source, ImageSource):
             picture, _ = packing.decode(path, source.channels)
-            image = np.asarray(packing.fit(picture, source.image_size))
+            first = source.rows[0]  # packed items have one short side, with a margin for crops or without
+            short = min(source.pixels.height[first], source.pixels.width[first])
+            image = np.asarray(packing.fit(picture, int(short)))
             return torch.tensor(image if image.ndim == 3 else image[:, :, None]).permute(2, 0, 1)[None]
         if isinstance(source, SequenceSource):
             values = audio.decode(path, source.rate)[0] if source.rate else series.read_table(path)

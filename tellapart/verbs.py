@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import comparison, detecting, distributed, embedding, judging, reporting, searching, sheet, subjects
+from . import comparison, detecting, distributed, embedding, exporting, judging, reporting, searching, sheet, subjects
 from .console import Console, clock
 from .data import ImageSource
 from .data.boxes import open_boxes
@@ -317,6 +317,26 @@ def report(run: str | Path, *, out: str | Path = "report.html", console: Console
         {"out", "verdict", "sections", "bytes"}.
     """
     return reporting.write(load(run), Path(out), console or Console())
+
+
+def export(
+    run: str | Path,
+    *,
+    out: str | Path,
+    checkpoint: str = "last",
+    onnx: bool = False,
+    fold_batchnorm: bool = False,
+    bf16: bool = False,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Write the encoder of a run as a folder that loads without tellapart; see `exporting.write`.
+
+    Args: out: a new or empty folder. checkpoint: as `load`.
+    """
+    return exporting.write(
+        load(run, checkpoint=checkpoint), Path(out), onnx=onnx, fold_batchnorm=fold_batchnorm, bf16=bf16,
+        console=console or Console(),
+    )  # fmt: skip
 
 
 def load(run: str | Path, *, checkpoint: str = "last") -> subjects.Loaded:
