@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch.nn import functional as F
 
 from . import nearest
@@ -85,6 +83,9 @@ def groups(pairs: list[tuple[int, int]], count: int) -> list[list[int]]:
     >>> groups([(0, 2), (2, 3)], 5)
     [[0, 2, 3]]
     """
+    from scipy.sparse import coo_array  # slow to import
+    from scipy.sparse.csgraph import connected_components
+
     if not pairs:
         return []
     a, b = np.array(pairs, np.int64).T

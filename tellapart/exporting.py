@@ -212,14 +212,16 @@ def _without_classifier(encoder: Encoder) -> list[str]:
 
 
 def _first_convolution(encoder: Encoder) -> str:
-    return next(n for n, m in _plain(encoder.backbone).named_modules() if isinstance(m, nn.Conv2d))
+    names: list[str] = [
+        name for name, module in _plain(encoder.backbone).named_modules() if isinstance(module, nn.Conv2d)
+    ]
+    return names[0]
 
 
 def _source_of_small_resnet() -> str:
     """Our own network as a program, word for word."""
     block, body = (inspect.getsource(c) for c in (vision.BasicBlock, vision.SmallResNet))
-    made: str = f"{block}\n\n{body.replace('(Backbone)', '(nn.Module)')}"
-    return made
+    return f"{block}\n\n{body.replace('(Backbone)', '(nn.Module)')}"
 
 
 def _loaded(folder: Path) -> Callable[[Tensor], Tensor]:

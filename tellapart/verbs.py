@@ -22,6 +22,7 @@ from .errors import ConfigError, unknown
 from .evaluation import detection
 from .evaluation import protocol as frozen
 from .evaluation.table import print_table, print_transfer
+from .explorer import server
 from .index import Kind
 from .run import Run, require_new, write_json
 from .settings import open_for, resolve, training_part
@@ -317,6 +318,24 @@ def report(run: str | Path, *, out: str | Path = "report.html", console: Console
         {"out", "verdict", "sections", "bytes"}.
     """
     return reporting.write(load(run), Path(out), console or Console())
+
+
+def explore(
+    run: str | Path,
+    *,
+    data: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    browser: bool = False,
+    console: Console | None = None,
+) -> None:
+    """Show a run on a local page until Ctrl-C; see `explorer.server.serve`.
+
+    Args:
+        data: by default the run's own. host: any other than this machine lets others in, and says so.
+        port: 0 = a free one. browser: open the page.
+    """
+    server.serve(run, host=host, port=port, data=data, open_browser=browser, console=console)
 
 
 def export(
