@@ -14,7 +14,7 @@ from .memory import MemoryBank, Queue
 from .run import Run
 from .training.config import TrainConfig
 from .training.trainer import Trainer
-from .verbs import compare, detect, embed, evaluate, explore, export, load, report, search, train
+from .verbs import compare, detect, embed, evaluate, explore, export, inspect, load, report, search, train
 from .version import __version__
 from .views.images import ImageViews
 
@@ -41,6 +41,7 @@ __all__ = [
     "evaluate",
     "explore",
     "export",
+    "inspect",
     "load",
     "open_source",
     "report",

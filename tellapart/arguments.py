@@ -145,8 +145,8 @@ class Inspect(Output):
 
     data: tyro.conf.Positional[str] = tyro.MISSING
     """a folder, a list of paths, a built-in: whatever train takes as --data."""
-    method: str = "instdisc"
-    """whose defaults are shown."""
+    method: str | None = None
+    """whose defaults are shown; by default the usual one for this kind of data."""
     encoder: str | None = None
     """a run or timm/NAME whose features find outliers and odd labels; by default pixels do."""
     html: Path | None = None

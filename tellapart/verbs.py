@@ -11,7 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from . import comparison, detecting, distributed, embedding, exporting, judging, reporting, searching, sheet, subjects
+from . import (
+    comparison,
+    detecting,
+    distributed,
+    embedding,
+    exporting_others,
+    inspection,
+    inspection_page,
+    judging,
+    reporting,
+    searching,
+    sheet,
+    subjects,
+)
 from .console import Console, clock
 from .data import ImageSource
 from .data.boxes import open_boxes
@@ -41,6 +54,34 @@ class Trained:
     steps: int
     trained: bool
     verdict: str
+
+
+def inspect(
+    data: str,
+    *,
+    method: str | None = None,
+    encoder: str | None = None,
+    html: str | Path | None = None,
+    apply: str | Path | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """What is in a source before training on it: broken files, copies, leaks, outliers, odd labels, the defaults.
+
+    Args:
+        data: as `data.open_source`. method: whose defaults are shown; None: the usual one for this kind of data.
+        encoder: a run, timm/NAME or a file of weights whose features find neighbours; None: the contents do.
+        html: a page with thumbnails to write. apply: a new file that lists the items without their copies.
+    Returns:
+        Plain values; `verdict` is a sentence. Nothing is ever deleted.
+    """
+    console = console or Console()
+    seen = inspection.inspect(
+        data, method=method, encoder=encoder, apply=Path(apply) if apply else None, console=console
+    )
+    inspection_page.print_inspection(seen.result, console)
+    if html:
+        inspection_page.write_page(seen, Path(html), console)
+    return seen.result
 
 
 def train(
@@ -329,12 +370,7 @@ def explore(
     browser: bool = False,
     console: Console | None = None,
 ) -> None:
-    """Show a run on a local page until Ctrl-C; see `explorer.server.serve`.
-
-    Args:
-        data: by default the run's own. host: any other than this machine lets others in, and says so.
-        port: 0 = a free one. browser: open the page.
-    """
+    """Show a run on a local page until Ctrl-C, with the arguments of `explorer.server.serve`."""
     server.serve(run, host=host, port=port, data=data, open_browser=browser, console=console)
 
 
@@ -348,14 +384,10 @@ def export(
     bf16: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Write the encoder of a run as a folder that loads without tellapart; see `exporting.write`.
-
-    Args: out: a new or empty folder. checkpoint: as `load`.
-    """
-    return exporting.write(
-        load(run, checkpoint=checkpoint), Path(out), onnx=onnx, fold_batchnorm=fold_batchnorm, bf16=bf16,
-        console=console or Console(),
-    )  # fmt: skip
+    """Write the encoder of a run as a folder that loads without tellapart; see `exporting_others.export`. checkpoint: as `load`."""
+    return exporting_others.export(
+        run, out=out, checkpoint=checkpoint, onnx=onnx, fold_batchnorm=fold_batchnorm, bf16=bf16, console=console
+    )
 
 
 def load(run: str | Path, *, checkpoint: str = "last") -> subjects.Loaded:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import tellapart as ta
 from tellapart import cli, exporting, verbs
-from tellapart.errors import ConfigError, MissingExtraError, RunError, TellapartError
+from tellapart.errors import MissingExtraError, RunError, TellapartError
 from tellapart.views import plain
 
 WITHOUT_US = "import sys; sys.modules['tellapart'] = None; sys.path.insert(0, sys.argv[1]); "
@@ -136,13 +136,6 @@ def test_bad_input(digits_run, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main(["export", str(tmp_path), "--out", str(tmp_path / "out"), "--json"])
     assert "not a run" in json.loads(capsys.readouterr().out)["error"]
-
-
-def test_other_kinds_say_what_is_possible(tmp_path):
-    np.save(tmp_path / "s.npy", np.random.default_rng(0).standard_normal((4096, 3)).astype(np.float32))
-    ta.train("cpc", data=str(tmp_path / "s.npy"), out=tmp_path / "run", steps=1, batch_size=2)
-    with pytest.raises(ConfigError, match="encoders of images"):
-        verbs.export(tmp_path / "run", out=tmp_path / "out")
 
 
 def test_a_query_of_an_item_s_own_file_is_that_item(photos, tmp_path):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from cases import N, batch, encoder, made
 from cases import random as _random
 from torch.nn import functional as F
 
-from tellapart import objectives
+from tellapart import objectives, presets
 from tellapart.errors import ConfigError
-from tellapart.objectives import InstDiscOptions
+from tellapart.objectives import InstDiscOptions, instdisc
+from tellapart.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -136,6 +139,13 @@ def test_a_bank_started_by_the_encoder_holds_its_embeddings(parts):
     source, encoder = parts
     objective = _made("softmax, started by the encoder", parts)
     torch.testing.assert_close(objective.bank.rows, encoder(source.read(torch.arange(200)).float() / 255).detach())
+
+
+def test_a_bank_started_by_a_batchnorm_takes_any_number_of_images(digits):
+    """One more than a batch of the first pass: the last row is no batch of its own."""
+    source = digits.subset(np.arange(instdisc.FIRST_PASS_BATCH + 1))
+    config = dataclasses.replace(presets.instdisc_digits(), steps=1, batch_size=8)
+    assert Trainer("instdisc", config, source).objective.bank.rows.norm(dim=1).min() > 0.99
 
 
 @pytest.mark.parametrize(

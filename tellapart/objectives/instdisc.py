@@ -155,7 +155,10 @@ class InstDisc(Objective):
         order = torch.randperm(len(rows), generator=sampler.generator("first pass", self.seed))
         training = encoder.training
         encoder.train()
-        for own in order.split(FIRST_PASS_BATCH):
+        parts = list(order.split(FIRST_PASS_BATCH))
+        if len(parts) > 1 and len(parts[-1]) == 1:  # a BatchNorm cannot learn from one row
+            parts[-2:] = [torch.cat(parts[-2:])]
+        for own in parts:
             index = rows.start + own * rows.step
             view = plain(source, to_device(source.read(index), device))
             self._bank().fill(own.to(device), encoder(view))

@@ -1,0 +1,309 @@
+"""Inspect: planted copies are found and look-alikes are not; what is said of a source; a list without copies trains."""
+
+import json
+import re
+import wave
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tellapart import duplicates, inspection, inspection_page
+from tellapart.console import Console
+from tellapart.data import open_source, scenes
+from tellapart.errors import ConfigError, DataError
+
+QUIET = Console(quiet=True)
+
+
+def look(data, **options):
+    return inspection.inspect(str(data), console=QUIET, **options)
+
+
+def noise(count, seed, side=48):
+    """Coloured pictures with coarse and fine parts."""
+    draw = torch.Generator().manual_seed(seed)
+    parts = [
+        torch.nn.functional.interpolate(torch.rand(count, 3, s, s, generator=draw), (side, side), mode="bicubic") / 3
+        for s in (3, 7, 20)
+    ]
+    return (sum(parts).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def plant(folder, images, seed, each=8):
+    """Images and copies of three kinds; the name of a copy begins with that of its original."""
+    random = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{i:04d}.png")
+    for j, i in enumerate(random.permutation(len(images))[: 3 * each]):
+        picture = Image.fromarray(images[i])
+        w, h = picture.size
+        if j % 3 == 0:
+            scale = random.uniform(0.6, 1.5)
+            picture.resize((round(w * scale), round(h * scale))).save(folder / f"{i:04d}-resized.png")
+        elif j % 3 == 1:
+            picture.save(folder / f"{i:04d}-jpeg.jpg", quality=int(random.integers(40, 71)))
+        else:
+            cut = 1 + random.integers(0, max(1, w // 32), 4)
+            picture.crop((cut[0], cut[1], w - cut[2], h - cut[3])).save(folder / f"{i:04d}-cropped.png")
+    return 3 * each
+
+
+def found_and_right(seen):
+    ids = seen.source.ids
+    pairs = [(ids[a], ids[b]) for g in seen.copies.together for i, a in enumerate(g) for b in g[i + 1 :]]
+    right = {a + b for a, b in pairs if a[:4] == b[:4]}
+    return len(right), len(pairs)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("kind", ["noise", "scenes", "fashion"])
+def test_planted_copies_are_found_and_look_alikes_are_not(kind, seed, tmp_path, request):
+    if kind == "noise":
+        images = noise(400, seed)
+    else:
+        source = request.getfixturevalue("fashion")
+        shirts = np.flatnonzero(source.labels == 6)[400 * seed : 400 * seed + 400]
+        images = np.stack([source.image(int(r))[:, :, 0] for r in shirts])
+        if kind == "scenes":
+            images = scenes.compose(images, seed=seed, size=64).images
+    planted = plant(tmp_path / "set", images, seed)
+    found, pairs = found_and_right(look(tmp_path / "set"))
+    assert found >= 0.9 * planted
+    assert found >= 0.9 * pairs
+
+
+def test_different_digits_are_not_called_copies():
+    seen = look("digits")
+    assert seen.result["duplicates"]["extra"] <= 5
+    assert seen.result["duplicates"]["exact"]["groups"] == 0
+    assert seen.result["labels"]["items"] < 60
+    assert seen.result["counts"]["splits"] == {"train": 1437, "test": 360}
+    json.dumps(seen.result, allow_nan=False)
+
+
+@pytest.fixture
+def leaky(tmp_path):
+    """train/ and test/ of two classes, with exact and near copies inside and across."""
+    images = noise(40, 5)
+    root = tmp_path / "leaky"
+    for i, image in enumerate(images):
+        folder = root / ("test" if i >= 30 else "train") / ("odd" if i % 2 else "even")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i:02d}.png")
+    (root / "train/even/copy.png").write_bytes((root / "train/even/00.png").read_bytes())
+    (root / "train/odd/leak.png").write_bytes((root / "test/odd/31.png").read_bytes())
+    Image.fromarray(images[32]).save(root / "train/even/near.jpg", quality=60)
+    (root / "train/odd/other-label.png").write_bytes((root / "train/even/02.png").read_bytes())
+    return root
+
+
+def test_leaks_and_copies_with_other_labels_are_named(leaky):
+    copies = look(leaky).result["duplicates"]
+    assert copies["exact"]["groups"] == 3
+    assert copies["near"]["first"] == [["test/even/32.png", "train/even/near.jpg"]]
+    assert copies["leaks"]["items"] == 2
+    assert copies["leaks"]["exact"] == 1
+    assert {"train": "train/odd/leak.png", "test": "test/odd/31.png", "kind": "exact"} in copies["leaks"]["first"]
+    assert copies["of_several_labels"]["first"] == [["train/even/02.png", "train/odd/other-label.png"]]
+
+
+def test_a_list_without_copies_is_a_source(leaky, tmp_path):
+    out = tmp_path / "lists" / "clean.txt"
+    before = sorted(leaky.rglob("*"))
+    result = look(leaky, apply=out).result
+    assert result["applied"] == {"file": str(out), "items": 40, "dropped": 4}
+    again = open_source(str(out))
+    assert len(again) == 40
+    assert list(again.classes) == ["even", "odd"]
+    names = "\n".join(again.ids)
+    for gone in ("leak.png", "near.jpg", "copy.png", "other-label.png"):  # of a leak the training copy goes
+        assert gone not in names
+    assert look(out).result["duplicates"]["extra"] == 0
+    assert sorted(leaky.rglob("*")) == before
+    with pytest.raises(DataError, match="left as it is"):
+        look(leaky, apply=out)
+
+
+def test_a_known_set_has_no_files_to_list(tmp_path):
+    with pytest.raises(DataError, match="without files"):
+        look("digits", apply=tmp_path / "x.txt")
+
+
+def test_sizes_true_formats_and_what_is_broken(photos):
+    Image.fromarray(noise(1, 9)[0]).save(photos / "red" / "liar.png", format="JPEG")
+    (photos / "red" / "empty.png").write_bytes(b"")
+    (photos / "red" / "words.jpg").write_text("no picture")
+    result = look(photos).result
+    assert result["formats"] == {"PNG": 24, "JPEG": 1}
+    assert result["modes"] == {"RGB": 25}
+    assert result["wrong_endings"]["first"][0]["file"].endswith("liar.png")
+    assert result["skipped"]["files"] == 2
+    assert "the file is empty" in result["skipped"]["reasons"]
+    assert 40 <= result["sizes"]["width"]["min"] <= result["sizes"]["width"]["median"] <= 90
+    assert result["counts"]["classes"] == {"blue": 8, "green": 8, "red": 9}
+    assert any("few" in w for w in result["training"]["warnings"])
+    assert result["training"]["preset"] == "instdisc_folder"
+    assert result["training"]["batch_size"] <= 25
+
+
+def test_the_page_needs_no_other_file(leaky, tmp_path, capsys):
+    seen = look(leaky)
+    inspection_page.write_page(seen, tmp_path / "p.html", QUIET)
+    words = (tmp_path / "p.html").read_text()
+    assert not re.search(r"<script|https?://|src=\"(?!data:)|href=", words)
+    assert words.count("data:image/png;base64,") >= 20
+    assert "In training and test" in words
+    inspection_page.print_inspection(seen.result, Console())
+    said = capsys.readouterr().err
+    assert "near.jpg" in said
+    assert "2 training item(s) are in the test part too" in said
+    with pytest.raises(DataError, match="folder"):
+        inspection_page.write_page(seen, tmp_path, QUIET)
+
+
+def test_copies_in_a_batch_as_simulated():
+    sizes, items, batch = [2, 2, 5], 60, 16
+    said = duplicates.in_a_batch(sizes, items, batch)
+    group = np.concatenate([np.repeat(np.arange(3), sizes), np.arange(3, 3 + items - sum(sizes))])
+    random = np.random.default_rng(0)
+    pairs, having = [], []
+    for _ in range(6000):
+        counts = np.bincount(group[random.permutation(items)[:batch]])
+        pairs.append((counts * (counts - 1) / 2).sum())
+        having.append(counts[counts > 1].sum() / batch)
+    assert said["pairs"] == pytest.approx(np.mean(pairs), rel=0.05)
+    assert said["item"] == pytest.approx(np.mean(having), rel=0.05)
+    assert duplicates.in_a_batch([], 10, 4) == {"pairs": 0.0, "item": 0.0, "items": 0.0}
+    assert duplicates.in_a_batch([5], 5, 5)["item"] == 1.0
+    assert duplicates.in_a_batch([2], 2, 1)["pairs"] == 0.0
+
+
+def test_labels_that_neighbours_contradict():
+    labels = np.array([0, 0, 0, 0, 1, -1])
+    near = np.array([[1, 2, 3, 5], [0, 2, 3, 5], [0, 1, 3, 5], [0, 1, 2, 5], [0, 1, 2, 5], [0, 1, 2, 3]])
+    assert inspection.suspects(labels, near) == [(4, 0, 1.0)]
+    assert inspection.suspects(np.full(6, -1), near) == []
+
+
+def test_sentences(tmp_path):
+    lines = [
+        f"the {a} house of {b} stands on hill {i}" for i, (a, b) in enumerate([("old", "Ann"), ("red", "Bo")] * 15)
+    ]
+    lines += ["The OLD house, of Ann stands on hill 0!", lines[3], "quarks bind gluons"]
+    (tmp_path / "s.txt").write_text("\n".join(lines))
+    seen = look(tmp_path / "s.txt", apply=tmp_path / "clean.txt")
+    copies = seen.result["duplicates"]
+    assert ["4", "32"] in copies["exact"]["first"]
+    assert any({"1", "31"} <= set(g) for g in copies["near"]["first"])
+    assert seen.result["lengths"]["unit"] == "words"
+    assert seen.result["training"]["method"] == "simcse"
+    assert len(open_source(str(tmp_path / "clean.txt"))) == len(lines) - copies["extra"]
+    inspection_page.write_page(seen, tmp_path / "p.html", QUIET)
+    with pytest.raises(DataError, match=r"\.txt"):
+        look(tmp_path / "s.txt", apply=tmp_path / "clean.tsv")
+
+
+def test_sounds(tmp_path):
+    pytest.importorskip("soundfile")
+    random = np.random.default_rng(0)
+    folder = tmp_path / "calls"
+    folder.mkdir()
+
+    def save(name, samples, rate=8000):
+        with wave.open(str(folder / name), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(rate)
+            file.writeframes((samples * 20000).astype("<i2").tobytes())
+
+    time = np.arange(8000) / 8000
+    for i in range(12):
+        tone = np.sin(2 * np.pi * (200 + 250 * i) * time) * np.exp(-((time - random.uniform(0.2, 0.8)) ** 2) * 40)
+        save(f"{i:02d}.wav", tone)
+        if i == 3:
+            save("again.wav", tone)
+            save("quieter.wav", 0.95 * tone)
+    seen = look(folder, apply=tmp_path / "clean.txt")
+    result = seen.result
+    assert result["duplicates"]["exact"]["first"] == [["03.wav", "again.wav"]]
+    assert result["duplicates"]["near"]["first"] == [["03.wav", "again.wav", "quieter.wav"]]
+    assert result["lengths"] == {"min": 1.0, "median": 1.0, "max": 1.0, "unit": "s"}
+    assert result["rates"] == {"8000": 14}
+    assert result["training"]["preset"] == "cpc_audio"
+    assert len(open_source(str(tmp_path / "clean.txt"))) == 12
+    inspection_page.write_page(seen, tmp_path / "p.html", QUIET)
+
+
+def test_series(tmp_path):
+    random = np.random.default_rng(0)
+    folder = tmp_path / "walks"
+    folder.mkdir()
+    for i in range(12):
+        walk = random.normal(size=(300, 2)).cumsum(0).astype(np.float32)
+        np.save(folder / f"{i:02d}.npy", walk)
+        if i == 4:
+            np.save(folder / "near.npy", walk + random.normal(0, 0.01, walk.shape).astype(np.float32))
+    result = look(folder).result
+    assert result["duplicates"]["near"]["first"] == [["04.npy", "near.npy"]]
+    assert result["lengths"] == {"min": 300.0, "median": 300.0, "max": 300.0, "unit": "steps"}
+    assert result["channels"] == 2
+
+
+def test_what_is_hardly_a_source_has_a_clear_answer(tmp_path):
+    for name in ("missing", "empty", "one", "broken"):
+        if name != "missing":
+            (tmp_path / name).mkdir()
+    images = noise(3, 0)
+    Image.fromarray(images[0]).save(tmp_path / "one" / "a.png")
+    for i in range(3):
+        (tmp_path / "broken" / f"{i}.png").write_text("no")
+    for name in ("missing", "empty", "one", "broken"):
+        with pytest.raises(DataError):
+            look(tmp_path / name)
+    two, same, one_class = tmp_path / "two", tmp_path / "same", tmp_path / "one-class" / "a"
+    for folder in (two, same, one_class):
+        folder.mkdir(parents=True)
+    for i in range(2):
+        Image.fromarray(images[i]).save(two / f"{i}.png")
+    for i in range(15):
+        Image.fromarray(images[2]).save(same / f"{i}.png")
+    for i in range(3):
+        Image.fromarray(images[i]).save(one_class / f"{i}.png")
+    assert look(two).result["duplicates"]["extra"] == 0
+    found = look(same).result
+    assert found["duplicates"]["exact"]["extra"] == 14
+    assert found["training"]["false_negatives"]["item"] == 1.0
+    json.dumps(found, allow_nan=False)
+    assert look(tmp_path / "one-class").result["labels"] is None
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(two / "black.png")
+    Image.fromarray(np.full((20, 20), 255, np.uint8)).save(two / "white.png")
+    assert look(two).result["duplicates"]["extra"] == 0
+
+
+def test_more_equal_pictures_than_neighbours_are_one_group(tmp_path):
+    image = noise(1, 3)[0]
+    for i in range(30):  # the same pixels in files that differ
+        Image.fromarray(image).save(tmp_path / f"{i}.png", compress_level=i % 9 + 1 if i < 9 else 9, dpi=(i + 1, i + 1))
+    assert look(tmp_path).result["duplicates"]["near"]["extra"] == 29
+
+
+def test_methods_and_encoders_that_do_not_go_with_the_data(photos, tmp_path):
+    with pytest.raises(ConfigError, match="did you mean"):
+        look("digits", method="simclrr")
+    with pytest.raises(ConfigError, match="no settings"):
+        look("digits", method="simcse")
+    with pytest.raises(ConfigError, match="not a run folder"):
+        look("digits", encoder="nothing")
+    assert look("digits", method="simclr").result["training"]["preset"] == "simclr_digits"
+
+
+def test_neighbours_by_an_encoder(tmp_path):
+    import tellapart as ta
+
+    ta.train("instdisc", data="digits", out=tmp_path / "run", steps=2)
+    result = look("digits", encoder=str(tmp_path / "run")).result
+    assert result["neighbours_by"] == str(tmp_path / "run")
+    assert result["duplicates"]["extra"] <= 5
