@@ -55,7 +55,7 @@ def composed(random: np.random.Generator, side: int) -> list[Array]:
 
 
 SETS = {
-    "textures, 96 px": lambda random: textures(random, 96),
+    "textures, 64 px": lambda random: textures(random, 64),
     "scenes of shirts, 64 px": lambda random: composed(random, 64),
     "scenes of shirts, 32 px": lambda random: composed(random, 32),
     "Fashion-MNIST, 28 px": lambda random: fashion(random, None),

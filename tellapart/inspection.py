@@ -324,7 +324,7 @@ def _write_list(path: Path, source: Source, data: str, keep: list[int]) -> dict[
         lines = ["\t".join(source.texts[source.rows[i]]) for i in keep]
     else:
         files = {i: source.file(i) if isinstance(source, SequenceSource) else root / source.ids_at(i) for i in keep}
-        lines = list(dict.fromkeys(_line(file.resolve().parent / file.name, source, i) for i, file in files.items()))
+        lines = list(dict.fromkeys(_line(file.parent.resolve() / file.name, source, i) for i, file in files.items()))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "x", encoding="utf-8") as file:

@@ -384,7 +384,7 @@ def export(
     bf16: bool = False,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Write the encoder of a run as a folder that loads without tellapart; see `exporting_others.export`. checkpoint: as `load`."""
+    """Write the encoder of a run as a folder that loads without tellapart: as `exporting_others.export`."""
     return exporting_others.export(
         run, out=out, checkpoint=checkpoint, onnx=onnx, fold_batchnorm=fold_batchnorm, bf16=bf16, console=console
     )

@@ -127,6 +127,21 @@ def test_a_list_without_copies_is_a_source(leaky, tmp_path):
         look(leaky, apply=out)
 
 
+def test_links_and_names_that_a_list_cannot_hold(tmp_path):
+    images, folder = noise(4, 2), tmp_path / "links"
+    (tmp_path / "far").mkdir()
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save((tmp_path / "far" if i == 0 else folder) / f"{i}.png")
+    (folder / "link.png").symlink_to(tmp_path / "far" / "0.png")
+    look(folder, apply=tmp_path / "ok.txt")
+    assert len(open_source(str(tmp_path / "ok.txt"))) == 4
+    (folder / "1.png").rename(folder / "a\tb.png")
+    with pytest.raises(DataError, match="cannot name"):
+        look(folder, apply=tmp_path / "no.txt")
+    assert not (tmp_path / "no.txt").exists()
+
+
 def test_a_known_set_has_no_files_to_list(tmp_path):
     with pytest.raises(DataError, match="without files"):
         look("digits", apply=tmp_path / "x.txt")

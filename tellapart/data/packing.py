@@ -114,7 +114,9 @@ def appearing(folder: Path) -> Iterator[Path]:
 def load(folder: Path) -> Packed:
     """A packed folder, its pixels memory-mapped."""
     with np.load(folder / "table.npz") as table:
-        flat: Array = np.memmap(folder / "pixels.bin", np.uint8, mode="r")
+        flat: Array = np.zeros(0, np.uint8)
+        if (folder / "pixels.bin").stat().st_size:  # else no file could be used
+            flat = np.memmap(folder / "pixels.bin", np.uint8, mode="r")
         pixels = Pixels(flat, table["offset"], table["height"], table["width"], int(table["channels"]))
         found = json.loads((folder / "skipped.json").read_text())
         return Packed(pixels, table["kept"], found["hashes"], found["skipped"])
