@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from . import cards, curation, nearest
 from .console import Console
+from .data import Source
 from .embeddings import Embeddings, embed
-from .encoders import Encoder, vision
+from .encoders import AnyEncoder, Encoder, vision
 from .encoders.inference import folded
 from .errors import ConfigError, MissingExtraError, RunError, TellapartError
 from .evaluation import knn
@@ -39,6 +40,7 @@ KS = (20, 200)
 TRAIN, TEST = 20_000, 5_000  # items that the loss of kNN is measured with, at most
 TOLERANCE = {"torch": 1e-5, "onnxruntime": 1e-4}
 BATCHES = (1, 3, 8)
+NEAREST = 10  # neighbours of an item without a label, whose share that stays is measured
 
 
 def write(
@@ -63,19 +65,19 @@ def write(
         )
     require_new(out)
     if onnx:
-        _require_onnx()
+        require_onnx()
     description, _ = loaded.run.encoder_files()
     network = _changed(encoder, fold_batchnorm, bf16)
     weights = {k: v.detach().contiguous() for k, v in _plain(network.backbone).state_dict().items()}
     if bf16:
         weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in weights.items()}
-    lost = _lost(loaded, encoder, network, console) if fold_batchnorm or bf16 else {}
+    costs = lost(loaded, network, console) if fold_batchnorm or bf16 else {}
     texts = {
         "model.py": _model_py(encoder, description, fold_batchnorm),
         "example.py": EXAMPLE,
         "config.json": json.dumps(description | {"folded": fold_batchnorm, "bf16": bf16}, indent=1),
         "preprocessor.json": json.dumps(cards.preprocessor(loaded.run.manifest, description), indent=1),
-        "README.md": cards.export_card(loaded.run.manifest, description, loaded.run.read_json("eval.json"), lost),
+        "README.md": cards.export_card(loaded.run.manifest, description, loaded.run.read_json("eval.json"), costs),
     }
     checked: dict[str, float] = {}
 
@@ -87,14 +89,14 @@ def write(
         if onnx:
             checked["onnxruntime"] = _write_onnx(network, folder / "model.onnx", description)
 
-    _appearing(out, fill)
+    appearing(out, fill)
     files = sorted(p.name for p in out.iterdir())
     for runtime, difference in checked.items():
         console.say(f"{runtime}: features within {difference:.1e} of the encoder here")
-    for name, value in lost.items():
+    for name, value in costs.items():
         console.say(f"{name}: {value}")
     console.say(f"{out}: {', '.join(files)}; python {out}/example.py IMAGE uses it")
-    return {"out": str(out), "files": files, "features": network.backbone.width, "checked": checked, "lost": lost}
+    return {"out": str(out), "files": files, "features": network.backbone.width, "checked": checked, "lost": costs}
 
 
 def _changed(encoder: Encoder, fold: bool, bf16: bool) -> Encoder:
@@ -117,28 +119,33 @@ def _plain(backbone: nn.Module) -> nn.Module:
     return getattr(backbone, "model", backbone)
 
 
-def _lost(loaded: Loaded, before: Encoder, after: Encoder, console: Console) -> dict[str, float]:
-    """What the changes cost on the run's own source: points of kNN, or the share of neighbours kept without labels."""
-    train, test = parts_of(loaded.source(console=console))
-    if test is None or not train.classes:
+def lost(loaded: Loaded, changed: AnyEncoder, console: Console) -> dict[str, float]:
+    """What the changes cost on the run's own source: points of kNN; without labels the neighbours that stay."""
+    source = loaded.source(console=console)
+    train, test = parts_of(source)
+    if source.labels is None or test is None:
         part = train.subset(np.sort(np.random.default_rng(0).permutation(len(train))[:TEST]))
-        a, b = embed(before, part), embed(after, part)
-        k = min(10, len(part) - 1)
-        near = [nearest.top_k_of_others(curation.unit_rows(e), k)[1].tolist() for e in (a, b)]
-        kept = np.mean([len(set(x) & set(y)) / k for x, y in zip(*near, strict=True)])
-        return {f"share of the {k} nearest kept": round(float(kept), 4)}
-    scores: list[dict[str, float]] = []
-    for network in (before, after):
-        fit, held = (_sample(embed(network, part), n) for part, n in ((train, TRAIN), (test, TEST)))
-        scores.append(knn(fit, held, k=KS))
-    return {f"{n}, points lost": round(100 * (scores[0][n] - scores[1][n]), 2) for n in scores[0]}
+        return _moved(embed(loaded.encoder, part), embed(changed, part))
+    before, after = (_scores(network, train, test) for network in (loaded.encoder, changed))
+    return {f"{name}, points lost": round(100 * (before[name] - after[name]), 2) for name in before}
 
 
-def _sample(embeddings: Embeddings, count: int) -> Embeddings:
-    return embeddings.labelled().at_most(count)
+def _scores(encoder: AnyEncoder, train: Source, test: Source) -> dict[str, float]:
+    fitted = embed(encoder, train).labelled().at_most(TRAIN)
+    return knn(fitted, embed(encoder, test).labelled().at_most(TEST), k=KS)
 
 
-def _appearing(out: Path, fill: Callable[[Path], None]) -> None:
+def _moved(before: Embeddings, after: Embeddings) -> dict[str, float]:
+    """The share of each item's nearest neighbours that it keeps, and the mean cosine of its vectors."""
+    units = [curation.unit_rows(e) for e in (before, after)]
+    k = min(NEAREST, len(before) - 1)
+    near = [nearest.top_k_of_others(rows, k)[1].tolist() for rows in units]
+    kept = np.mean([len(set(a) & set(b)) / k for a, b in zip(*near, strict=True)])
+    cosine = (units[0] * units[1]).sum(1).mean()
+    return {f"share of the {k} nearest kept": round(float(kept), 4), "mean cosine": round(float(cosine), 6)}
+
+
+def appearing(out: Path, fill: Callable[[Path], None]) -> None:
     """Write into a scratch folder beside `out`, which takes its name once everything in it was checked."""
     work = None
     try:
@@ -249,7 +256,8 @@ def _largest(
     return worst
 
 
-def _require_onnx() -> None:
+def require_onnx() -> None:
+    """Raise MissingExtraError unless what ONNX needs is installed."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
             __import__(package)

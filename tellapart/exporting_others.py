@@ -24,20 +24,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from . import cards, curation, exporting, nearest, standalone
+from . import cards, exporting, standalone
 from .console import Console
-from .data import Source
-from .embeddings import Embeddings, embed
 from .encoders import AnyEncoder, Encoder, SequenceEncoder
 from .encoders.norms import batchnorms
 from .encoders.patches import PatchEncoder
 from .errors import ConfigError, TellapartError, require
-from .evaluation import knn
 from .run import Run, require_new
 from .standalone import Standalone
-from .subjects import Loaded, load_encoder, parts_of
+from .subjects import Loaded, load_encoder
 
-NEAREST = 10  # neighbours of an item without a label, whose share that stays is measured
 ALLOWED = {"torch": 1e-5, "onnxruntime": 1e-4}  # the largest difference that is allowed
 LENGTHS = (0, 3)  # added to the shortest signal and sentence that are compared
 
@@ -79,11 +75,11 @@ def write(
     """As `export`, of an encoder of sounds, series, sentences or patches."""
     require_new(out)
     if onnx:
-        exporting._require_onnx()
+        exporting.require_onnx()
     manifest, (description, _) = loaded.run.manifest, loaded.run.encoder_files()
     encoder = _changed(loaded.encoder, fold_batchnorm, bf16)
     made = standalone.of(encoder, description, rate=manifest["data"].get("rate"), fold=fold_batchnorm)
-    lost = _lost(loaded, encoder, console) if fold_batchnorm or bf16 else {}
+    lost = exporting.lost(loaded, encoder, console) if fold_batchnorm or bf16 else {}
     texts = {
         "model.py": made.program,
         "example.py": EXAMPLE.format(item=made.item, star="*" if len(made.inputs) > 1 else ""),
@@ -110,7 +106,7 @@ def write(
         if onnx:
             checked["onnxruntime"] = _write_onnx(encoder, other, folder / "model.onnx", made, description)
 
-    exporting._appearing(out, fill)
+    exporting.appearing(out, fill)
     for runtime, difference in checked.items():
         console.say(f"{runtime}: features within {difference:.1e} of the encoder here")
     for name, value in lost.items():
@@ -138,32 +134,6 @@ def _changed(encoder: AnyEncoder, fold: bool, bf16: bool) -> AnyEncoder:
                 if tensor.is_floating_point() and not name.startswith("head."):
                     tensor.copy_(tensor.bfloat16().float())
     return made
-
-
-def _lost(loaded: Loaded, changed: AnyEncoder, console: Console) -> dict[str, float]:
-    """What the changes cost on the run's own source: points of kNN; without labels the neighbours that stay."""
-    source = loaded.source(console=console)
-    train, test = parts_of(source)
-    if source.labels is None or test is None:
-        part = train.subset(np.sort(np.random.default_rng(0).permutation(len(train))[: exporting.TEST]))
-        return _moved(embed(loaded.encoder, part), embed(changed, part))
-    before, after = (_scores(network, train, test) for network in (loaded.encoder, changed))
-    return {f"{name}, points lost": round(100 * (before[name] - after[name]), 2) for name in before}
-
-
-def _scores(encoder: AnyEncoder, train: Source, test: Source) -> dict[str, float]:
-    fitted = embed(encoder, train).labelled().at_most(exporting.TRAIN)
-    return knn(fitted, embed(encoder, test).labelled().at_most(exporting.TEST), k=exporting.KS)
-
-
-def _moved(before: Embeddings, after: Embeddings) -> dict[str, float]:
-    """The share of each item's nearest neighbours that it keeps, and the mean cosine of its vectors."""
-    units = [curation.unit_rows(e) for e in (before, after)]
-    k = min(NEAREST, len(before) - 1)
-    near = [nearest.top_k_of_others(rows, k)[1].tolist() for rows in units]
-    kept = np.mean([len(set(a) & set(b)) / k for a, b in zip(*near, strict=True)])
-    cosine = (units[0] * units[1]).sum(1).mean()
-    return {f"share of the {k} nearest kept": round(float(kept), 4), "mean cosine": round(float(cosine), 6)}
 
 
 def _preprocessor(manifest: dict[str, Any], description: dict[str, Any], encoder: AnyEncoder) -> dict[str, Any]:
