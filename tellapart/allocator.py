@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
+@functools.cache  # asked for by every batch, granted once
 def keep_freed_memory() -> None:
     """Ask glibc to keep freed memory for the next step, as an accelerator's allocator does; elsewhere nothing.
 

@@ -57,6 +57,18 @@ def test_views_stay_in_range_and_are_a_function_of_the_generator(seed, n, channe
     assert 0 <= float(first.min()) <= float(first.max()) <= 1
 
 
+def test_a_view_does_not_depend_on_how_many_are_made_at_once(photos, monkeypatch):
+    """All that is random is drawn before: blocks of the cache's size give what one block gives."""
+    from tellapart.data import open_source
+
+    views = ImageViews(24, rotation=20, translation=0.1, blur=0.5, solarize=0.5, sobel=0.3, cutout=0.5)
+    for x in (_images(7), open_source(str(photos), image_size=24).read(torch.arange(6))):
+        whole = views(x, _generator())
+        monkeypatch.setattr("tellapart.views.images.CACHED", 2 * 24 * 24)
+        torch.testing.assert_close(views(x, _generator()), whole, atol=1e-5, rtol=0)
+        monkeypatch.undo()
+
+
 def test_every_item_gets_parameters_of_its_own():
     same = _images(1).expand(16, -1, -1, -1)
     out = ImageViews(32)(same, _generator()).flatten(1)

@@ -16,8 +16,7 @@ LUMA = (0.2989, 0.587, 0.114)  # torchvision's and Pillow's weights of a gray im
 
 HueSpace = Literal["hsv", "yiq"]
 
-CACHED = 1 << 17  # pixels whose hue is turned at once: a dozen planes of them stay in the cache
-NARROW = 2  # taps to either side up to which a blur is a sum of shifted images
+CACHED = 1 << 17  # pixels whose hue is turned at once on a processor: a dozen planes of them stay in the cache
 
 
 def adjust(
@@ -75,7 +74,7 @@ def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
     [0.0, 1.0, 0.0]
     """
     out = torch.empty_like(x)
-    images = max(1, CACHED // (x.shape[2] * x.shape[3]))
+    images = _at_once(x)
     for part, turn, into in zip(x.split(images), turns.split(images), out.split(images), strict=True):
         _turned(part, turn, into)
     return out
@@ -96,8 +95,7 @@ def _turned(x: Tensor, turns: Tensor, out: Tensor) -> None:
     chroma = high - low
     sixth = (middle - less).mul_(chroma.clamp_min(1e-6).reciprocal_())
     sixth.sub_(first, alpha=6).addcmul_(second, first.mul(12).sub_(2)).abs_()
-    sixth.add_(6 * turns[:, None, None])
-    sixth.sub_((sixth / 6).floor_(), alpha=6)
+    sixth.div_(6).add_(1 + turns[:, None, None]).frac_().mul_(6)
     for channel, centre in enumerate((3, 2, 4)):  # each is low, or high, within one sixth of its centre, and between
         away = (sixth - centre).abs_().sub_(1).clamp_(0, 1)
         if channel == 0:
@@ -107,31 +105,31 @@ def _turned(x: Tensor, turns: Tensor, out: Tensor) -> None:
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur every image with its own sigma (N,) in pixels: one separable convolution, borders reflected.
+    """Blur every image with its own sigma (N,) in pixels, rows then columns, borders reflected.
 
     The kernel is a tenth of the side (SimCLR, appendix A), at least 3 wide and odd, but no wider than 3.5 of the
     largest sigma to either side, where less than 1/1000 of the weight is left.
     """
-    n, c, height, width = x.shape
-    if not n:
+    images = _at_once(x)
+    parts = [_blurred(part, width) for part, width in zip(x.split(images), sigma.split(images), strict=True)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _blurred(x: Tensor, sigma: Tensor) -> Tensor:
+    """`gaussian_blur` of a few images: sums of shifted images, which stay in the cache and beat a convolution."""
+    if not len(x):
         return x
-    reach = max(1, min(min(height, width) // 10 // 2, math.ceil(3.5 * float(sigma.max()))))
+    reach = max(1, min(min(x.shape[2:]) // 10 // 2, math.ceil(3.5 * float(sigma.max()))))
     offsets = torch.arange(-reach, reach + 1, device=x.device)
     kernel = torch.exp(-0.5 * (offsets / sigma[:, None]).square())
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    if reach <= NARROW:  # few taps: shifted sums stay in the cache and beat a grouped convolution
-        for axis in (2, 3):
-            pads = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
-            padded, side = F.pad(x, pads, mode="reflect"), x.shape[axis]
-            taps = kernel[:, :, None, None, None].unbind(1)
-            x = padded.narrow(axis, 0, side) * taps[0]
-            for shift, tap in enumerate(taps[1:], start=1):
-                x.addcmul_(padded.narrow(axis, shift, side), tap)
-        return x
-    weight = kernel.repeat_interleave(c, 0)
-    flat = F.pad(x, (reach, reach, reach, reach), mode="reflect").view(1, n * c, height + 2 * reach, -1)
-    flat = F.conv2d(flat, weight[:, None, :, None], groups=n * c)
-    return F.conv2d(flat, weight[:, None, None, :], groups=n * c).view_as(x)
+    taps = (kernel / kernel.sum(1, keepdim=True))[:, :, None, None, None].unbind(1)
+    for axis in (2, 3):
+        pads = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
+        padded, side = F.pad(x, pads, mode="reflect"), x.shape[axis]
+        x = padded.narrow(axis, 0, side) * taps[0]
+        for shift, tap in enumerate(taps[1:], start=1):
+            x.addcmul_(padded.narrow(axis, shift, side), tap)
+    return x
 
 
 def sobel(x: Tensor) -> Tensor:
@@ -164,3 +162,8 @@ def _saturation_matrix(saturation: Tensor) -> Tensor:
     """(N, 3, 3): towards or away from the luma; 0 leaves gray."""
     keep = saturation[:, None, None]
     return keep * torch.eye(3, device=keep.device) + (1 - keep) * keep.new_tensor(LUMA).expand(3, 3)
+
+
+def _at_once(x: Tensor) -> int:
+    """Images to treat at a time, so that what lies between two operations stays in the cache of a processor."""
+    return max(1, CACHED // (x.shape[2] * x.shape[3]) if x.device.type == "cpu" else len(x))

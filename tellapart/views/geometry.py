@@ -16,6 +16,7 @@ SHARP = 64  # from this side on, or where images are SHRINK times the view, each
 SHRINK = 1.25
 
 Images = Tensor | dict[str, Tensor]
+Parts = Tensor | list[Tensor]  # images of one size as a batch, others (C, h, w) each: rows of both can be taken
 
 
 def sizes(images: Images) -> tuple[Tensor, Tensor]:
@@ -24,6 +25,16 @@ def sizes(images: Images) -> tuple[Tensor, Tensor]:
         return images["height"], images["width"]
     n, _, h, w = images.shape
     return torch.full((n,), h, device=images.device), torch.full((n,), w, device=images.device)
+
+
+def parts(images: Images) -> Parts:
+    """A batch of one size as it is; packed images of unequal size each by itself, (C, h, w)."""
+    if isinstance(images, Tensor):
+        return images
+    c = int(images["channels"][0])
+    shapes = list(zip(images["height"].tolist(), images["width"].tolist(), strict=True))
+    pixels = images["pixels"].split([h * w * c for h, w in shapes])
+    return [p.view(h, w, c).permute(2, 0, 1) for p, (h, w) in zip(pixels, shapes, strict=True)]
 
 
 def crop_boxes(
@@ -56,7 +67,7 @@ def crop_boxes(
 
 
 def resample(
-    images: Images,
+    images: Parts,
     boxes: Tensor,
     flip: Tensor,
     size: int,
@@ -72,7 +83,7 @@ def resample(
     are copied exactly.
 
     Args:
-        images: (N, C, H, W) uint8, or packed images of unequal size. flip: (N,) bool.
+        images: (N, C, H, W) uint8, or `parts` of unequal size. flip: (N,) bool.
         angle: (N,) radians, counter-clockwise; shift: (N, 2) right and down, in sides of the view.
     Returns:
         (N, C, P, P) float32 in [0, 1]. Outside the image its border is repeated.
@@ -81,7 +92,7 @@ def resample(
     if isinstance(images, Tensor) and not turned and _is_whole(images, boxes, size):
         x = images / 255
         return torch.where(flip[:, None, None, None], x.flip(3), x) if bool(flip.any()) else x
-    if isinstance(images, dict) or size >= SHARP or max(images.shape[2:]) > SHRINK * size:
+    if not isinstance(images, Tensor) or size >= SHARP or max(images.shape[2:]) > SHRINK * size:
         x = _crop_each(images, boxes, flip, size)
         if not turned:
             return x
@@ -91,10 +102,9 @@ def resample(
     return _sample(x, _grid(boxes, flip, (images.shape[2], images.shape[3]), size, angle, shift))
 
 
-def square(n: int, size: int, side: float, generator: torch.Generator, device: torch.device) -> Tensor:
-    """(N, 1, P, P) bool: a square of `side` times the view's side, its centre uniform over the view."""
-    centre = torch.rand(n, 2, 1, generator=generator, device=device) * size
-    near = (torch.arange(size, device=device) + 0.5 - centre).abs() < side * size / 2
+def square(centre: Tensor, size: int, side: float) -> Tensor:
+    """(N, 1, P, P) bool: a square of `side` times the view's side around each centre (N, 2), in sides of the view."""
+    near = (torch.arange(size, device=centre.device) + 0.5 - centre[:, :, None] * size).abs() < side * size / 2
     return (near[:, 0, :, None] & near[:, 1, None, :])[:, None]
 
 
@@ -103,10 +113,9 @@ def _is_whole(images: Tensor, boxes: Tensor, size: int) -> bool:
     return h == w == size and bool((boxes == boxes.new_tensor([0, 0, h, w])).all())
 
 
-def _crop_each(images: Images, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
-    parts = _separate(images)
-    out = torch.empty(len(parts), len(parts[0]), size, size, dtype=torch.uint8, device=parts[0].device)
-    for i, (image, (top, left, h, w), mirror) in enumerate(zip(parts, boxes.tolist(), flip.tolist(), strict=True)):
+def _crop_each(images: Parts, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
+    out = torch.empty(len(images), len(images[0]), size, size, dtype=torch.uint8, device=boxes.device)
+    for i, (image, (top, left, h, w), mirror) in enumerate(zip(images, boxes.tolist(), flip.tolist(), strict=True)):
         crop = image[None, :, top : top + h, left : left + w]
         if (h, w) != (size, size):
             crop = crop if crop.device.type == "cpu" else crop.float()  # only CPUs resize bytes
@@ -114,16 +123,6 @@ def _crop_each(images: Images, boxes: Tensor, flip: Tensor, size: int) -> Tensor
             crop = crop.round().clamp(0, 255) if crop.is_floating_point() else crop
         out[i] = crop[0].flip(2) if mirror else crop[0]
     return out / 255
-
-
-def _separate(images: Images) -> list[Tensor]:
-    """Each image (C, h, w)."""
-    if isinstance(images, Tensor):
-        return list(images.unbind(0))
-    c = int(images["channels"][0])
-    shapes = list(zip(images["height"].tolist(), images["width"].tolist(), strict=True))
-    parts = images["pixels"].split([h * w * c for h, w in shapes])
-    return [p.view(h, w, c).permute(2, 0, 1) for p, (h, w) in zip(parts, shapes, strict=True)]
 
 
 def _grid(

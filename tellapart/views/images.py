@@ -1,6 +1,7 @@
 """Random views of a batch of images, on its device, with parameters of its own for every item.
 
-Geometry is one resampling, colour one 3 x 4 matrix, blur one separable convolution.
+What is random is drawn first, for the whole batch; then a few images at a time pass through every operation, so that
+they stay in the cache of a processor. Geometry is one resampling, colour one 3 x 4 matrix and a turn of hue.
 Shapes: N batch, C channels, H and W pixels of the images, P side of a view.
 """
 
@@ -13,10 +14,13 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from ..allocator import keep_freed_memory
 from ..errors import require, unknown
 from . import colour, geometry
 
 Images = Tensor | dict[str, Tensor]
+
+CACHED = 1 << 17  # pixels of views that a processor makes at a time, so that they stay in its cache between operations
 
 
 @dataclass(frozen=True)
@@ -84,52 +88,69 @@ class ImageViews:
         Returns:
             (N, C, P, P) float32 in [0, 1].
         """
-        x = self._geometry(images, generator)
-        x = self._colour(x, generator)
-        n, device = len(x), x.device
-        if self.blur:
-            sigma = uniform(n, self.blur_sigma, generator, device)
-            chosen = chance(n, self.blur, generator, device)
-            x[chosen] = colour.gaussian_blur(x[chosen], sigma[chosen])
-        if self.solarize:
-            x = torch.where(_each(chance(n, self.solarize, generator, device)) & (x > 0.5), 1 - x, x)
-        if self.sobel:
-            x = torch.where(_each(chance(n, self.sobel, generator, device)), colour.sobel(x), x)
-        if self.noise:
-            x = (x + self.noise * torch.randn(x.shape, generator=generator, device=device)).clamp_(0, 1)
-        if self.cutout:
-            hidden = geometry.square(n, self.size, 0.5, generator, device)
-            hidden &= _each(chance(n, self.cutout, generator, device))
-            x = x.masked_fill(hidden, 0.5)
-        return x
+        keep_freed_memory()
+        parts, drawn = geometry.parts(images), self._draw(images, generator)
+        n, device = len(parts), drawn["flip"].device
+        step = max(1, CACHED // self.size**2) if device.type == "cpu" else n
+        if n <= step:
+            return self._view(parts, drawn, generator)
+        out = torch.empty(n, len(parts[0]), self.size, self.size, device=device)
+        for start in range(0, n, step):
+            rows = slice(start, start + step)
+            out[rows] = self._view(parts[rows], {name: value[rows] for name, value in drawn.items()}, generator)
+        return out
 
-    def _geometry(self, images: Images, generator: torch.Generator) -> Tensor:
+    def _draw(self, images: Images, generator: torch.Generator) -> dict[str, Tensor]:
+        """What is random of each view but its noise: (N, ...) by name."""
         height, width = geometry.sizes(images)
         n, device = len(height), height.device
-        boxes = geometry.crop_boxes(height, width, self.area, self.aspect, generator)
-        flip = chance(n, self.flip, generator, device)
-        angle = shift = None
-        if self.rotation:
-            angle = uniform(n, (-math.radians(self.rotation), math.radians(self.rotation)), generator, device)
-        if self.translation:
-            shift = uniform(2 * n, (-self.translation, self.translation), generator, device).view(n, 2)
-        return geometry.resample(images, boxes, flip, self.size, angle=angle, shift=shift)
 
-    def _colour(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        n, device = len(x), x.device
-        on = chance(n, self.jitter, generator, device)
+        def between(low: float, high: float) -> Tensor:
+            return uniform(n, (low, high), generator, device)
 
         def factor(strength: float) -> Tensor:
-            low, high = max(0.0, 1 - strength), 1 + strength
-            return torch.where(on, uniform(n, (low, high), generator, device), 1.0)
+            return torch.where(on, between(max(0.0, 1 - strength), 1 + strength), 1.0)
 
-        brightness, contrast = factor(self.brightness), factor(self.contrast)
-        saturation = factor(self.saturation)
-        hue = torch.where(on, uniform(n, (-self.hue, self.hue), generator, device), 0.0)
-        gray = chance(n, self.grayscale, generator, device)
-        if not (self.grayscale or (self.jitter and (self.brightness or self.contrast or self.saturation or self.hue))):
-            return x
-        return colour.adjust(x, brightness, contrast, saturation, hue, gray, hue_space=self.hue_space)
+        drawn = {"boxes": geometry.crop_boxes(height, width, self.area, self.aspect, generator)}
+        drawn["flip"] = chance(n, self.flip, generator, device)
+        if self.rotation:
+            drawn["angle"] = between(-math.radians(self.rotation), math.radians(self.rotation))
+        if self.translation:
+            drawn["shift"] = uniform(2 * n, (-self.translation, self.translation), generator, device).view(n, 2)
+        on = chance(n, self.jitter, generator, device)
+        for name in ("brightness", "contrast", "saturation"):
+            drawn[name] = factor(getattr(self, name))
+        drawn["hue"] = torch.where(on, between(-self.hue, self.hue), 0.0)
+        drawn["gray"] = chance(n, self.grayscale, generator, device)
+        if self.blur:
+            drawn["sigma"] = between(*self.blur_sigma)
+        for name in ("blur", "solarize", "sobel", "cutout"):
+            if getattr(self, name):
+                drawn[name] = chance(n, getattr(self, name), generator, device)
+        if self.cutout:
+            drawn["centre"] = torch.rand(n, 2, generator=generator, device=device)
+        return drawn
+
+    def _view(self, images: geometry.Parts, drawn: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+        """The views of a few images from what was drawn for them."""
+        x = geometry.resample(
+            images, drawn["boxes"], drawn["flip"], self.size, angle=drawn.get("angle"), shift=drawn.get("shift")
+        )
+        if self.grayscale or (self.jitter and (self.brightness or self.contrast or self.saturation or self.hue)):
+            factors = (drawn[name] for name in ("brightness", "contrast", "saturation", "hue", "gray"))
+            x = colour.adjust(x, *factors, hue_space=self.hue_space)
+        if self.blur:
+            chosen = drawn["blur"]
+            x[chosen] = colour.gaussian_blur(x[chosen], drawn["sigma"][chosen])
+        if self.solarize:
+            x = torch.where(_each(drawn["solarize"]) & (x > 0.5), 1 - x, x)
+        if self.sobel:
+            x = torch.where(_each(drawn["sobel"]), colour.sobel(x), x)
+        if self.noise:
+            x = (x + self.noise * torch.randn(x.shape, generator=generator, device=x.device)).clamp_(0, 1)
+        if self.cutout:
+            x = x.masked_fill(geometry.square(drawn["centre"], self.size, 0.5) & _each(drawn["cutout"]), 0.5)
+        return x
 
 
 def centre_view(images: Images, size: int) -> Tensor:
@@ -145,7 +166,7 @@ def centre_view(images: Images, size: int) -> Tensor:
     small = torch.minimum(height, width) < size
     side = torch.where(small, torch.minimum(height, width), side)
     boxes = torch.stack([(height - side) // 2, (width - side) // 2, side, side], 1)
-    return geometry.resample(images, boxes, torch.zeros_like(small), size)
+    return geometry.resample(geometry.parts(images), boxes, torch.zeros_like(small), size)
 
 
 def chance(n: int, p: float, generator: torch.Generator, device: torch.device) -> Tensor:
