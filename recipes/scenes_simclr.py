@@ -1,8 +1,11 @@
 """SimCLR on scenes:fashion-mnist. `python recipes/scenes_simclr.py [SEED ...]` writes scenes_simclr.json."""
 
+from dataclasses import replace
+
 from recipe import Recipe
 
 from tellapart.presets import simclr_scenes
 
 if __name__ == "__main__":
-    Recipe("scenes_simclr", "simclr", "scenes:fashion-mnist", simclr_scenes()).main()
+    config = replace(simclr_scenes(), width=32, epochs=20)
+    Recipe("scenes_simclr", "simclr", "scenes:fashion-mnist", config).main()
