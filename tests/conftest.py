@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from samples import some_sentences
 
 from tellapart.data import open_source
 from tellapart.data.builtin import DEBIAN_FASHION
@@ -45,3 +46,10 @@ def photos(tmp_path) -> Path:
             pixels[..., hue] += 130
             Image.fromarray(pixels).save(folder / f"{i}.png")
     return tmp_path / "photos"
+
+
+@pytest.fixture
+def lines(tmp_path):
+    path = tmp_path / "sentences.txt"
+    path.write_text("\n".join(some_sentences()) + "\n", encoding="utf-8")
+    return path

@@ -1,4 +1,4 @@
-"""Sounds and series: what is read and what is left out, views, the encoder, CPC against a loop, and the whole way."""
+"""Sounds and series: what is read and what is left out, the encoder, and the whole way."""
 
 from __future__ import annotations
 
@@ -13,26 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from samples import small_sequence_encoder
 from torch.nn import functional as F
 
 import tellapart as ta
-from tellapart import encoders, objectives, presets
+from tellapart import encoders
 from tellapart.data import audio, kind_of, open_source
-from tellapart.encoders import sequence
 from tellapart.errors import ConfigError, DataError, MissingExtraError
 from tellapart.evaluation import frames
 from tellapart.evaluation.baselines import LogMel
-from tellapart.objectives import Batch, CPCOptions
 from tellapart.training.trainer import Trainer
-from tellapart.views.audio import SequenceViews, whole
 
 soundfile = pytest.importorskip("soundfile")
 RATE = 4000
 SMALL = {"width": 16, "context_width": 16, "kernels": (8, 4), "strides": (4, 2), "window": 1024, "batch_size": 8}
-
-
-def _random(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def _tone(seconds, pitch, rate=RATE, seed=0):
@@ -157,79 +151,13 @@ def test_marks_that_are_none_are_an_error(tmp_path):
     assert audio.read_marks(tmp_path / "b.wav") == []
 
 
-# views ----------------------------------------------------------------------------------------------------------------
-
-
-def _ramps(lengths):
-    values = torch.cat([torch.arange(n) + 1000.0 * i for i, n in enumerate(lengths, 1)])[:, None]
-    return {"values": values, "length": torch.tensor(lengths)}
-
-
-def test_windows_are_cut_inside_and_short_sequences_padded_at_their_end():
-    view = SequenceViews(window=8)(_ramps([50, 5, 8]), _random())
-    x, length = view["values"][:, 0], view["length"]
-    assert length.tolist() == [8, 5, 8]
-    assert (x[0].diff() == 1).all()
-    assert 1000 <= float(x[0, 0]) <= 1042
-    assert x[1].tolist() == [2000, 2001, 2002, 2003, 2004, 0, 0, 0]
-    starts = {int(SequenceViews(window=8)(_ramps([50]), _random(i))["values"][0, 0, 0]) for i in range(400)}
-    assert starts == set(range(1000, 1043))
-
-
-def test_the_view_of_evaluation_is_the_whole_sequence():
-    view = whole(_ramps([4, 2]))
-    assert view["values"][:, 0].tolist() == [[1000, 1001, 1002, 1003], [2000, 2001, 0, 0]]
-
-
-def test_changes_of_sound_do_what_they_say():
-    n, steps = 64, 2048
-    t = torch.arange(steps + 1200) / 4000
-    wave = torch.sin(2 * math.pi * 500 * t)
-    batch = {"values": wave.repeat(n)[:, None], "length": torch.full((n,), len(wave))}
-    plain = SequenceViews(window=steps)(batch, _random())["values"][:, 0]
-    loud = SequenceViews(window=steps, gain=6)(batch, _random())["values"][:, 0]
-    ratio = loud.std(1) / plain.std(1)
-    assert 10 ** (-6 / 20) <= float(ratio.min()) < 0.6
-    assert 1.7 < float(ratio.max()) <= 10 ** (6 / 20) + 1e-3
-    noisy = SequenceViews(window=steps, noise=0.5)(batch, _random())["values"][:, 0]
-    assert float((noisy - plain).std() / plain.std()) == pytest.approx(0.5, abs=0.02)
-    peaks = torch.fft.rfft(SequenceViews(window=steps, pitch=12)(batch, _random())["values"][:, 0]).abs().argmax(1)
-    heard = peaks * 4000 / steps
-    assert 245 < float(heard.min()) < 350
-    assert 720 < float(heard.max()) < 1005
-    masked = SequenceViews(window=steps, time_mask=1)(batch, _random())["values"][:, 0]
-    hidden = (masked.diff(dim=1) == 0).float().mean(1)
-    assert float(hidden.max()) < 0.26
-    assert float(hidden.mean()) == pytest.approx(0.125, abs=0.04)
-
-
-def test_band_reject_silences_one_band():
-    noise = torch.randn(32 * 4096, generator=_random())[:, None]
-    batch = {"values": noise, "length": torch.full((32,), 4096)}
-    spectrum = torch.fft.rfft(SequenceViews(window=4096, band_reject=1)(batch, _random())["values"][:, 0]).abs()
-    silent = spectrum < 1e-3
-    assert float(silent.float().mean(1).max()) < 0.26
-    assert int((silent.int().diff(dim=1) == 1).sum(1).max()) == 1
-
-
-@pytest.mark.parametrize(("name", "value"), [("window", 1), ("pitch", 30), ("gain", -1), ("band_reject", 2)])
-def test_settings_outside_their_range_are_named(name, value):
-    with pytest.raises(ConfigError, match=name.replace("_", "-")):
-        SequenceViews(**({"window": 8} | {name: value}))
-
-
 # encoder --------------------------------------------------------------------------------------------------------------
-
-
-def _encoder(**given):
-    shared = {"channels": 1, "width": 12, "context_width": 10, "kernels": (8, 4), "strides": (4, 2)}
-    return sequence.build(seed=0, **(shared | given))
 
 
 @pytest.mark.parametrize("context", ["gru", "lstm"])
 @pytest.mark.parametrize("norm", ["channel", "batch"])
 def test_shapes_of_frames_and_context(context, norm):
-    encoder = _encoder(context=context, norm=norm)
+    encoder = small_sequence_encoder(context=context, norm=norm)
     z, c, count = encoder.sequence({"values": torch.randn(3, 1, 160), "length": torch.tensor([160, 80, 17])})
     assert (z.shape, c.shape, count.tolist()) == ((3, 20, 12), (3, 20, 10), [20, 10, 2])
     assert encoder.features(torch.randn(3, 1, 160)).shape == (3, 10)
@@ -237,13 +165,13 @@ def test_shapes_of_frames_and_context(context, norm):
 
 
 def test_the_papers_strides_make_a_frame_of_160_steps():
-    encoder = _encoder(kernels=(10, 8, 4, 4, 4), strides=(5, 4, 2, 2, 2))
+    encoder = small_sequence_encoder(kernels=(10, 8, 4, 4, 4), strides=(5, 4, 2, 2, 2))
     assert encoder.hop == 160
     assert encoder.sequence(torch.randn(1, 1, 20_480))[0].shape[1] == 128
 
 
 def test_the_context_sees_no_later_frame_and_no_padding():
-    encoder = _encoder().eval()
+    encoder = small_sequence_encoder().eval()
     x = torch.randn(1, 1, 320)
     later = x.clone()
     later[..., 200:] = 5.0
@@ -254,124 +182,11 @@ def test_the_context_sees_no_later_frame_and_no_padding():
 
 
 def test_an_encoder_is_built_again_from_its_description():
-    encoder = _encoder(head_kind="mlp-bn", dim=7)
+    encoder = small_sequence_encoder(head_kind="mlp-bn", dim=7)
     again = encoders.rebuild(json.loads(json.dumps(encoder.description)))
     again.load_state_dict(encoder.state_dict())
     x = torch.randn(4, 1, 160)
     assert torch.equal(encoder.eval()(x), again.eval()(x))
-
-
-# cpc ------------------------------------------------------------------------------------------------------------------
-
-
-def _cpc(options, encoder, seed=0):
-    objective = objectives.build("cpc", options, seed)
-    objective.attach(encoder, None)
-    return objective
-
-
-def _by_a_loop(objective, embedded, drawn):
-    """Equation 4 of the paper for every step, time and sequence, with the negatives that were drawn."""
-    z, c, count = embedded["frames"][:, 0], embedded["context"][:, 0], embedded["count"]
-    n, t, width = z.shape
-    weights = objective.ahead.weight.view(-1, width, c.shape[2])
-    flat = z.reshape(-1, width)
-    steps = []
-    for k in range(objective.options.first, objective.options.steps + 1):
-        losses = []
-        for i in range(n):
-            for now in range(t - k):
-                if now + k >= count[i]:
-                    continue
-                predicted = weights[k - objective.options.first] @ c[i, now]
-                true = torch.exp(z[i, now + k] @ predicted)
-                others = [j for j in drawn[i].tolist() if j != i * t + now + k]
-                losses.append(-torch.log(true / (true + sum(torch.exp(flat[j] @ predicted) for j in others))))
-        steps.append(torch.stack(losses).mean())
-    return torch.stack(steps).mean()
-
-
-@pytest.mark.parametrize("draw", ["batch", "others", "sequence", "label", "label-others"])
-def test_cpc_is_the_papers_equation(draw):
-    encoder = _encoder()
-    objective = _cpc(CPCOptions(steps=3, negatives=9, draw=draw), encoder)
-    view = {"values": torch.randn(4, 1, 80), "length": torch.tensor([80, 80, 40, 80])}
-    batch = Batch([view], torch.arange(4), torch.tensor([0, 0, 1, 1]))
-    embedded = objective.embed(encoder, batch)
-    drawn = objective._draw(embedded["frames"].float(), embedded["count"], batch, _random())
-    found = objective.loss(embedded, batch, _random()).loss
-    torch.testing.assert_close(found, _by_a_loop(objective, embedded, drawn), atol=1e-5, rtol=1e-5)
-    owner, frame = drawn // 10, drawn % 10
-    assert (frame < embedded["count"][owner]).all()  # no padding
-    row = torch.arange(4)[:, None]
-    if draw == "sequence":
-        assert (owner == row).all()
-    if draw.endswith("others"):
-        assert (owner != row).all()
-    if draw.startswith("label"):
-        assert (batch.label[owner] == batch.label[row]).all()
-
-
-@pytest.mark.parametrize("predictor", ["linear", "transformer"])
-def test_cpc_at_chance_and_its_gradient(predictor):
-    encoder = _encoder(context_width=12)
-    objective = _cpc(CPCOptions(steps=2, negatives=16, draw="others", predictor=predictor), encoder)
-    batch = Batch([torch.randn(4, 1, 80)], torch.arange(4))
-    out = objective.loss(objective.embed(encoder, batch), batch, _random())
-    out.loss.backward()
-    assert float(encoder.frames.layers[0].weight.grad.abs().sum()) > 0
-    same = {"frames": torch.ones(4, 1, 10, 12), "context": torch.ones(4, 1, 10, 12), "count": torch.full((4,), 10)}
-    assert float(objective.loss(same, batch, _random()).loss.detach()) == pytest.approx(objective.chance(4), abs=1e-5)
-
-
-def test_the_transformer_predictor_sees_no_later_context():
-    with pytest.raises(ConfigError, match="4 equal parts"):
-        _cpc(CPCOptions(steps=2, predictor="transformer"), _encoder())
-    objective = _cpc(CPCOptions(steps=2, predictor="transformer"), _encoder(context_width=12))
-    c = torch.randn(2, 1, 10, 12)
-    later = c.clone()
-    later[:, :, 6:] = 3.0
-    torch.testing.assert_close(objective._attended(c)[:, :, :6], objective._attended(later)[:, :, :6])
-
-
-def test_cpc_wants_frames_and_labels_where_it_reads_them(digits):
-    with pytest.raises(ConfigError, match="frames in an order"):
-        Trainer("cpc", presets.named("cpc_images").__class__(objective=CPCOptions()), digits)
-    encoder = _encoder()
-    objective = _cpc(CPCOptions(steps=2, draw="label"), encoder)
-    batch = Batch([torch.randn(4, 1, 80)], torch.arange(4))
-    with pytest.raises(DataError, match="reads labels"):
-        objective.loss(objective.embed(encoder, batch), batch, _random())
-    short = Batch([torch.randn(4, 1, 8)], torch.arange(4), torch.zeros(4, dtype=torch.int64))
-    embedded = objective.embed(encoder, short)
-    with pytest.raises(DataError, match="no sequence"):
-        objective.loss(embedded, short, _random())
-
-
-def test_steps_that_no_sequence_reaches_do_not_count():
-    encoder = _encoder()
-    objective = _cpc(CPCOptions(steps=8, negatives=16, draw="others"), encoder)
-    same = {"frames": torch.ones(4, 1, 10, 12), "context": torch.ones(4, 1, 10, 10), "count": torch.full((4,), 4)}
-    out = objective.loss(same, Batch([], torch.arange(4)), _random())
-    assert float(out.loss.detach()) == pytest.approx(objective.chance(4), abs=1e-5)
-
-
-def test_patches_of_images_give_columns_whose_context_looks_up_only(digits):
-    encoder = encoders.build("patches", channels=1, size=16, head_kind="none", width=8)
-    x = torch.rand(2, 1, 16, 16)
-    z, c, count = encoder.sequence(x)
-    assert (z.shape, c.shape, count.tolist()) == ((2, 7, 7, 32), (2, 7, 7, 32), [7, 7])
-    below = x.clone()
-    below[:, :, 12:] = 0.0  # rows of patches 5 and 6 begin at pixel 10 and 12
-    other = encoder.sequence(below)[1]
-    torch.testing.assert_close(c[:, :, :5], other[:, :, :5])
-    assert not torch.allclose(c[:, :, 6], other[:, :, 6])
-    torch.testing.assert_close(encoder.features(x), z.mean((1, 2)))
-    config = presets.named("cpc_images")
-    trainer = Trainer(
-        "cpc", config.__class__(**{**vars(config), "steps": 2, "batch_size": 16}), digits.subset(range(64))
-    )
-    assert all(math.isfinite(step.loss) for step in trainer)
 
 
 # the whole way --------------------------------------------------------------------------------------------------------
@@ -519,14 +334,6 @@ def test_the_commonest_number_of_channels_stays(tmp_path):
     source = open_source(str(tmp_path))
     assert (source.channels, len(source), len(source.skipped)) == (3, 3, 1)
     assert "most files have 3" in source.skipped[0]["reason"]
-
-
-def test_changes_of_a_series_leave_its_level():
-    table = 1013 + 5 * torch.randn(4000, 1, generator=_random())
-    batch = {"values": table, "length": torch.tensor([4000])}
-    view = SequenceViews(window=1024, gain=3, time_mask=1, band_reject=1, noise=0.1)(batch, _random())["values"]
-    assert float((view - 1013).abs().max()) < 60
-    assert float(view.mean()) == pytest.approx(1013, abs=1)
 
 
 @pytest.mark.parametrize(

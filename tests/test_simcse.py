@@ -1,0 +1,116 @@
+"""SimCSE against the paper's equation: hard negatives, dropout as the only view, pieces of a batch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from samples import open_like, seeded, small_text_encoder, some_sentences
+from torch.nn import functional as F
+
+import tellapart as ta
+from tellapart import losses, objectives
+from tellapart.data import open_source
+from tellapart.errors import ConfigError
+from tellapart.objectives import Batch, SimCSEOptions
+from tellapart.training.trainer import Trainer
+
+pytest.importorskip("tokenizers")
+SMALL = {"width": 32, "layers": 1, "vocabulary": 400, "dim": 16, "threads": 1, "batch_size": 16}
+
+
+def _rows(n=6, seed=0):
+    return F.normalize(torch.randn(n, 8, generator=seeded(seed), dtype=torch.float64), dim=1)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7, -1.0])
+def test_hard_negatives_are_the_papers_equation(weight):
+    a, b, h = (_rows(seed=i) for i in range(3))
+    tau, total = 0.3, []
+    for i in range(len(a)):
+        below = sum(math.exp(float(a[i] @ b[j]) / tau) for j in range(len(a)))
+        below += sum(math.exp(float(a[i] @ h[j]) / tau + (weight if i == j else 0)) for j in range(len(a)))
+        total.append(-float(a[i] @ b[i]) / tau + math.log(below))
+    found = losses.info_nce_hard(a, b, h, temperature=tau, weight=weight)
+    assert float(found) == pytest.approx(np.mean(total))
+    assert torch.autograd.gradcheck(
+        lambda *z: losses.info_nce_hard(*z, temperature=tau, weight=weight),
+        [z.clone().requires_grad_() for z in (a, b, h)],
+    )
+
+
+def _simcse(options, encoder, source):
+    objective = objectives.build("simcse", options, 0)
+    objective.attach(encoder, source)
+    return objective
+
+
+def test_two_passes_differ_by_dropout_unless_the_mask_is_kept():
+    encoder = small_text_encoder(dropout=0.3).train()
+    source = encoder.prepared(open_like(some_sentences(8)))
+    view = source.read(torch.arange(8))
+    batch = Batch([view, view], torch.arange(8))
+    objective = _simcse(SimCSEOptions(), encoder, source)
+    found = objective.embed(encoder, batch)
+    assert not torch.allclose(found["z"], found["z1"])
+    same = _simcse(SimCSEOptions(same_mask=True), encoder, source).embed(encoder, batch)
+    assert torch.equal(same["z"], same["z1"])
+    assert float(objective.loss({"z": found["z"] * 0, "z1": found["z"] * 0}, batch, seeded()).loss) == pytest.approx(
+        objective.chance(8)
+    )
+
+
+def test_hidden_tokens_are_named_and_reach_the_encoder():
+    encoder = small_text_encoder().train()
+    source = encoder.prepared(open_like(some_sentences(8)))
+    view = source.read(torch.arange(8))
+    objective = _simcse(SimCSEOptions(mlm=0.1), encoder, source)
+    embedded = objective.embed(encoder, Batch([view, view], torch.arange(8)))
+    assert embedded["mlm"].shape == (8,)
+    assert float(embedded["mlm"].mean()) > 1
+    objective.loss(embedded, Batch([view, view], torch.arange(8)), seeded()).loss.backward()
+    assert float(objective.vocabulary[0].weight.grad.abs().sum()) > 0
+
+
+def test_simcse_wants_sentences(digits):
+    with pytest.raises(ConfigError, match="has no settings for images"):
+        ta.train("simcse", data="digits", out="nowhere")
+
+
+def test_pieces_of_a_batch_give_its_gradient_dropout_included(lines):
+    """Each piece's dropout is drawn anew for the pass that sends the gradient on, and must be the same."""
+    source = open_source(str(lines))
+    states = []
+    for micro in (None, 8):
+        config = ta.presets.simcse_text()
+        config = type(config)(
+            **{
+                **vars(config),
+                **SMALL,
+                "dropout": 0.0,
+                "micro_batch": micro,
+                "steps": 2,
+                "lr": 1e-2,
+                "precision": "float32",
+            }
+        )
+        trainer = Trainer("simcse", config, source)
+        for _ in trainer:
+            pass
+        states.append(trainer.encoder.state_dict())
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, atol=2e-4, rtol=1e-3)
+    replayed = Trainer("simcse", type(config)(**{**vars(config), "dropout": 0.5}), source)
+    assert all(math.isfinite(step.loss) for step in replayed)
+
+
+def test_rows_of_other_processes_complete_the_sum():
+    a, b, h = (_rows(8, seed=i) for i in range(3))
+    whole = losses.info_nce_hard(a, b, h)
+    halves = [
+        losses.info_nce_hard(a[s], b[s], h[s], others=torch.cat([b[o], h[o]]))
+        for s, o in ((slice(0, 4), slice(4, 8)), (slice(4, 8), slice(0, 4)))
+    ]
+    torch.testing.assert_close(sum(halves) / 2, whole)
