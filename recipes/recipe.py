@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from tellapart import __version__, embeddings, open_source
-from tellapart.evaluation import knn, linear_probe
+from tellapart.evaluation import knn
+from tellapart.evaluation.linear import linear_labels
 from tellapart.run import Run
 from tellapart.settings import training_part
 from tellapart.training import session
@@ -97,12 +98,14 @@ class Recipe:
     def score(
         self, trainer: Trainer, near: Any, held: Any, ks: tuple[int, ...], linear: bool = False
     ) -> dict[str, Any]:
-        """kNN (and a linear probe) of `held` among `near`, on the features and on the embedding."""
+        """kNN (and logistic regression) of `held` among `near`, on the features and on the embedding."""
         found: dict[str, Any] = {}
         for output in ("features", "embedding"):
             train = embeddings.embed(trainer.encoder, near, output=output)
             test = embeddings.embed(trainer.encoder, held, output=output)
-            found[output] = knn(train, test, k=ks) | (linear_probe(train, test) if linear else {})
+            found[output] = knn(train, test, k=ks)
+            if linear:
+                found[output]["logistic"] = float((linear_labels(train, test.vectors)[0] == test.labels).mean())
         return found
 
     def save(self, result: dict[str, Any]) -> None:

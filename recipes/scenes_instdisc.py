@@ -7,5 +7,5 @@ from recipe import Recipe
 from tellapart.presets import instdisc_scenes
 
 if __name__ == "__main__":
-    config = replace(instdisc_scenes(), width=32, epochs=15)
+    config = replace(instdisc_scenes(), width=32, epochs=12)
     Recipe("scenes_instdisc", "instdisc", "scenes:fashion-mnist", config).main()

@@ -7,5 +7,5 @@ from recipe import Recipe
 from tellapart.presets import moco_scenes
 
 if __name__ == "__main__":
-    config = replace(moco_scenes(), width=32, epochs=12)
+    config = replace(moco_scenes(), width=32, epochs=10)
     Recipe("scenes_moco", "moco", "scenes:fashion-mnist", config).main()
