@@ -1,4 +1,4 @@
-"""SupCon, with labels, on scenes:fashion-mnist. `python recipes/scenes_supcon.py [SEED ...]` writes scenes_supcon.json."""
+"""SupCon, with labels, on scenes. `python recipes/scenes_supcon.py [SEED ...]` writes scenes_supcon.json."""
 
 from dataclasses import replace
 
