@@ -53,9 +53,15 @@ def joined() -> Iterator[None]:
     device = local_device()
     if device:
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device else "gloo", timeout=PATIENCE)
+    store, place, size = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]  # unlisted there
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun keeps its store, and dead ranks' addresses
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device else "gloo", timeout=PATIENCE,
+        store=dist.PrefixStore(f"attempt {attempt}", store), rank=place, world_size=size,  # type: ignore[attr-defined]
+    )  # fmt: skip
     try:
         yield
+        dist.barrier()  # a process that leaves at once tears down gloo's threads while they let go of its last tensors
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection" in str(error):
             said = str(error).split(". This is")[0].splitlines()[0]

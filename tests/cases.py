@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tellapart import objectives
+from tellapart import distributed, objectives
 from tellapart.encoders import Encoder
 from tellapart.encoders.vision import Backbone
 from tellapart.objectives import (
@@ -114,3 +114,31 @@ def _noise(item, view):
 
 def random(seed=1):
     return torch.Generator().manual_seed(seed)
+
+
+def leak(bn_rows, shuffle, steps=120, pairs=16):
+    """Loss less chance where the two views of a pair share nothing, but groups of two have the same contents.
+
+    The second view of an item is the other item of its group: only the group's statistics match a query to its key.
+    `pairs`: groups of each process; bn_rows None: BatchNorm sees them all.
+    """
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Flatten(), nn.Linear(8, 32), nn.BatchNorm1d(32), nn.Linear(32, 32), nn.ReLU())
+    body.width = 32
+    network = Encoder(body, nn.Linear(32, 8), 8, mean=torch.zeros(1), std=torch.ones(1), bn_rows=bn_rows).train()
+    objective = objectives.build("moco", MoCoOptions(queue=128, momentum=0.9, shuffle=shuffle), 0)
+    objective.attach(network, range(1000))
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    draw, found = torch.Generator().manual_seed(1), []
+    for step in range(steps):
+        torch.manual_seed(step)
+        x = torch.randn(distributed.world(), pairs, 2, 1, 2, 4, generator=draw)[distributed.rank()]
+        given = Batch([x.flatten(0, 1), x.flip(1).flatten(0, 1)], torch.arange(2 * pairs))
+        out = objective.loss(objective.embed(network, given), given, draw)
+        optimizer.zero_grad()
+        out.loss.backward()
+        distributed.average_gradients(network.parameters())
+        optimizer.step()
+        objective.after_step(network, out)
+        found.append(float(distributed.mean(out.loss)))
+    return sum(found[-40:]) / 40 - objective.chance(64)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from cases import CASES, batch, encoder, made, random
+from cases import CASES, batch, encoder, leak, made, random
 
 from tellapart import distributed, open_source
 from tellapart.encoders.norms import running_statistics
@@ -62,6 +62,7 @@ def main(folder):
             for name in SHARED
         }
         found["collectives"] = collectives(rank)
+        found["leak"] = {shuffle: leak(2, shuffle, pairs=4) for shuffle in (False, True)}
     torch.save(found, folder / f"{rank}.pt")
 
 

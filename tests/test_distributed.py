@@ -84,6 +84,13 @@ def test_the_collectives_do_what_they_say(pair):
     assert float(a["mean"] + b["mean"]) / 2 == pytest.approx((1 + 2 + 2) / 3)
 
 
+def test_moco_shuffles_over_ranks_what_batchnorm_would_give_away(pair):
+    """Each group of two tells its pairs by its statistics, unless keys are made in groups of other ranks' rows too."""
+    assert pair[0]["leak"] == pair[1]["leak"]
+    assert pair[0]["leak"][False] < -0.5
+    assert abs(pair[0]["leak"][True]) < 0.15
+
+
 def test_in_one_process_they_are_no_ops():
     x = torch.ones(2, 3)
     assert distributed.gather(x) is x
@@ -123,7 +130,8 @@ def test_a_run_of_two_ranks_resumes_with_two_and_with_one(tmp_path):
     assert code == 2
     assert "another process of this training ended" in stderr
     manifest = json.loads((tmp_path / "killed" / "run.json").read_text())
-    assert manifest["status"] != "finished"
+    assert manifest["status"] == "interrupted"
+    assert "another process" in manifest["error"]
     subprocess.run(["cp", "-r", str(tmp_path / "killed"), str(tmp_path / "alone")], check=True)
     for _, stderr, code in _end(_train(tmp_path / "killed", "--resume")):
         assert code == 0, stderr
@@ -134,6 +142,27 @@ def test_a_run_of_two_ranks_resumes_with_two_and_with_one(tmp_path):
     alone = torch.load(tmp_path / "alone" / "checkpoints" / "last.pt")
     assert alone["objective"]["bank.rows"].shape == (1437, 128)
     assert not list((tmp_path / "alone" / "checkpoints").glob("shard-*"))
+
+
+def test_torchrun_starts_again_what_was_killed(tmp_path):
+    """One of two workers is killed; torchrun restarts both, which resume by themselves."""
+    out = tmp_path / "run"
+    command = [*TRAIN, "--out", str(out), "--epochs", "6", "--save-every", "2", "--log-every", "2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+    torchrun += ["--standalone", *command[1:]]
+    process = subprocess.Popen(torchrun, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert "exitcode: -9" in said
+    manifest = json.loads((out / "run.json").read_text())
+    assert manifest["status"] == "finished"
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows] == list(range(2, 31, 2))
 
 
 def test_shards_written_by_two_are_read_by_three_and_by_one(tmp_path, monkeypatch):

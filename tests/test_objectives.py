@@ -9,13 +9,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import BY_PLACE, CASES, N, batch, encoder, made
+from cases import BY_PLACE, CASES, N, batch, encoder, leak, made
 from cases import random as _random
-from torch import nn
 from torch.nn import functional as F
 
 from tellapart import losses, objectives
-from tellapart.encoders import Encoder
 from tellapart.errors import ConfigError, DataError
 from tellapart.objectives import (
     Batch,
@@ -188,36 +186,10 @@ def test_a_queue_longer_than_the_data_is_warned_of(parts):
         objective.attach(parts[1], parts[0])
 
 
-def _leak(bn_rows, shuffle, steps=120):
-    """Loss less chance where the two views of a pair share nothing, but groups of two have the same contents.
-
-    The second view of an item is the other item of its group: only the group's statistics match a query to its key.
-    """
-    torch.manual_seed(0)
-    body = nn.Sequential(nn.Flatten(), nn.Linear(8, 32), nn.BatchNorm1d(32), nn.Linear(32, 32), nn.ReLU())
-    body.width = 32
-    network = Encoder(body, nn.Linear(32, 8), 8, mean=torch.zeros(1), std=torch.ones(1), bn_rows=bn_rows).train()
-    objective = objectives.build("moco", MoCoOptions(queue=128, momentum=0.9, shuffle=shuffle), 0)
-    objective.attach(network, range(1000))
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    draw, found = torch.Generator().manual_seed(1), []
-    for step in range(steps):
-        torch.manual_seed(step)
-        x = torch.randn(16, 2, 1, 2, 4, generator=draw)
-        given = Batch([x.flatten(0, 1), x.flip(1).flatten(0, 1)], torch.arange(32))
-        out = objective.loss(objective.embed(network, given), given, draw)
-        optimizer.zero_grad()
-        out.loss.backward()
-        optimizer.step()
-        objective.after_step(network, out)
-        found.append(float(out.loss.detach()))
-    return sum(found[-40:]) / 40 - objective.chance(64)
-
-
 def test_batchnorm_gives_pairs_away_unless_it_is_split_and_shuffled():
-    assert _leak(2, shuffle=False) < -0.5  # the pretext is solved though there is nothing to learn
-    assert abs(_leak(2, shuffle=True)) < 0.1
-    assert _leak(None, True, 5) == pytest.approx(_leak(None, False, 5), abs=1e-5)  # shuffling alone does nothing
+    assert leak(2, shuffle=False) < -0.5  # the pretext is solved though there is nothing to learn
+    assert abs(leak(2, shuffle=True)) < 0.1
+    assert leak(None, True, 5) == pytest.approx(leak(None, False, 5), abs=1e-5)  # shuffling alone does nothing
 
 
 def test_neighbours_by_pixels_are_those_of_a_full_sort(parts):

@@ -162,6 +162,10 @@ def train_into(run: Run, trainer: Trainer, console: Console, watch: Watch | None
         except NotANumber as error:
             run.update(status="failed", error=str(error), bad_batch=error.ids)
             raise
+        except RuntimeError as error:
+            if distributed.world() > 1:  # a collective failed, for its partner is gone
+                run.update(status="interrupted", error=f"another process ended: {str(error).splitlines()[0]}")
+            raise
     found = verdict.judge(rows)
     ended = {"seconds": run.manifest.get("seconds", 0.0), "step": trainer.number}
     run.update(**ended, status="finished", verdict={"kind": found.kind, "sentence": found.sentence})
@@ -246,12 +250,19 @@ def _about_the_network(trainer: Trainer) -> list[str]:
             f"meant for training from nothing; trained weights usually want a tenth, --lr {config.lr / 10:g}"
         )
     norm = bool(batchnorms(trainer.encoder))
-    if norm and config.micro_batch and config.micro_batch < trainer.share and config.bn != "split":
-        lines.append(
-            f"BatchNorm sees {config.micro_batch} images at a time, not {trainer.share}: the gradient is exact but for "
-            "that; --bn split with --bn-rows that divide --micro-batch makes it exact"
-        )
-    if norm and isinstance(trainer.objective, MoCo) and config.bn == "local" and distributed.world() == 1:
+    moco = trainer.objective.options if isinstance(trainer.objective, MoCo) else None
+    if norm and config.micro_batch and config.micro_batch < trainer.share:
+        if config.bn != "split":
+            lines.append(
+                f"BatchNorm sees {config.micro_batch} images at a time, not {trainer.share}: the gradient is exact but "
+                "for that; --bn split makes it exact"
+            )
+        if moco and moco.shuffle:
+            lines.append(
+                f"keys are shuffled among {config.micro_batch} images at a time, not {trainer.share}: their BatchNorm "
+                "groups are others than those of the whole batch; --objective.no-shuffle makes the gradient exact"
+            )
+    if norm and moco and config.bn == "local" and distributed.world() == 1:
         lines.append(
             "warning: queries and keys share one BatchNorm batch, whose statistics give pairs away; give --bn split"
         )
