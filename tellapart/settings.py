@@ -82,7 +82,7 @@ def open_for(data: str, config: CommonConfig, progress: Progress | None = None) 
 
 def _with_its_network(settings: CommonConfig, default: CommonConfig) -> CommonConfig:
     """The settings with the network that the starting weights bring; another one asked for is an error."""
-    brought = starting.describe(settings.init or "")
+    brought = starting.describe(settings.init or "", None if settings.encoder == default.encoder else settings.encoder)
     for name, value in brought.items():
         asked = getattr(settings, name)
         if asked not in (value, getattr(default, name)):

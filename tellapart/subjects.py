@@ -102,16 +102,17 @@ def open_subject(
         read = encoders.text.build(name, seed=0, head_kind="none")
         return Subject(name, read.eval(), "its features", "its features")
     small_stem: bool | None = None
+    wide: int | None = None
     if name.startswith(("timm/", "torchvision/")):
         encoder = name
     elif path.is_file():
-        encoder, small_stem = starting.network_of(path, encoder)
+        encoder, small_stem, wide = starting.network_of(path, encoder)
     else:
         raise ConfigError(
             f"{name} is not a run folder, timm/NAME, torchvision/NAME, a file of weights or embeddings (.npz)"
         )
     shared: dict[str, Any] = {
-        "channels": 3, "dim": 128, "head_kind": "linear", "width": width, "seed": 0,
+        "channels": 3, "dim": 128, "head_kind": "linear", "width": wide or width, "seed": 0,
         "size": image_size or (TRANSFORMER_SIZE if encoder.startswith("timm/") else 32), "small_stem": small_stem,
         "mean": torch.tensor(starting.IMAGENET_MEAN), "std": torch.tensor(starting.IMAGENET_STD),
     }  # fmt: skip

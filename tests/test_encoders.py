@@ -165,6 +165,25 @@ def test_weights_of_a_file_fill_the_backbone(trained, tmp_path):
             assert torch.equal(a, b)
 
 
+def test_files_of_weights_bring_their_network_stem_and_width(trained, tmp_path):
+    import torchvision
+
+    from tellapart.presets import simclr_folder
+    from tellapart.settings import resolve
+
+    folder, _ = trained
+    file = folder / "encoder" / "model.safetensors"
+    assert starting.describe(str(file)) == {"encoder": "small-resnet", "width": 8}
+    assert resolve("simclr", "photos/", None, None, {"init": str(file)}).width == 8
+    theirs = torchvision.models.resnet18()
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pt")
+    settings = resolve("simclr", "photos/", None, simclr_folder(), {"init": str(tmp_path / "theirs.pt")})
+    assert settings.encoder == "torchvision/resnet18"
+    fresh = starting.start(settings.init, **SHARED | {"encoder": settings.encoder})  # at 32 px the stem is theirs still
+    assert not fresh.backbone.small_stem
+    assert torch.equal(fresh.backbone.model.conv1.weight, theirs.conv1.weight)
+
+
 def test_weights_that_do_not_fit_or_are_not_there_are_named(trained, tmp_path):
     folder, _ = trained
     with pytest.raises(ConfigError, match="neither timm/NAME"):

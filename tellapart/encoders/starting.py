@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,16 +23,28 @@ GUESSES = (
 )  # the networks that published weights are mostly of
 
 
-def describe(init: str) -> dict[str, Any]:
-    """The settings that the weights bring: {"encoder", "width"}; nothing for a bare file of weights.
+class Network(NamedTuple):
+    """What a file of weights is of; small_stem, the CIFAR stem, and width are None where the name says all."""
+
+    encoder: str
+    small_stem: bool | None = None
+    width: int | None = None
+
+
+def describe(init: str, encoder: str | None = None) -> dict[str, Any]:
+    """The settings that the weights bring: {"encoder", "width"}.
+
+    encoder: the network of a file of weights; None: found from the names and shapes in it.
 
     Raises:
-        ConfigError: no such weights.
+        ConfigError: no such weights, or a file whose network must be named.
     """
     if init.startswith(("timm/", "torchvision/")):
         return {"encoder": init}
-    folder = _encoder_folder(init)
-    return {name: _about(folder)[name] for name in ("encoder", "width")} if folder else {}
+    if folder := _encoder_folder(init):
+        return {name: _about(folder)[name] for name in ("encoder", "width")}
+    found = network_of(Path(init), encoder)
+    return {"encoder": found.encoder} | ({} if found.width is None else {"width": found.width})
 
 
 def start(
@@ -54,7 +66,7 @@ def start(
     Args:
         init: "timm/NAME" or "torchvision/NAME" (pretrained), a run folder or its encoder/, or a file of weights
             (.safetensors, .pt) for the backbone `encoder`.
-        mean, std, small_stem: the normalisation and stem where the weights bring none.
+        mean, std, small_stem: the normalisation where the weights bring none; the stem where it is known.
         others: as `encoders.build`.
     Raises:
         ConfigError: no such weights, damaged ones, or weights of another network.
@@ -67,7 +79,11 @@ def start(
     about = _about(folder) if folder else {}
     if folder and about["channels"] != channels:
         raise ConfigError(f"--init {init} reads {about['channels']} channel(s), the data have {channels}")
-    made = build(encoder, **shared, small_stem=about.get("small_stem") if folder else small_stem)
+    if folder:
+        small_stem = about.get("small_stem")
+    elif small_stem is None:
+        small_stem = network_of(Path(init), encoder).small_stem
+    made = build(encoder, **shared, small_stem=small_stem)
     weights, _ = read(folder / "model.safetensors" if folder else Path(init))
     for name in ("mean", "std"):
         own = made.get_buffer(name)
@@ -117,15 +133,18 @@ def _encoder_folder(init: str) -> Path | None:
     )
 
 
-def network_of(path: Path, encoder: str | None) -> tuple[str, bool | None]:
-    """The backbone that a file of weights is of, and whether it has the CIFAR stem (None: as usual).
+def network_of(path: Path, encoder: str | None) -> Network:
+    """The backbone that a file of weights is of.
 
-    Tried where `encoder` is None: what the file says, then the networks that published weights are mostly of.
+    Tried where `encoder` is None: what the file says, ours, then the networks that published weights are mostly of.
 
     Raises:
         ConfigError: none of them fits.
     """
     weights, arch = read(path)
+    width = next((len(t) for name, t in weights.items() if name.endswith("stem.0.weight")), None)
+    if encoder in (None, "small-resnet") and width and any(n.endswith("blocks.0.conv1.weight") for n in weights):
+        return Network("small-resnet", width=width)
     names = [encoder] if encoder else [*([f"torchvision/{arch}"] if arch else []), *GUESSES]
     for name in names:
         for small in (False, True) if "resnet" in name else (None,):
@@ -137,9 +156,9 @@ def network_of(path: Path, encoder: str | None) -> tuple[str, bool | None]:
                     raise
                 continue  # an arch that torchvision does not know
             if not missing(weights, made):
-                return name, small
+                return Network(name, small)
     if encoder:
-        return encoder, None  # loading it says what is missing
+        return Network(encoder)  # loading it says what is missing
     shown = ", ".join(sorted(weights)[:3])
     raise ConfigError(
         f"{path} fits none of the networks tried ({', '.join(names)}): it holds {len(weights)} tensors, {shown}, ... "

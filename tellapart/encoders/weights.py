@@ -48,7 +48,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], str | None]:
         with torch.serialization.safe_globals([argparse.Namespace]):  # MoCo's and DINO's settings
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
-        raise ConfigError(f"{path} cannot be read as weights ({type(error).__name__}: {error})") from error
+        said = next(iter(str(error).splitlines()), "")  # torch goes on with advice that would run what is in it
+        raise ConfigError(f"{path} cannot be read as weights ({type(error).__name__}: {said})") from error
     arch = found.get("arch") if isinstance(found, dict) else None
     unwrapped = True
     while unwrapped and isinstance(found, dict):
