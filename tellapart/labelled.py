@@ -108,7 +108,8 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """(N, M) |a_i - b_j|^2 by one matrix product, around the mean of b: distances do not feel it, rounding does."""
     centre = b.detach().mean(0)
     a, b = a - centre, b - centre
-    return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)
+    with torch.autocast(a.device.type, enabled=False):
+        return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp_min(0)
 
 
 class Triplets(NamedTuple):

@@ -304,9 +304,10 @@ def similarity(query: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
         f"noise must be (M,) or (N, M) with M > 0 and N = {len(query)}, got {tuple(rows.shape)}",
     )
     found = bank.index_select(0, rows.flatten()).to(query.dtype)
-    if rows.ndim == 1:
-        return query @ found.T
-    return torch.einsum("nd,nmd->nm", query, found.view(*rows.shape, -1))
+    with torch.autocast(query.device.type, enabled=False):
+        if rows.ndim == 1:
+            return query @ found.T
+        return torch.einsum("nd,nmd->nm", query, found.view(*rows.shape, -1))
 
 
 def nce_chance(m: int) -> float:

@@ -8,6 +8,7 @@ Shapes: N queries, S rows, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -202,14 +203,26 @@ def _tiled_setup(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(q, k, labels, *output)
 
 
+@contextmanager
+def _first_derivative(q: Tensor) -> Iterator[None]:
+    """A backward pass in full precision, whatever the autocast around it; it has no derivative of its own."""
+    if torch.is_grad_enabled():
+        raise NotImplementedError(
+            f"second derivatives (create_graph) exist up to {DENSE_ELEMENTS:,} similarities, where the matrix is plain"
+        )
+    with torch.autocast(q.device.type, enabled=False):
+        yield
+
+
 def _tiled_backward(ctx: Any, grad: Any, _: Any) -> Any:
     q, k, labels, value, mean = ctx.saved_tensors
     grad = grad.masked_fill(value == NOTHING, 0.0)
-    grad_q = mean * (grad / ctx.temperature)[:, None] if ctx.needs_input_grad[0] else None
     grad_k = None
-    if ctx.needs_input_grad[1]:
-        value = value.masked_fill(value == NOTHING, 0.0)
-        grad_k = _tiled_rows(q, k, value, grad, ctx.temperature, ctx.exclude_self, labels)
+    with _first_derivative(q):
+        grad_q = mean * (grad / ctx.temperature)[:, None] if ctx.needs_input_grad[0] else None
+        if ctx.needs_input_grad[1]:
+            value = value.masked_fill(value == NOTHING, 0.0)
+            grad_k = _tiled_rows(q, k, value, grad, ctx.temperature, ctx.exclude_self, labels)
     return grad_q, grad_k, None, None, None, None
 
 
@@ -267,7 +280,8 @@ def _symmetric_setup(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _symmetric_backward(ctx: Any, grad: Any) -> Any:
     q, labels, value = ctx.saved_tensors
-    return _symmetric_rows(q, value, grad, ctx.temperature, ctx.exclude_self, labels), None, None, None
+    with _first_derivative(q):
+        return _symmetric_rows(q, value, grad, ctx.temperature, ctx.exclude_self, labels), None, None, None
 
 
 _symmetric.register_autograd(_symmetric_backward, setup_context=_symmetric_setup)
@@ -325,8 +339,11 @@ def _repulsion_setup(ctx: Any, inputs: Any, output: Any) -> None:
 
 def _repulsion_backward(ctx: Any, grad: Any, _weight: Any, _mean: Any) -> Any:
     q, k, log_z, skip, weight, mean = ctx.saved_tensors
-    grad_q = mean * (grad / ctx.temperature)[:, None] if ctx.needs_input_grad[0] else None
-    grad_k = _repulsion_rows(q, k, log_z, skip, grad, ctx.temperature) if ctx.needs_input_grad[1] else None
+    grad_k = None
+    with _first_derivative(q):
+        grad_q = mean * (grad / ctx.temperature)[:, None] if ctx.needs_input_grad[0] else None
+        if ctx.needs_input_grad[1]:
+            grad_k = _repulsion_rows(q, k, log_z, skip, grad, ctx.temperature)
     grad_z = -grad * weight if ctx.needs_input_grad[2] else None
     return grad_q, grad_k, grad_z, None, None, None
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tellapart import tiled
+from tellapart import losses, tiled
 from tellapart.errors import ConfigError
 
 
@@ -58,6 +58,43 @@ def test_the_same_value_under_autocast(small_tiles):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = tiled.logsumexp(q, k, temperature=0.1)
     assert torch.equal(inside, tiled.logsumexp(q, k, temperature=0.1))
+
+
+@pytest.mark.parametrize("name", ["nt_xent", "info_nce", "invariant_spread", "sup_con", "triplet", "nce", "softmax"])
+def test_losses_and_gradients_do_not_feel_the_autocast_around_them(name):
+    """Forward and backward inside, at a size that is tiled."""
+    a, b = (torch.nn.functional.normalize(_rows(600, 16, i, dtype=torch.float32), dim=1) for i in (0, 1))
+    index = torch.arange(600)
+
+    def loss(x):
+        return {
+            "nt_xent": lambda: losses.nt_xent(x, b),
+            "info_nce": lambda: losses.info_nce(x, b),
+            "invariant_spread": lambda: losses.invariant_spread(x, b),
+            "sup_con": lambda: losses.sup_con(x, index % 7),
+            "triplet": lambda: losses.triplet(x, index % 7, mining="all"),
+            "nce": lambda: losses.nce(x, b, index, index[:50], log_z=9.0),
+            "softmax": lambda: losses.instance_softmax(x, b, index),
+        }[name]()
+
+    found = []
+    for on in (False, True):
+        x = a.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=on):
+            value = loss(x)
+            assert value.dtype == torch.float32
+            value.backward()
+        found.append((value.detach(), x.grad))
+    torch.testing.assert_close(found[0][0], found[1][0])
+    gap = float((found[0][1] - found[1][1]).norm() / found[0][1].norm())
+    assert gap < 0.02  # products of torch's own backward are rounded to bfloat16 there; those of the tiles are not
+
+
+def test_a_second_derivative_of_tiles_is_refused_rather_than_wrong():
+    a, b = (_rows(600, 8, i, dtype=torch.float32).requires_grad_() for i in (0, 1))
+    for value in (tiled.logsumexp(a, b, temperature=1.0), tiled.logsumexp(a / 9, a / 9, temperature=1.0)):
+        with pytest.raises(NotImplementedError, match="second derivatives"):
+            torch.autograd.grad(value.sum(), a, create_graph=True)
 
 
 OPTIONS = [
