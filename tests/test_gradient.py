@@ -97,6 +97,15 @@ def test_split_batchnorm_makes_pieces_exact_and_plain_batchnorm_does_not(source)
         assert torch.allclose(found, wanted, rtol=1e-6, atol=1e-9) == exact
 
 
+@pytest.mark.parametrize(("micro", "bn_rows"), [(4, 5), (7, 3), (5, 4), (9, 2)])
+def test_split_batchnorm_is_exact_whatever_divides_what(source, micro, bn_rows):
+    given = batch(source, 2, dtype=torch.float64)
+    network = _with_norm(bn_rows)
+    objective = made("simclr", source, network)
+    wanted = _gradients(objective, network, given, None)[1]["head.weight"]
+    torch.testing.assert_close(_gradients(objective, network, given, micro)[1]["head.weight"], wanted)
+
+
 def test_running_statistics_are_updated_once(source):
     given = batch(source, 1, dtype=torch.float64)
     network = _with_norm(4)

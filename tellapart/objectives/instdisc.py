@@ -194,7 +194,7 @@ class InstDisc(Objective):
         size, m, n = len(self._rows()), m or self.options.negatives, len(own)
 
         def draw(high: int, shape: tuple[int, ...]) -> Tensor:
-            require(high > 0, f"no instance is left to draw noise from: {size} instances, a batch of {n}")
+            require(high > 0, f"no instance is left to draw noise from: {size} instances, --batch-size {n}")
             return torch.randint(high, shape, generator=generator, device=own.device)
 
         if self.options.noise == "instance":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +32,7 @@ class MarginOptions:
     """compare unit rows; the paper's outputs are free."""
 
     def __post_init__(self) -> None:
-        require(self.margin > 0, f"--objective.margin must be above 0, got {self.margin}")
+        require(0 < self.margin < math.inf, f"--objective.margin must be above 0, got {self.margin}")
         require(self.neighbours >= 1, f"--objective.neighbours must be 1 or more, got {self.neighbours}")
 
 

@@ -69,7 +69,7 @@ class MoCo(Objective):
         self.key = copy.deepcopy(encoder).requires_grad_(False)
         device = encoder.device
         self.queue = Queue(self.options.queue, encoder.dim, generator=sampler.generator("queue", self.seed)).to(device)
-        if self.options.queue > len(source):
+        if self.options.queue > len(source) and distributed.is_main():
             warnings.warn(
                 f"--objective.queue {self.options.queue} is larger than the {len(source)} images: an older key of the "
                 "same image is among its negatives",

@@ -39,6 +39,8 @@ class NCEOptions:
     def __post_init__(self) -> None:
         require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
         require(self.negatives > 0, f"--objective.negatives must be above 0, got {self.negatives}")
+        finite = self.log_z is None or math.isfinite(self.log_z)
+        require(finite, f"--objective.log-z must be a finite number, got {self.log_z}")
         require(0 <= self.power < math.inf, f"--objective.power must be 0 or more, got {self.power}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +25,7 @@ class TripletOptions:
     """images of the same class, or two views of one image (no labels used)."""
 
     def __post_init__(self) -> None:
-        require(self.margin > 0, f"--objective.margin must be above 0, got {self.margin}")
+        require(0 < self.margin < math.inf, f"--objective.margin must be above 0, got {self.margin}")
 
 
 class Triplet(Objective):

@@ -4,11 +4,12 @@ Gradient caching (Gao et al. 2021, arXiv 2101.06983): contrastive losses tie eve
 so that accumulating over small batches is another loss. Here the pieces are embedded without a graph, the loss
 and its gradient are taken over the embeddings of the whole batch, and each piece is embedded once more to send its
 rows' gradient on into the network. Exact wherever a row's embedding does not depend on its piece; BatchNorm makes
-it depend, unless its groups (`--bn split`) are whole in every piece.
+it depend, unless it is split: pieces are made of whole groups.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -56,7 +57,7 @@ def cached(
     micro: int,
 ) -> tuple[Out, Backward]:
     """The same loss and gradient with the network run on `micro` instances at a time."""
-    bounds = piece_bounds(pieces.size, micro)
+    bounds = piece_bounds(pieces.size, micro, encoder.bn_rows if batchnorms(encoder) else None)
 
     def embed(start: int, stop: int) -> Embedded:
         batch = pieces.part(start, stop)
@@ -77,13 +78,24 @@ def cached(
     return out, backward
 
 
-def piece_bounds(size: int, micro: int) -> list[tuple[int, int]]:
+def piece_bounds(size: int, micro: int, group: int | None = None) -> list[tuple[int, int]]:
     """Where the pieces of a batch begin and end; a last one of one row (BatchNorm refuses it) joins the one before.
 
-    >>> piece_bounds(7, 3), piece_bounds(8, 3)
-    ([(0, 3), (3, 7)], [(0, 3), (3, 6), (6, 8)])
+    group: of a split BatchNorm, which makes size // group groups, the first ones a row larger; each piece then holds
+    whole groups, as many as `micro` has room for and one at least, and its own split is that of the batch.
+
+    >>> piece_bounds(7, 3), piece_bounds(8, 3), piece_bounds(10, 4, group=3)
+    ([(0, 3), (3, 7)], [(0, 3), (3, 6), (6, 8)], [(0, 4), (4, 7), (7, 10)])
     """
-    starts = list(range(0, size, micro))
+    if group and size >= 2 * group:
+        least, more = divmod(size, size // group)
+        ends = [i * least + min(i, more) for i in range(1, size // group + 1)]
+        starts = [0]
+        for end, following in itertools.pairwise(ends):
+            if following - starts[-1] > micro:
+                starts.append(end)
+    else:
+        starts = list(range(0, size, micro))
     if len(starts) > 1 and size - starts[-1] == 1 and micro > 1:
         starts.pop()
     return list(zip(starts, [*starts[1:], size], strict=True))

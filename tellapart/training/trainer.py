@@ -6,6 +6,7 @@ so that a resumed run needs no saved state of a generator.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
 from collections.abc import Iterator
@@ -175,7 +176,8 @@ class Trainer:
                 row["gap"] = row["positive"] - row["negative"]
                 row["alignment"] = 2 - 2 * row["positive"]
             row["uniformity"] = float(geometry.uniformity(z))
-            row["effective_rank"] = float(geometry.effective_rank(z))
+            if z.shape[1] > 1:  # one direction is all that a width of one has
+                row["effective_rank"] = float(geometry.effective_rank(z))
             row["std"] = float(geometry.relative_std(z))
         return row
 
@@ -188,7 +190,8 @@ class Trainer:
         with self.machine.applied():
             while len(times) < 6 and distributed.share(sum(times) + (times[-1] if times else 0) < limit):
                 began = time.monotonic()
-                twin.advance()
+                with contextlib.suppress(NotANumber):  # the training itself meets it, and keeps the batch
+                    twin.advance()
                 times.append(time.monotonic() - began)
         return min(times)
 

@@ -13,6 +13,7 @@ COLLAPSED_STD = 0.05  # spread of unit rows; 1 = centred on the sphere
 NEAR = 0.05  # of the ceiling of a bound of mutual information
 COLLAPSED_RANK = 1.5
 AT_CHANCE = 0.01  # of the chance level
+EASIER = 0.05  # of all triplets
 FALL = 0.02  # smallest fall of the loss, of its highest level, that counts as a trend
 
 Row = Mapping[str, float]
@@ -39,8 +40,8 @@ def judge(rows: Sequence[Row]) -> Verdict:
         return Verdict(
             "collapsed",
             f"collapsed since step {since:.0f}: all embeddings nearly coincide (standard deviation "
-            f"{rows[-1]['std']:.3f}, effective rank {rows[-1]['effective_rank']:.1f}). "
-            "Lower --lr, or raise --objective.temperature",
+            f"{rows[-1]['std']:.3f}, effective rank {rows[-1].get('effective_rank', 1.0):.1f}). "
+            "Lower --lr; where the loss has a temperature, raise it",
         )
     size = max(1, len(rows) // 5)
     start, now = max(_mean(rows[i : i + size]) for i in range(len(rows) - size + 1)), _mean(rows[-size:])
@@ -52,6 +53,12 @@ def judge(rows: Sequence[Row]) -> Verdict:
             f"at chance: the loss {now:.2f} is that of embeddings that all coincide ({chance:.2f}), and does not "
             "fall. Raise --lr, train for longer, or check that the views keep what tells the items apart",
         )
+    if "easy" in rows[-1] and rows[-1]["easy"] - rows[0]["easy"] > EASIER:
+        return Verdict(
+            "learning",
+            f"learning: the easy triplets rose from {rows[0]['easy']:.0%} to {rows[-1]['easy']:.0%}; the loss is the "
+            f"mean of those that are left, {now:.2f} now{_held_out(rows)}",
+        )
     if not fallen:
         return Verdict(
             "flat",
@@ -62,7 +69,7 @@ def judge(rows: Sequence[Row]) -> Verdict:
     return Verdict(
         "learning",
         f"learning: the loss fell from {start:.2f} to {now:.2f}{beside}; embeddings vary in "
-        f"{rows[-1]['effective_rank']:.0f} directions{_held_out(rows)}{_ceiling(rows[-size:])}",
+        f"{rows[-1].get('effective_rank', 1.0):.0f} directions{_held_out(rows)}{_ceiling(rows[-size:])}",
     )
 
 
