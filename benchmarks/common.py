@@ -31,6 +31,15 @@ def alternate(contenders: dict[str, Callable[[], Any]], *, runs: int = 7, warmup
     return seconds
 
 
+def warn_if_busy() -> None:
+    """Say so where other programs run: three processes of a peer lose more by them than one of ours."""
+    if os.getloadavg()[0] > 0.7:
+        print(
+            f"warning: load {os.getloadavg()[0]:.1f} before the start; these timings want a quiet machine",
+            file=sys.stderr,
+        )
+
+
 def median(values: list[float]) -> float:
     """The middle one."""
     return statistics.median(values)

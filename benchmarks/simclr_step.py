@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from common import HERE, median, write
+from common import HERE, median, warn_if_busy, write
 from PIL import Image
 
 from tellapart import encoders, open_source
@@ -90,6 +90,7 @@ def main() -> None:
         seconds = ours(threads) if who == "ours" else peer(workers, threads, who == "peer-bfloat16")
         print(BATCH * (STEPS - WARMUP) / sum(seconds[WARMUP:]))
         return
+    warn_if_busy()
     found: dict[tuple[str, int, int], list[float]] = {s: [] for s in SETTINGS}
     for _ in range(2):
         for setting in SETTINGS:
