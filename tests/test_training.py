@@ -161,6 +161,9 @@ def test_schedules():
     assert rates[:10] == pytest.approx([0.2 * (s + 1) for s in range(10)])
     assert rates[10] == pytest.approx(2.0)
     assert rates[55] == pytest.approx(2.0 * 0.5 * (1 + math.cos(math.pi * 0.5)))
+    theirs = named("spread_cifar10")
+    rates = [learning_rate(theirs, epoch, 301, 1) / theirs.lr for epoch in (0, 119, 120, 160, 200, 300)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.05, 0.01, 0.01])
     stepped = TrainConfig(lr=1.0, schedule="step", lr_steps=(0.6, 0.8))
     assert [learning_rate(stepped, s, 200, 1) for s in (0, 119, 120, 159, 160, 199)] == pytest.approx(
         [1, 1, 0.1, 0.1, 0.01, 0.01]
@@ -183,7 +186,7 @@ def test_optimisers_take_their_settings():
     [
         ("width", 4),  # where a convolution of oneDNN would write past its memory
         ("epochs", 0), ("lr", -1), ("lr", float("nan")), ("batch_size", 0), ("momentum", 1.0), ("steps", 0),
-        ("lr_steps", (0.5, 1.5)), ("flip", 2.0), ("weight_decay", -1), ("threads", 0),
+        ("lr_steps", (0.5, 1.5)), ("lr_factors", (0.5,)), ("flip", 2.0), ("weight_decay", -1), ("threads", 0),
     ],
 )  # fmt: skip
 def test_settings_outside_their_range_are_named(field, value):

@@ -119,7 +119,7 @@ def spread_cifar10() -> TrainConfig:
         instdisc_cifar10(),
         flip=0.5,  # [authors]
         epochs=301,  # [authors]
-        schedule="step", lr_steps=(0.4, 0.53),  # [authors] epochs 120 and 160 of 301, there x 0.1 and x 0.05
+        schedule="step", lr_steps=(120 / 301, 160 / 301, 200 / 301), lr_factors=(0.1, 0.05, 0.01),  # [authors]
         objective=SpreadOptions(temperature=0.1),  # [paper]
     )  # fmt: skip
 

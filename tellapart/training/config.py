@@ -60,9 +60,11 @@ class CommonConfig:
     weight_decay: float = 5e-4
     """per step, times the learning rate."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """cosine to zero; or times 0.1 at each of `lr_steps`; or constant."""
+    """cosine to zero; or falling at each of `lr_steps`; or constant."""
     lr_steps: tuple[float, ...] = (0.6, 0.8)
     """for the step schedule: shares of the training at which the rate falls."""
+    lr_factors: tuple[float, ...] = ()
+    """for the step schedule: the rate from each of `lr_steps` on, in parts of the peak; none: times 0.1 at each."""
     warmup: float = 0.0
     """epochs of linear rise to the peak."""
     clip: float = 0.0
@@ -115,6 +117,10 @@ class CommonConfig:
         require(0 <= self.momentum < 1, f"--momentum must lie in [0, 1), got {self.momentum}")
         require(not self.nesterov or self.momentum > 0, "--nesterov needs --momentum above 0")
         require(all(0 < s < 1 for s in self.lr_steps), f"--lr-steps are shares of the training, 0..1: {self.lr_steps}")
+        require(
+            len(self.lr_factors) in (0, len(self.lr_steps)) and all(0 <= f < math.inf for f in self.lr_factors),
+            f"--lr-factors: none, or one of 0 or more for each of --lr-steps {self.lr_steps}: got {self.lr_factors}",
+        )
 
     def views(self, source: Source) -> Any:
         """The distribution of views of a source."""

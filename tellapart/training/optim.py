@@ -48,5 +48,6 @@ def learning_rate(config: CommonConfig, step: int, total: int, per_epoch: int) -
     if config.schedule == "constant":
         return config.lr
     if config.schedule == "step":
-        return config.lr * 0.1 ** sum(step >= share * total for share in config.lr_steps)
+        passed = sum(step >= share * total for share in config.lr_steps)
+        return config.lr * ((1.0, *config.lr_factors)[passed] if config.lr_factors else 0.1**passed)
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
