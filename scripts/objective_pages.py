@@ -97,6 +97,7 @@ def _presets(method: str) -> str:
 def _measured(method: str) -> str:
     """What the recipes and studies of this method found, with their command."""
     tables = [STUDIES[method]] if method in STUDIES else []
+    tables += _of_studies(method)
     for file in sorted((ROOT / "recipes").glob(f"*_{method}.json")):
         result = json.loads(file.read_text())
         if not SHOWN.keys() <= result.get("summary", {}).get("features", {}).keys():
@@ -114,6 +115,30 @@ def _measured(method: str) -> str:
     if not tables:
         return "Its loss, against the paper's equation as a loop (`tests/`). No recipe has been run yet."
     return "\n\n".join([*tables, "How, and what failed: [experiments](../experiments.md)."])
+
+
+def _of_studies(method: str) -> list[str]:
+    """What studies over several methods found of this one."""
+    tables = []
+    if method == "exemplar":
+        rows = json.loads((ROOT / "studies" / "table1.json").read_text())
+        own, other = (rows[f"{kind} softmax"]["scores"] for kind in ("parametric", "non-parametric"))
+        tables.append(
+            "`python studies/table1.py`: two epochs, 780 steps, of `scenes:fashion-mnist`, one seed: kNN (k = 200) "
+            f"{100 * own['features']['knn@200']:.1f} % on features, {100 * own['embedding']['knn@200']:.1f} % on the "
+            "embedding, about where an untrained encoder is; the non-parametric softmax of the same study stands at "
+            f"{100 * other['features']['knn@200']:.1f} %. One weight for each of 50,000 images learns slowly."
+        )
+    if method in ("spread", "instdisc"):
+        rows = json.loads((ROOT / "studies" / "unseen.json").read_text())["rows"]
+        columns = list(rows[method])
+        lines = [
+            f"| {name} | " + " | ".join(f"{100 * row[c]:.1f}" for c in columns) + " |" for name, row in rows.items()
+        ]
+        head = "| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns)
+        said = "`python studies/unseen.py`: classes never seen, three epochs, one seed, recall at k and NMI, %."
+        tables.append("\n".join([f"{said}\n\n{head}", *lines]))
+    return tables
 
 
 def _mean(found: dict[str, float]) -> str:
