@@ -8,7 +8,6 @@ Shapes: N queries, S rows, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -88,10 +87,8 @@ def repulsion(q: Tensor, k: Tensor, log_z: Tensor, skip: Tensor, *, temperature:
         if len(q) * len(k) <= DENSE_ELEMENTS:
             logp = (q @ k.to(q.dtype).T / temperature - log_z[:, None]).clamp_max(-torch.finfo(q.dtype).eps)
             return -torch.log(-torch.expm1(logp)).scatter(1, skip, 0.0).sum(1)
-        wanted = torch.is_grad_enabled()
-        value: Tensor = _repulsion(q, k, log_z, skip, temperature, wanted and (q.requires_grad or log_z.requires_grad))[
-            0
-        ]
+        wanted = torch.is_grad_enabled() and (q.requires_grad or log_z.requires_grad)
+        value: Tensor = _repulsion(q, k, log_z, skip, temperature, wanted)[0]
         return value
 
 
@@ -171,13 +168,7 @@ def _tiled(
 
 @torch.library.custom_op("tellapart::logsumexp_rows", mutates_args=())
 def _tiled_rows(
-    q: Tensor,
-    k: Tensor,
-    value: Tensor,
-    grad: Tensor,
-    temperature: float,
-    exclude_self: bool,
-    labels: Tensor | None,
+    q: Tensor, k: Tensor, value: Tensor, grad: Tensor, temperature: float, exclude_self: bool, labels: Tensor | None
 ) -> Tensor:
     """The gradient to the rows k (S, D)."""
     scaled, weighted = q / temperature, q * (grad / temperature)[:, None]
@@ -203,15 +194,11 @@ def _tiled_setup(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.save_for_backward(q, k, labels, *output)
 
 
-@contextmanager
-def _first_derivative(q: Tensor) -> Iterator[None]:
+def _first_derivative(q: Tensor) -> torch.autocast:
     """A backward pass in full precision, whatever the autocast around it; it has no derivative of its own."""
     if torch.is_grad_enabled():
-        raise NotImplementedError(
-            f"second derivatives (create_graph) exist up to {DENSE_ELEMENTS:,} similarities, where the matrix is plain"
-        )
-    with torch.autocast(q.device.type, enabled=False):
-        yield
+        raise NotImplementedError(f"second derivatives (create_graph) exist up to {DENSE_ELEMENTS:,} similarities")
+    return torch.autocast(q.device.type, enabled=False)
 
 
 def _tiled_backward(ctx: Any, grad: Any, _: Any) -> Any:
