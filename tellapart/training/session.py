@@ -158,6 +158,7 @@ def train_into(run: Run, trainer: Trainer, console: Console, watch: Watch | None
                     break
                 if stopping and not last:
                     run.update(status="interrupted")
+                    distributed.barrier()  # all ranks stop here, and none leaves while another still hears from it
                     raise Interrupted(f"stopped after step {step.number}; --resume goes on from there")
         except NotANumber as error:
             run.update(status="failed", error=str(error), bad_batch=error.ids)
