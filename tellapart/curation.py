@@ -9,70 +9,74 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from . import nearest
 from .embeddings import Embeddings
 
 Array = np.ndarray[Any, Any]
+NEIGHBOURS, CLOSEST = 20, 10  # K: of labels; of outliers and pairs
 
 
-def unit_rows(embeddings: Embeddings) -> torch.Tensor:
+def unit_rows(embeddings: Embeddings) -> Tensor:
     """(S, D) float32 of length one."""
     return F.normalize(torch.from_numpy(np.array(embeddings.vectors)), dim=1)
 
 
-def outlier_scores(embeddings: Embeddings, *, k: int = 10) -> Array:
-    """How far each item lies from the others: 1 minus the mean cosine similarity to its k nearest others.
+def neighbours(embeddings: Embeddings, *, k: int = NEIGHBOURS) -> tuple[Tensor, Tensor]:
+    """Similarities and rows (S, K) of the nearest others of each item, which all that follows reads; K <= S - 1."""
+    return nearest.top_k_of_others(unit_rows(embeddings), min(k, len(embeddings) - 1))
 
-    Args: k: neighbours, at most S - 1 of them are used.
+
+def outlier_scores(similarity: Tensor) -> Array:
+    """How far each item lies from the others: 1 minus the mean cosine similarity to its ten nearest others.
+
+    Args: similarity: (S, K), the most alike first; of fewer than ten all.
     Returns:
-        (S,) float32 in [0, 2]; 0 where k others coincide with it.
+        (S,) float32 in [0, 2]; 0 where the others coincide with it.
 
     >>> e = Embeddings([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], "abc")
-    >>> outlier_scores(e, k=1).round(3).tolist()
+    >>> outlier_scores(neighbours(e, k=1)[0]).round(3).tolist()
     [0.0, 0.0, 1.0]
     """
-    similarity, _ = nearest.top_k_of_others(unit_rows(embeddings), min(k, len(embeddings) - 1))
-    scores: Array = (1 - similarity.mean(1)).clamp(0, 2).numpy()
+    scores: Array = (1 - similarity[:, :CLOSEST].mean(1)).clamp(0, 2).numpy()
     return scores
 
 
-def suspect_labels(embeddings: Embeddings, *, k: int = 20, share: float = 0.8) -> list[dict[str, Any]]:
+def suspect_labels(labels: Array | None, near: Tensor, *, share: float = 0.8) -> list[dict[str, Any]]:
     """Items whose neighbours agree on another label than their own: candidates for a look, not verdicts.
 
     Args:
-        k: neighbours, the item itself left out. share: of the neighbours that must carry one other label, in (0.5, 1].
+        labels: (S,), -1 = none: such neighbours have no vote, and half of them must have one. near: (S, K) rows.
+        share: of the votes that must go to one other label, in (0.5, 1].
     Returns:
         The most certain first: {"row", "label", "neighbours" (the label they share), "share"}; [] without labels.
     """
-    labels = embeddings.labels
-    if labels is None or (labels >= 0).sum() < 3:
+    if labels is None or near.shape[1] < 3 or (labels >= 0).sum() < 3:
         return []
-    known = np.flatnonzero(labels >= 0)
-    own = labels[known]
-    _, row = nearest.top_k_of_others(unit_rows(embeddings.take(known)), min(k, len(known) - 1))
-    votes = np.zeros((len(known), int(own.max()) + 1), np.int32)
-    np.add.at(votes, (np.arange(len(known))[:, None], own[row.numpy()]), 1)
-    best, agreed = votes.argmax(1), votes.max(1) / row.shape[1]
-    odd = np.flatnonzero((best != own) & (agreed >= share))
+    votes = np.zeros((len(labels), int(labels.max()) + 2), np.int32)
+    np.add.at(votes, (np.arange(len(labels))[:, None], labels[near.numpy()]), 1)  # -1 counts in the last column
+    votes = votes[:, :-1]
+    voters = votes.sum(1)
+    best, agreed = votes.argmax(1), votes.max(1) / voters.clip(1)
+    odd = np.flatnonzero((labels >= 0) & (best != labels) & (agreed >= share) & (2 * voters >= near.shape[1]))
     return [
-        {"row": int(known[i]), "label": int(own[i]), "neighbours": int(best[i]), "share": round(float(agreed[i]), 3)}
+        {"row": int(i), "label": int(labels[i]), "neighbours": int(best[i]), "share": round(float(agreed[i]), 3)}
         for i in odd[np.argsort(-agreed[odd], kind="stable")]
     ]
 
 
-def alike_pairs(embeddings: Embeddings, *, above: float = 0.98, k: int = 10) -> list[tuple[int, int, float]]:
-    """Pairs of items whose cosine similarity is at least `above`, among the k nearest others of each.
+def alike_pairs(similarity: Tensor, near: Tensor, *, above: float = 0.98) -> list[tuple[int, int, float]]:
+    """Pairs of items whose cosine similarity is at least `above`, among the ten nearest others (S, K) of each.
 
     Returns:
         (row, row, similarity) with the smaller row first, the most alike first.
     """
-    similarity, row = nearest.top_k_of_others(unit_rows(embeddings), min(k, len(embeddings) - 1))
-    first, place = np.nonzero(similarity.numpy() >= above)
+    first, place = np.nonzero(similarity[:, :CLOSEST].numpy() >= above)
     found = {
         (min(a, b), max(a, b)): s
-        for a, b, s in zip(first.tolist(), row[first, place].tolist(), similarity[first, place].tolist(), strict=True)
+        for a, b, s in zip(first.tolist(), near[first, place].tolist(), similarity[first, place].tolist(), strict=True)
     }
     return sorted(((a, b, s) for (a, b), s in found.items()), key=lambda pair: (-pair[2], pair[:2]))
 

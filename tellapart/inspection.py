@@ -19,7 +19,6 @@ from .console import Console
 from .data import ImageSource, SequenceSource, Source, TextSource, kind_of
 from .data.listing import is_file
 from .data.sampler import steps_per_epoch
-from .data.source import Array
 from .embeddings import embed
 from .errors import ConfigError, DataError
 from .presets import name_for
@@ -27,8 +26,6 @@ from .settings import open_for, resolve, training_part
 from .training.config import CommonConfig
 
 METHODS = {"images": "instdisc", "audio": "cpc", "series": "cpc", "text": "simcse"}
-NEIGHBOURS, OF_OUTLIERS = 20, 10  # K: of labels, of outliers
-AGREE = 0.8  # share of the neighbours with a label that must carry one other label
 SAID = 100  # groups, leaks, outliers and labels that are named
 FEW_ITEMS, TINY, LOPSIDED = 1000, 16, 10.0
 
@@ -72,14 +69,14 @@ def inspect(
     source = open_for(data, settings, console.progress)
     looks = _looks(source)
     vectors = _vectors(source, looks)
-    k = min(NEIGHBOURS, len(source) - 1)
+    k = min(curation.NEIGHBOURS, len(source) - 1)
     console.say(f"comparing {len(source):,} {source.many}")
     similarity, near = nearest.top_k_of_others(vectors, k)
     copies = duplicates.find(source, near, looks)
     by = "pixels" if isinstance(source, ImageSource) else "words" if isinstance(source, TextSource) else "course"
     if encoder:
         by = encoder
-        similarity, again = _by_encoder(encoder, data, source, settings, k, console)
+        similarity, again = _by_encoder(encoder, data, source, console)
         if not torch.equal(again, near):
             copies = duplicates.find(source, torch.cat([near[:, :10], again[:, :10]], 1), looks)
         near = again
@@ -148,9 +145,7 @@ def _of_words(texts: list[str]) -> Tensor:
     return F.normalize(torch.from_numpy(TruncatedSVD(64, random_state=0).fit_transform(table)).float(), dim=1)
 
 
-def _by_encoder(
-    name: str, data: str, source: Source, settings: CommonConfig, k: int, console: Console
-) -> tuple[Tensor, Tensor]:
+def _by_encoder(name: str, data: str, source: Source, console: Console) -> tuple[Tensor, Tensor]:
     """Similarities and positions of the nearest others by an encoder's features."""
     subject = subjects.open_subject(name)
     if subject.encoder is None:
@@ -160,7 +155,7 @@ def _by_encoder(
         raise ConfigError(f"{name} reads other items of {data} than training would; inspect without --encoder")
     with console.track("embedding", len(seen)) as advance:
         found = embed(subject.encoder, seen, progress=lambda done: advance(done, seen.many))
-    return nearest.top_k_of_others(curation.unit_rows(found), k)
+    return curation.neighbours(found)
 
 
 def _copies_named(source: Source, copies: duplicates.Copies) -> dict[str, Any]:
@@ -194,14 +189,8 @@ def _copies_named(source: Source, copies: duplicates.Copies) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def outlier_scores(similarity: Tensor) -> Array:
-    """(S,): 1 minus the mean similarity to the ten nearest others."""
-    scores: Array = (1 - similarity[:, :OF_OUTLIERS].mean(1)).clamp(0, 2).numpy()
-    return scores
-
-
 def _outliers(source: Source, similarity: Tensor) -> dict[str, Any]:
-    scores = outlier_scores(similarity)
+    scores = curation.outlier_scores(similarity)
     order = np.argsort(-scores, kind="stable")[:SAID]
     return {
         "median": round(float(np.median(scores)), 4),
@@ -209,35 +198,18 @@ def _outliers(source: Source, similarity: Tensor) -> dict[str, Any]:
     }
 
 
-def suspects(labels: Array, near: Array) -> list[tuple[int, int, float]]:
-    """(position, the label its neighbours share, their share), the most certain first; of items with a label.
-
-    Args: labels: (S,), -1 = none. near: (S, K) positions of neighbours; those without a label have no vote.
-    """
-    if near.shape[1] < 3 or (labels >= 0).sum() < 3:
-        return []
-    given = labels[near]
-    votes = np.zeros((len(labels), int(labels.max()) + 2), np.int32)
-    np.add.at(votes, (np.arange(len(labels))[:, None], given), 1)  # -1 counts in the last column
-    votes = votes[:, :-1]
-    voters = votes.sum(1)
-    best, share = votes.argmax(1), votes.max(1) / voters.clip(1)
-    odd = np.flatnonzero((labels >= 0) & (best != labels) & (share >= AGREE) & (2 * voters >= near.shape[1]))
-    return [(int(i), int(best[i]), round(float(share[i]), 3)) for i in odd[np.argsort(-share[odd], kind="stable")]]
-
-
 def _odd_labels(source: Source, near: Tensor) -> dict[str, Any] | None:
     if source.labels is None:
         return None
-    found = suspects(source.labels, near.numpy())
+    found = curation.suspect_labels(source.labels, near)
     return {
         "items": len(found),
         "first": [
             {
-                "id": source.ids_at(i), "label": str(source.classes[source.labels[i]]),
-                "neighbours": str(source.classes[other]), "share": share,
+                "id": source.ids_at(one["row"]), "label": str(source.classes[one["label"]]),
+                "neighbours": str(source.classes[one["neighbours"]]), "share": one["share"],
             }
-            for i, other, share in found[:SAID]
+            for one in found[:SAID]
         ],
     }  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from . import curation, nearest, page, searching
 from .console import Console
@@ -42,14 +42,15 @@ def write(loaded: Loaded, out: Path, console: Console) -> dict[str, Any]:
     """
     source = prepared(loaded.encoder, loaded.source(console=console))
     vectors = searching.stored(loaded, source, console)
+    similarity, near = curation.neighbours(vectors)
     sections: dict[str, list[str]] = {
         "Scores against the baselines": _scores(loaded),
         "Training": _training(loaded),
-        f"Look-alikes of {RANDOM_ITEMS} {source.many} drawn at random": _look_alikes(source, vectors),
+        f"Look-alikes of {RANDOM_ITEMS} {source.many} drawn at random": _look_alikes(source, similarity, near),
         "What is taken for what": _confusion(source, vectors),
-        "Nearly the same": _duplicates(source, vectors),
-        "Unlike all others": _outliers(source, vectors),
-        "Labels that do not fit": _odd_labels(source, vectors),
+        "Nearly the same": _duplicates(source, similarity, near),
+        "Unlike all others": _outliers(source, similarity),
+        "Labels that do not fit": _odd_labels(source, near),
         "Where it comes from": [page.facts(_provenance(loaded))],
     }
     manifest = loaded.run.manifest
@@ -136,22 +137,13 @@ def _training(loaded: Loaded) -> list[str]:
     return made or [page.text("no steps were logged")]
 
 
-def _look_alikes(source: Source, vectors: Embeddings) -> list[str]:
+def _look_alikes(source: Source, similarity: Tensor, near: Tensor) -> list[str]:
     count = min(RANDOM_ITEMS, len(source))
-    rows = np.sort(np.random.default_rng(0).permutation(len(source))[:count])
-    similarity, near = _others(vectors, min(NEIGHBOURS, len(source) - 1), rows)
-    return [
-        page.row(
-            [_shown(source, int(row), kind="query")]
-            + [_shown(source, int(r), f"{s:.2f} ") for r, s in zip(rs, ss, strict=True)]
-        )
-        for row, rs, ss in zip(rows, near.tolist(), similarity.tolist(), strict=True)
-    ]
-
-
-def _others(vectors: Embeddings, k: int, rows: Array) -> tuple[Array, Array]:
-    similarity, near = nearest.top_k_of_others(curation.unit_rows(vectors), k, torch.from_numpy(rows))
-    return similarity.numpy(), near.numpy()
+    made = []
+    for row in np.sort(np.random.default_rng(0).permutation(len(source))[:count]).tolist():
+        alike = zip(near[row, :NEIGHBOURS].tolist(), similarity[row, :NEIGHBOURS].tolist(), strict=True)
+        made.append(page.row([_shown(source, row, kind="query"), *(_shown(source, r, f"{s:.2f} ") for r, s in alike)]))
+    return made
 
 
 def _confusion(source: Source, vectors: Embeddings) -> list[str]:
@@ -187,11 +179,11 @@ def _heat(names: Sequence[str], shares: Array) -> str:
     return f'<div class="wide"><table><thead><tr><th></th>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _duplicates(source: Source, vectors: Embeddings) -> list[str]:
-    pairs = curation.alike_pairs(vectors, above=0.995)
+def _duplicates(source: Source, similarity: Tensor, near: Tensor) -> list[str]:
+    pairs = curation.alike_pairs(similarity, near, above=0.995)
     if not pairs:
         return [page.text("No two items have nearly the same vector (cosine similarity 0.995 or more).")]
-    groups = curation.groups([(a, b) for a, b, _ in pairs], len(vectors))
+    groups = curation.groups([(a, b) for a, b, _ in pairs], len(near))
     said = (
         f"Pairs with a cosine similarity of 0.995 or more: {len(pairs):,}, in groups: {len(groups):,}. Alike to this "
         "encoder, not always the same thing. tellapart inspect compares the contents."
@@ -199,8 +191,8 @@ def _duplicates(source: Source, vectors: Embeddings) -> list[str]:
     return [page.text(said)] + [page.row([_shown(source, r) for r in g[:SHOWN]]) for g in groups[: SHOWN // 2]]
 
 
-def _outliers(source: Source, vectors: Embeddings) -> list[str]:
-    scores = curation.outlier_scores(vectors)
+def _outliers(source: Source, similarity: Tensor) -> list[str]:
+    scores = curation.outlier_scores(similarity)
     rows = np.argsort(-scores, kind="stable")[:SHOWN]
     said = "The items farthest from their ten nearest others (1 minus the mean cosine similarity)."
     return [
@@ -209,8 +201,8 @@ def _outliers(source: Source, vectors: Embeddings) -> list[str]:
     ]
 
 
-def _odd_labels(source: Source, vectors: Embeddings) -> list[str]:
-    found = curation.suspect_labels(vectors)
+def _odd_labels(source: Source, near: Tensor) -> list[str]:
+    found = curation.suspect_labels(source.labels, near)
     if source.labels is None:
         return []
     if not found:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tellapart import duplicates, inspection, inspection_page
+from tellapart import curation, duplicates, inspection, inspection_page
 from tellapart.console import Console
 from tellapart.data import open_source, scenes
 from tellapart.errors import ConfigError, DataError
@@ -198,9 +198,11 @@ def test_copies_in_a_batch_as_simulated():
 
 def test_labels_that_neighbours_contradict():
     labels = np.array([0, 0, 0, 0, 1, -1])
-    near = np.array([[1, 2, 3, 5], [0, 2, 3, 5], [0, 1, 3, 5], [0, 1, 2, 5], [0, 1, 2, 5], [0, 1, 2, 3]])
-    assert inspection.suspects(labels, near) == [(4, 0, 1.0)]
-    assert inspection.suspects(np.full(6, -1), near) == []
+    near = torch.tensor([[1, 2, 3, 5], [0, 2, 3, 5], [0, 1, 3, 5], [0, 1, 2, 5], [0, 1, 2, 5], [0, 1, 2, 3]])
+    odd = {"row": 4, "label": 1, "neighbours": 0, "share": 1.0}
+    assert curation.suspect_labels(labels, near) == [odd]
+    assert curation.suspect_labels(np.full(6, -1), near) == []
+    assert curation.suspect_labels(None, near) == []
 
 
 def test_sentences(tmp_path):

@@ -8,6 +8,7 @@ Shapes: S items, F feature width.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import zipfile
@@ -148,13 +149,18 @@ class State:
         ordered: Array = place[found]
         return ordered
 
+    @functools.cached_property
+    def _near(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """One search for the neighbours of every item, for all that is found in them."""
+        return curation.neighbours(self.embeddings)
+
     def _outliers(self) -> Array:
-        return curation.outlier_scores(self.embeddings)
+        return curation.outlier_scores(self._near[0])
 
     def _findings(self) -> dict[str, Any]:
         """Groups of items that are nearly one, the farthest items, and labels that do not fit."""
         score = self._kept("colour-outlier", self._outliers, (len(self.source),))
-        pairs = curation.alike_pairs(self.embeddings, above=ALIKE[0])
+        pairs = curation.alike_pairs(*self._near, above=ALIKE[0])
         alike = []
         for above in ALIKE:
             near = [(a, b) for a, b, s in pairs if s >= above]
@@ -168,7 +174,7 @@ class State:
                     "shown": [{"size": len(g), "rows": g[:IN_A_GROUP]} for g in found[:GROUPS]],
                 }
             )
-        suspects = curation.suspect_labels(self.embeddings)
+        suspects = curation.suspect_labels(self.embeddings.labels, self._near[1])
         return {
             "alike": alike,
             "outliers": [{"row": int(r), "score": round(float(score[r]), 4)} for r in np.argsort(-score)[:LISTED]],

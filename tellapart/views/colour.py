@@ -16,8 +16,6 @@ LUMA = (0.2989, 0.587, 0.114)  # torchvision's and Pillow's weights of a gray im
 
 HueSpace = Literal["hsv", "yiq"]
 
-CACHED = 1 << 17  # pixels whose hue is turned at once on a processor: a dozen planes of them stay in the cache
-
 
 def adjust(
     x: Tensor,
@@ -70,21 +68,11 @@ def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
     Gray stays gray, and a full turn is the identity. Luma does not stay: yellow turned half becomes dark blue, and
     that is what makes it a strong change (docs/experiments.md, "Hue").
 
-    >>> turn_hue(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), torch.tensor([1 / 3])).flatten().round().tolist()
-    [0.0, 1.0, 0.0]
-    """
-    out = torch.empty_like(x)
-    images = _at_once(x)
-    for part, turn, into in zip(x.split(images), turns.split(images), out.split(images), strict=True):
-        _turned(part, turn, into)
-    return out
-
-
-def _turned(x: Tensor, turns: Tensor, out: Tensor) -> None:
-    """Write `turn_hue` of a few images, whose planes stay in the cache, into `out`.
-
     Without branches, since `where` costs ten times an addition here: the channels are sorted by two exchanges, and
     which of them took place says in which sixth of the circle the hue lies.
+
+    >>> turn_hue(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), torch.tensor([1 / 3])).flatten().round().tolist()
+    [0.0, 1.0, 0.0]
     """
     r, g, b = x.unbind(1)
     more, less = torch.maximum(g, b), torch.minimum(g, b)
@@ -96,27 +84,23 @@ def _turned(x: Tensor, turns: Tensor, out: Tensor) -> None:
     sixth = (middle - less).mul_(chroma.clamp_min(1e-6).reciprocal_())
     sixth.sub_(first, alpha=6).addcmul_(second, first.mul(12).sub_(2)).abs_()
     sixth.div_(6).add_(1 + turns[:, None, None]).frac_().mul_(6)
+    out = torch.empty_like(x)
     for channel, centre in enumerate((3, 2, 4)):  # each is low, or high, within one sixth of its centre, and between
         away = (sixth - centre).abs_().sub_(1).clamp_(0, 1)
         if channel == 0:
             torch.addcmul(low, away, chroma, out=out[:, channel])
         else:
             torch.addcmul(high, away, chroma, value=-1, out=out[:, channel])
+    return out
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Blur every image with its own sigma (N,) in pixels, rows then columns, borders reflected.
 
     The kernel is a tenth of the side (SimCLR, appendix A), at least 3 wide and odd, but no wider than 3.5 of the
-    largest sigma to either side, where less than 1/1000 of the weight is left.
+    largest sigma to either side, where less than 1/1000 of the weight is left. Sums of shifted images of a few
+    images stay in the cache and beat a convolution.
     """
-    images = _at_once(x)
-    parts = [_blurred(part, width) for part, width in zip(x.split(images), sigma.split(images), strict=True)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _blurred(x: Tensor, sigma: Tensor) -> Tensor:
-    """`gaussian_blur` of a few images: sums of shifted images, which stay in the cache and beat a convolution."""
     if not len(x):
         return x
     reach = max(1, min(min(x.shape[2:]) // 10 // 2, math.ceil(3.5 * float(sigma.max()))))
@@ -162,8 +146,3 @@ def _saturation_matrix(saturation: Tensor) -> Tensor:
     """(N, 3, 3): towards or away from the luma; 0 leaves gray."""
     keep = saturation[:, None, None]
     return keep * torch.eye(3, device=keep.device) + (1 - keep) * keep.new_tensor(LUMA).expand(3, 3)
-
-
-def _at_once(x: Tensor) -> int:
-    """Images to treat at a time, so that what lies between two operations stays in the cache of a processor."""
-    return max(1, CACHED // (x.shape[2] * x.shape[3]) if x.device.type == "cpu" else len(x))
