@@ -53,11 +53,12 @@ def joined() -> Iterator[None]:
     device = local_device()
     if device:
         torch.cuda.set_device(device)
-    store, place, size = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]  # unlisted there
+    public: Any = dist  # rendezvous and PrefixStore are, but type checkers do not find them listed
+    store, place, size = next(public.rendezvous("env://", timeout=PATIENCE))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun keeps its store, and dead ranks' addresses
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device else "gloo", timeout=PATIENCE,
-        store=dist.PrefixStore(f"attempt {attempt}", store), rank=place, world_size=size,  # type: ignore[attr-defined]
+        store=public.PrefixStore(f"attempt {attempt}", store), rank=place, world_size=size,
     )  # fmt: skip
     try:
         yield

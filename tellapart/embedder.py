@@ -35,7 +35,7 @@ LONG = 64  # steps: rows of so many or more get a frame for every four of them
 KEPT = 0.75  # share of a row that a view shows
 
 
-class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped there
     """Learn an encoder from arrays by telling their instances apart; `transform` gives what it makes of others.
 
     X is (S, H, W) or (S, H, W, C) images, or (S, F) rows. With `image_shape` a row is an image laid flat; without,

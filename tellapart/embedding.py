@@ -15,7 +15,7 @@ import torch
 from .console import Console
 from .data import ImageSource, Source
 from .embeddings import Embeddings
-from .encoders import AnyEncoder, Encoder
+from .encoders import AnyEncoder
 from .encoders.inference import outputs, patches
 from .errors import ConfigError, DataError
 from .subjects import Subject, source_of
@@ -40,7 +40,7 @@ def embed_subject(
     if wanted == "embedding" and subject.run is None:
         raise ConfigError(f"{subject.name} has no head trained here; --output features or patches are what it has")
     source = source_of(subject, data, image_size, progress=console.progress)
-    if wanted == "patches" and not (isinstance(source, ImageSource) and isinstance(encoder, Encoder)):
+    if wanted == "patches" and not isinstance(source, ImageSource):
         raise ConfigError(f"--output patches is of images; {source.name} holds {source.many}")
     made_by = identity(encoder, source, wanted)
     before = _kept(out, made_by)
@@ -86,9 +86,9 @@ def _vectors(encoder: AnyEncoder, source: Source, rows: Array, wanted: Wanted, c
         def told(done: int) -> None:
             advance(done, part.many)
 
-        if wanted == "patches" and isinstance(encoder, Encoder):
-            return patches(encoder, part, progress=told).numpy()
-        return outputs(encoder, part, (wanted,), progress=told)[wanted].numpy()[:, None]  # type: ignore[index, arg-type]
+        if wanted != "patches":
+            return outputs(encoder, part, (wanted,), progress=told)[wanted].numpy()[:, None]
+        return patches(encoder, part, progress=told).numpy()
 
 
 def _together(made: Array | None, before: Embeddings | None, known: list[int | None], new: Array) -> Array:

@@ -1,16 +1,16 @@
 """What `export` does: a folder that anyone can load without us, checked before it appears.
 
-model.safetensors    the network without its head, under the plain names of its library
-model.py             what builds it, loads it and prepares an image: torch and the network's library alone
+model.safetensors    the network without its head; of images under the plain names of its library
+model.py             the network as a program of plain torch (and its library), and what prepares its input
 example.py           ten lines that use it
 config.json  preprocessor.json  README.md    what it is, what it wants, and the model card
+tokenizer.json       of sentences
 model.onnx           with `onnx`
 """
 
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import runpy
 import shutil
@@ -18,105 +18,146 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
-from safetensors.torch import save as save_safetensors
+from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from . import cards, curation, nearest
+from . import cards, curation, standalone, standalone_images
 from .console import Console
 from .data import Source
 from .embeddings import Embeddings, embed
-from .encoders import AnyEncoder, Encoder, vision
+from .encoders import AnyEncoder, Encoder, SequenceEncoder
 from .encoders.inference import folded
-from .errors import ConfigError, MissingExtraError, RunError, TellapartError
+from .encoders.norms import batchnorms
+from .encoders.patches import PatchEncoder
+from .errors import ConfigError, MissingExtraError, RunError, TellapartError, require
 from .evaluation import knn
-from .run import require_new
-from .subjects import Loaded, parts_of
+from .run import Run, require_new
+from .standalone import Standalone
+from .subjects import Loaded, load_encoder, parts_of
 
 KS = (20, 200)
 TRAIN, TEST = 20_000, 5_000  # items that the loss of kNN is measured with, at most
-TOLERANCE = {"torch": 1e-5, "onnxruntime": 1e-4}
-BATCHES = (1, 3, 8)
 NEAREST = 10  # neighbours of an item without a label, whose share that stays is measured
+ALLOWED = {"torch": 1e-5, "onnxruntime": 1e-4}  # the largest difference that is allowed
+BATCHES = (1, 3, 8)
+LENGTHS = (0, 3)  # added to the shortest signal and sentence that are compared
 
 
-def write(
-    loaded: Loaded, out: Path, *, onnx: bool, fold_batchnorm: bool, bf16: bool, console: Console
+def export(
+    run: str | Path,
+    *,
+    out: str | Path,
+    checkpoint: str = "last",
+    onnx: bool = False,
+    fold_batchnorm: bool = False,
+    bf16: bool = False,
+    console: Console | None = None,
 ) -> dict[str, Any]:
-    """Write the folder of an encoder, whole or not at all.
+    """Write the encoder of a run as a folder that loads without tellapart, whole or not at all.
 
     Args:
-        onnx: also model.onnx, any batch size. fold_batchnorm: each BatchNorm inside the convolution before it.
-        bf16: weights rounded to bfloat16, half the bytes; they are loaded as float32.
+        out: a new or empty folder. checkpoint: "last", "best-unlabelled", or a file of weights of the same network.
+        onnx: also model.onnx, for batches of any size and signals and sentences of any length.
+        fold_batchnorm: each BatchNorm inside the convolution before it. bf16: weights rounded to bfloat16, half
+            the bytes; they are loaded as float32. What either costs is measured on the run's own source.
     Returns:
-        {"out", "files", "features", "checked": largest difference by runtime, "lost": what kNN loses}.
+        {"out", "files", "features": F, "checked": largest difference by runtime, "lost": what the changes cost}.
     Raises:
-        ConfigError: an encoder of sounds, series or sentences. RunError: `out` is in use or cannot be written.
-        MissingExtraError: what ONNX needs is not installed. TellapartError: the exported network computes otherwise.
+        RunError: not a run, no encoder in it, or `out` is in use or cannot be written. ConfigError: no BatchNorm to
+        fold. MissingExtraError: what ONNX needs is not installed. TellapartError: the result computes otherwise.
     """
-    encoder = loaded.encoder
-    if not isinstance(encoder, Encoder) or loaded.run.encoder_files()[0]["encoder"] == "patches":
-        raise ConfigError(
-            f"export writes encoders of images; that of {loaded.run.path} reads {loaded.run.manifest['data']['kind']}: "
-            f"ta.load({str(loaded.run.path)!r}).encoder is it, and {loaded.run.path}/encoder its weights"
-        )
+    opened, console, out = Run.open(run), console or Console(), Path(out)
+    loaded = Loaded(load_encoder(opened, checkpoint), opened)
     require_new(out)
     if onnx:
         require_onnx()
-    description, _ = loaded.run.encoder_files()
-    network = _changed(encoder, fold_batchnorm, bf16)
-    weights = {k: v.detach().contiguous() for k, v in _plain(network.backbone).state_dict().items()}
-    if bf16:
-        weights = {k: v.bfloat16() if v.is_floating_point() else v for k, v in weights.items()}
-    costs = lost(loaded, network, console) if fold_batchnorm or bf16 else {}
-    texts = {
-        "model.py": _model_py(encoder, description, fold_batchnorm),
-        "example.py": EXAMPLE,
-        "config.json": json.dumps(description | {"folded": fold_batchnorm, "bf16": bf16}, indent=1),
-        "preprocessor.json": json.dumps(cards.preprocessor(loaded.run.manifest, description), indent=1),
-        "README.md": cards.export_card(loaded.run.manifest, description, loaded.run.read_json("eval.json"), costs),
-    }
+    manifest, (description, _) = opened.manifest, opened.encoder_files()
+    encoder = _changed(loaded.encoder, fold_batchnorm, bf16)
+    if _of_images(loaded.encoder) and _of_images(encoder):
+        made = standalone_images.of(loaded.encoder, encoder, description, fold=fold_batchnorm)
+    else:
+        made = standalone.of(encoder, description, rate=manifest["data"].get("rate"), fold=fold_batchnorm)
+    costs = lost(loaded, encoder, console) if fold_batchnorm or bf16 else {}
+    texts = _texts(opened, encoder, made, description | {"folded": fold_batchnorm, "bf16": bf16}, costs)
     checked: dict[str, float] = {}
 
     def fill(folder: Path) -> None:
-        (folder / "model.safetensors").write_bytes(save_safetensors(weights))
+        kind = torch.bfloat16 if bf16 else torch.float32
+        weights = {k: v.to(kind) if v.is_floating_point() else v for k, v in made.weights.items()}
+        (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
         for name, words in texts.items():
             (folder / name).write_text(words, encoding="utf-8")
-        checked["torch"] = _largest(network, _loaded(folder), description, "torch", BATCHES)
+        other = runpy.run_path(str(folder / "model.py"))["load"]()
+        checked["torch"] = _largest(encoder, other, made, description, "torch")
         if onnx:
-            checked["onnxruntime"] = _write_onnx(network, folder / "model.onnx", description)
+            checked["onnxruntime"] = _write_onnx(encoder, other, folder / "model.onnx", made, description)
 
     appearing(out, fill)
-    files = sorted(p.name for p in out.iterdir())
     for runtime, difference in checked.items():
         console.say(f"{runtime}: features within {difference:.1e} of the encoder here")
     for name, value in costs.items():
         console.say(f"{name}: {value}")
-    console.say(f"{out}: {', '.join(files)}; python {out}/example.py IMAGE uses it")
-    return {"out": str(out), "files": files, "features": network.backbone.width, "checked": checked, "lost": costs}
+    files = sorted(p.name for p in out.iterdir())
+    console.say(f"{out}: {', '.join(files)}; python {out}/example.py {made.item} uses it")
+    width = len(_features(encoder, standalone.example_inputs(made, description, 1), made)[0])
+    return {"out": str(out), "files": files, "features": width, "checked": checked, "lost": costs}
 
 
-def _changed(encoder: Encoder, fold: bool, bf16: bool) -> Encoder:
+def _of_images(encoder: AnyEncoder) -> TypeGuard[Encoder]:
+    """Whether it is a network on whole images; patches of them are programs of ours."""
+    return isinstance(encoder, Encoder) and not isinstance(encoder, PatchEncoder)
+
+
+def _texts(
+    run: Run, encoder: AnyEncoder, made: Standalone, description: dict[str, Any], costs: dict[str, float]
+) -> dict[str, str]:
+    """The files of words, by name."""
+    theirs = standalone.transformers_config(made)
+    about = {name: value for name, value in description.items() if name != "tokenizer"}
+    card = cards.export_card(run.manifest, description, run.read_json("eval.json"), costs)
+    return {
+        "model.py": made.program,
+        "example.py": EXAMPLE.format(item=made.item, star="*" if len(made.inputs) > 1 else ""),
+        "config.json": theirs.to_json_string() if theirs else json.dumps(about, indent=1),
+        "preprocessor.json": json.dumps(_preprocessor(run.manifest, description, encoder), indent=1),
+        "README.md": card.replace("example.py IMAGE", f"example.py {made.item}"),
+        **made.files,
+    }
+
+
+def _changed(encoder: AnyEncoder, fold: bool, bf16: bool) -> AnyEncoder:
     """A copy as it will be after loading."""
     made = copy.deepcopy(encoder).eval()
     if fold:
-        width = made.backbone.width
-        made.backbone = folded(made.backbone)  # type: ignore[assignment]
-        made.backbone.width = width
+        _fold(made)
     if bf16:
+        rounded: nn.Module = made.backbone if _of_images(made) else made  # a program of images holds mean and std
         with torch.no_grad():
-            for tensor in [*made.backbone.parameters(), *made.backbone.buffers()]:
-                if tensor.is_floating_point():
+            for name, tensor in rounded.state_dict().items():
+                if tensor.is_floating_point() and not name.startswith("head."):
                     tensor.copy_(tensor.bfloat16().float())
     return made
 
 
-def _plain(backbone: nn.Module) -> nn.Module:
-    """The network of the library, whose names are plain; small-resnet is its own."""
-    return getattr(backbone, "model", backbone)
+def _fold(encoder: AnyEncoder) -> None:
+    """Put each BatchNorm of an encoder into the convolution before it."""
+    if _of_images(encoder):
+        body: Any = folded(encoder.backbone)
+        body.width = encoder.backbone.width
+        encoder.add_module("backbone", body)
+        return
+    layers = encoder.frames.layers if isinstance(encoder, SequenceEncoder) else nn.ModuleList()
+    if not batchnorms(layers):
+        raise ConfigError("--fold-batchnorm: this network has no BatchNorm; leave it out")
+    for i in range(0, len(layers), 3):  # a convolution, its norm, ReLU
+        convolution, norm = layers[i : i + 2]
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            layers[i], layers[i + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
 
 
 def lost(loaded: Loaded, changed: AnyEncoder, console: Console) -> dict[str, float]:
@@ -137,11 +178,10 @@ def _scores(encoder: AnyEncoder, train: Source, test: Source) -> dict[str, float
 
 def _moved(before: Embeddings, after: Embeddings) -> dict[str, float]:
     """The share of each item's nearest neighbours that it keeps, and the mean cosine of its vectors."""
-    units = [curation.unit_rows(e) for e in (before, after)]
-    k = min(NEAREST, len(before) - 1)
-    near = [nearest.top_k_of_others(rows, k)[1].tolist() for rows in units]
+    near = [curation.neighbours(e, k=NEAREST)[1].tolist() for e in (before, after)]
+    k = len(near[0][0])
     kept = np.mean([len(set(a) & set(b)) / k for a, b in zip(*near, strict=True)])
-    cosine = (units[0] * units[1]).sum(1).mean()
+    cosine = (curation.unit_rows(before) * curation.unit_rows(after)).sum(1).mean()
     return {f"share of the {k} nearest kept": round(float(kept), 4), "mean cosine": round(float(cosine), 6)}
 
 
@@ -163,94 +203,41 @@ def appearing(out: Path, fill: Callable[[Path], None]) -> None:
             shutil.rmtree(work, ignore_errors=True)
 
 
-# what is written ---------------------------------------------------------------------------------------------
+def _preprocessor(manifest: dict[str, Any], description: dict[str, Any], encoder: AnyEncoder) -> dict[str, Any]:
+    """As beside the run's encoder, with what only its program knew."""
+    found = cards.preprocessor(manifest, description)
+    if "tokenizer" in found:
+        return found | {
+            "tokenizer": "tokenizer.json", "max_length": description["max_length"], "pooler": description["pooler"],
+        }  # fmt: skip
+    for name in ("mean", "std"):
+        found[name] = encoder.get_buffer(name).flatten().tolist()
+    return found | {"normalisation": "inside the network, by mean and std"}
 
 
-def _model_py(encoder: Encoder, description: dict[str, Any], fold: bool) -> str:
-    """The program beside the weights: builds the network as its library does, loads it, prepares an image."""
-    name, channels = description["encoder"], description["channels"]
-    library, _, inner = name.partition("/")
-    lines: list[str]
-    imports = []
-    if library == "timm":
-        imports = ["import timm"]
-        size = f", img_size={description['size']}" if "vit" in inner or "swin" in inner else ""
-        lines = [f"network = timm.create_model({inner!r}, num_classes=0, in_chans={channels}{size})"]
-    elif library == "torchvision":
-        imports = ["import torchvision"]
-        lines = [f"network = torchvision.models.get_model({inner!r}, weights=None)", *_without_classifier(encoder)]
-    else:
-        lines = [f"network = SmallResNet({channels}, {description['width']})"]
-    if encoder.backbone.small_stem:
-        conv = _plain(encoder.backbone).get_submodule("conv1")
-        lines += [
-            f"network.conv1 = nn.Conv2d({channels}, {conv.out_channels}, 3, 1, 1, bias=False)  # for small images",
-            "network.maxpool = nn.Identity()",
-        ]
-    elif library == "torchvision" and channels != 3:
-        copied = f"nn.Parameter(first.weight[:, :1].repeat(1, {channels}, 1, 1))"
-        lines += [
-            f"first = network.get_submodule({_first_convolution(encoder)!r})  # of {channels} channel(s)",
-            f"first.in_channels, first.weight = {channels}, {copied}",
-        ]
-    lines += ["network.eval()"]
-    if fold:
-        imports += ["from torch.fx.experimental.optimization import fuse"]
-        lines += ["network = fuse(network)  # BatchNorm lies in the convolutions"]
-    own = "" if library in ("timm", "torchvision") else "\n\n" + _source_of_small_resnet().rstrip()
-    values = {
-        "imports": "\n".join(sorted([*imports, "import torch"])), "network": own, "build": "\n    ".join(lines),
-        "size": str(description["size"]), "mean": repr(encoder.mean.flatten().tolist()),
-        "std": repr(encoder.std.flatten().tolist()), "mode": repr("L" if channels == 1 else "RGB"),
-    }  # fmt: skip
-    made = MODEL
-    for name, value in values.items():
-        made = made.replace(f"@{name}@", value)
-    return made
-
-
-def _without_classifier(encoder: Encoder) -> list[str]:
-    """The lines that drop what follows the features."""
-    names = [n for n, m in _plain(encoder.backbone).named_modules() if isinstance(m, nn.Identity)]
-    last = names[-1]
-    parent, _, child = last.rpartition(".")
-    place = f"network.get_submodule({parent!r})" if parent else "network"
-    return [f"setattr({place}, {child!r}, nn.Identity())"]
-
-
-def _first_convolution(encoder: Encoder) -> str:
-    names: list[str] = [
-        name for name, module in _plain(encoder.backbone).named_modules() if isinstance(module, nn.Conv2d)
-    ]
-    return names[0]
-
-
-def _source_of_small_resnet() -> str:
-    """Our own network as a program, word for word."""
-    block, body = (inspect.getsource(c) for c in (vision.BasicBlock, vision.SmallResNet))
-    return f"{block}\n\n{body.replace('(Backbone)', '(nn.Module)')}"
-
-
-def _loaded(folder: Path) -> Callable[[Tensor], Tensor]:
-    """The encoder as model.py of a folder builds it."""
-    made: Callable[[Tensor], Tensor] = runpy.run_path(str(folder / "model.py"))["load"]()
-    return made
+def _features(encoder: AnyEncoder, inputs: tuple[Tensor, ...], made: Standalone) -> Tensor:
+    """What the encoder of the run makes of the inputs of its program."""
+    view: Any = dict(zip(made.inputs, inputs, strict=True)) if len(inputs) > 1 else inputs[0]
+    with torch.inference_mode():
+        return encoder.features(view)
 
 
 def _largest(
-    network: Encoder, other: Callable[[Tensor], Any], description: dict[str, Any], runtime: str, sizes: tuple[int, ...]
+    encoder: AnyEncoder, other: Callable[..., Any], made: Standalone, description: dict[str, Any], runtime: str
 ) -> float:
-    """The largest difference of features, relative to their largest value where that is above 1."""
-    draw = torch.Generator().manual_seed(0)
+    """The largest difference of features over several sizes, relative to their largest value where that is above 1."""
     worst = 0.0
-    with torch.inference_mode():
-        for n in sizes:
-            x = torch.rand(n, description["channels"], description["size"], description["size"], generator=draw)
-            wanted, found = network.features(x), torch.as_tensor(np.asarray(other(x)))
+    lengths = LENGTHS if any(len(sizes) > 1 for sizes in made.inputs.values()) else LENGTHS[:1]
+    for n in BATCHES:
+        for longer in lengths:
+            inputs = standalone.example_inputs(made, description, n, longer)
+            wanted = _features(encoder, inputs, made)
+            with torch.inference_mode():
+                found = torch.as_tensor(np.asarray(other(*inputs)))
             worst = max(worst, float((wanted - found).abs().max() / wanted.abs().max().clamp_min(1)))
-    if not worst <= TOLERANCE[runtime]:
+    if not worst <= ALLOWED[runtime]:
         raise TellapartError(
-            f"the exported network differs by {worst:.1e} in {runtime} (at most {TOLERANCE[runtime]:.0e} is allowed); "
+            f"the exported network differs by {worst:.1e} in {runtime} (at most {ALLOWED[runtime]:.0e} is allowed); "
             "nothing was written"
         )
     return worst
@@ -265,93 +252,89 @@ def require_onnx() -> None:
             raise MissingExtraError(package, "export") from error
 
 
-class _Whole(nn.Module):
-    """Images in 0..1 to features, normalisation inside."""
-
-    def __init__(self, network: Encoder) -> None:
-        super().__init__()
-        self.network, self.mean, self.std = network.backbone, network.mean, network.std
-
-    def forward(self, images: Tensor) -> Tensor:
-        made: Tensor = self.network((images - self.mean) / self.std)
-        return made.flatten(1)
-
-
-def _write_onnx(network: Encoder, path: Path, description: dict[str, Any]) -> float:
-    """Write model.onnx and compare it with torch at several batch sizes."""
+def _write_onnx(
+    encoder: AnyEncoder, network: nn.Module, path: Path, made: Standalone, description: dict[str, Any]
+) -> float:
+    """Write model.onnx and compare it with torch at several sizes."""
     import onnxruntime
 
-    whole = _Whole(copy.deepcopy(network)).eval().to(memory_format=torch.contiguous_format)
-    x = torch.rand(2, description["channels"], description["size"], description["size"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # notices of the exporter about its own parts
-        program = torch.onnx.export(
-            whole, (x,), dynamo=True, verbose=False, input_names=["images"], output_names=["features"],
-            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
-        )  # fmt: skip
+    network = copy.deepcopy(network)
+    if "signal" in made.inputs:
+        context: Any = network.get_submodule("context")
+        network.context = Recurrent(context)
+    shapes = {name: {i: torch.export.Dim.DYNAMIC for i in dims} for name, dims in made.inputs.items()}
+    fast: Any = torch.backends.mha
+    before = fast.get_fastpath_enabled()
+    fast.set_fastpath_enabled(False)  # one fused operator that ONNX does not have
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # notices of the exporter about its own parts
+            program = torch.onnx.export(
+                network.to(memory_format=torch.contiguous_format),
+                standalone.example_inputs(made, description, 2, 2), dynamo=True, verbose=False,
+                input_names=list(made.inputs), output_names=["features"], dynamic_shapes=shapes,
+            )  # fmt: skip
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TellapartError(f"torch.onnx cannot write this network ({reason}); leave out --onnx") from error
+    finally:
+        fast.set_fastpath_enabled(before)
     if program is None:
-        raise TellapartError("torch.onnx made no program of this network; nothing was written")
+        raise TellapartError("torch.onnx made no program of this network; leave out --onnx")
     program.save(str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return _largest(network, lambda x: session.run(None, {"images": x.numpy()})[0], description, "onnxruntime", BATCHES)
+
+    def other(*inputs: Tensor) -> Any:
+        given = {name: tensor.numpy() for name, tensor in zip(made.inputs, inputs, strict=True)}
+        return session.run(None, given)[0]
+
+    return _largest(encoder, other, made, description, "onnxruntime")
 
 
-EXAMPLE = '''"""python example.py IMAGE [IMAGE ...] prints how alike the images are to the first."""
+class Recurrent(nn.Module):
+    """The context of a signal as ONNX's own operator, which runs over any number of frames; torch's is unrolled there.
+
+    ONNX orders the gates of a GRU z, r, h (torch: r, z, n), those of an LSTM i, o, f, c (torch: i, f, g, o).
+    """
+
+    inner: Tensor
+    recurrent: Tensor
+    bias: Tensor
+
+    def __init__(self, context: nn.RNNBase) -> None:
+        super().__init__()
+        require(hasattr(torch.onnx, "ops"), "--onnx of sounds and series needs torch 2.8 or later; leave it out")
+        self.kind, self.width = context.mode, context.hidden_size
+        order = (1, 0, 2) if self.kind == "GRU" else (0, 3, 1, 2)
+
+        def ordered(name: str) -> Tensor:
+            parts = context.get_parameter(f"{name}_l0").detach().chunk(len(order))
+            return torch.cat([parts[i] for i in order])[None]
+
+        self.register_buffer("inner", ordered("weight_ih"))
+        self.register_buffer("recurrent", ordered("weight_hh"))
+        self.register_buffer("bias", torch.cat([ordered("bias_ih"), ordered("bias_hh")], 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """(N, T, H) from frames (N, T, F)."""
+        n, frames, _ = x.shape
+        settings: dict[str, Any] = {"hidden_size": self.width}
+        if self.kind == "GRU":
+            settings["linear_before_reset"] = 1
+        out = torch.onnx.ops.symbolic_multi_out(
+            self.kind, (x.transpose(0, 1), self.inner, self.recurrent, self.bias), settings,
+            dtypes=(x.dtype, x.dtype), shapes=((frames, 1, n, self.width), (1, n, self.width)), version=18,
+        )  # fmt: skip
+        return (out[0][:, 0].transpose(0, 1),)
+
+
+EXAMPLE = '''"""python example.py {item} prints its features."""
 import sys
 
 import torch
 from model import load, view
 
 with torch.inference_mode():
-    features = load()(torch.cat([view(name) for name in sys.argv[1:]]))
-print(features.shape, torch.cosine_similarity(features[:1], features).tolist())
-'''
-
-MODEL = '''"""An encoder of images: load() gives it, view(FILE) prepares an image for it."""
-from pathlib import Path
-
-@imports@
-from PIL import Image, ImageOps
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-SIZE = @size@  # side of what it sees, pixels@network@
-
-
-class Encoder(nn.Module):
-    """Images (N, C, P, P) with values in 0..1 to features (N, F)."""
-
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", torch.tensor(@mean@).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(@std@).view(1, -1, 1, 1))
-
-    def forward(self, images):
-        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return self.network(images).flatten(1)
-
-
-def load(file=Path(__file__).parent / "model.safetensors"):
-    """The encoder with its weights, in eval mode."""
-    @build@
-    network.load_state_dict({name: w.float() if w.is_floating_point() else w for name, w in load_file(file).items()})
-    return Encoder(network).eval().to(memory_format=torch.channels_last)
-
-
-def view(file):
-    """An image file as (1, C, P, P) in 0..1: short side to 1.15 P unless it is P already, then the middle."""
-    picture = ImageOps.exif_transpose(Image.open(file))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-    picture = picture.convert(@mode@)
-    if min(picture.size) != SIZE:
-        scale = round(SIZE * 1.15) / min(picture.size)
-        size = [max(SIZE, round(side * scale)) for side in picture.size]
-        picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
-    left, top = ((side - SIZE) // 2 for side in picture.size)
-    picture = picture.crop((left, top, left + SIZE, top + SIZE))
-    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return pixels.view(SIZE, SIZE, -1).permute(2, 0, 1)[None] / 255
+    features = load()({star}view(sys.argv[1]))
+print(features.shape, features[0].tolist())
 '''

@@ -136,8 +136,8 @@ def example_inputs(made: Standalone, description: dict[str, Any], batch: int, lo
         steps = 32 * max(description["kernels"]) + 37 * long
         return (torch.rand(batch, description["channels"], steps, generator=draw) * 2 - 1,)
     tokens = min(description["max_length"], 4 + long)
-    known = made.network.body.tokens.num_embeddings  # type: ignore[union-attr]
-    ids = torch.randint(0, int(known), (batch, tokens), generator=draw)  # type: ignore[arg-type]
+    body: Any = made.network.get_submodule("body")
+    ids = torch.randint(0, body.tokens.num_embeddings, (batch, tokens), generator=draw)
     lengths = torch.randint(1, tokens + 1, (batch, 1), generator=draw)
     lengths[0] = tokens
     return ids, torch.arange(tokens) < lengths

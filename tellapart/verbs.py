@@ -16,7 +16,6 @@ from . import (
     detecting,
     distributed,
     embedding,
-    exporting_others,
     inspection,
     inspection_page,
     judging,
@@ -36,6 +35,7 @@ from .evaluation import detection
 from .evaluation import protocol as frozen
 from .evaluation.table import print_table, print_transfer
 from .explorer import server
+from .exporting import export as export  # a verb as it stands
 from .index import Kind
 from .run import Run, require_new, write_json
 from .settings import open_for, resolve, training_part
@@ -372,22 +372,6 @@ def explore(
 ) -> None:
     """Show a run on a local page until Ctrl-C, with the arguments of `explorer.server.serve`."""
     server.serve(run, host=host, port=port, data=data, open_browser=browser, console=console)
-
-
-def export(
-    run: str | Path,
-    *,
-    out: str | Path,
-    checkpoint: str = "last",
-    onnx: bool = False,
-    fold_batchnorm: bool = False,
-    bf16: bool = False,
-    console: Console | None = None,
-) -> dict[str, Any]:
-    """Write the encoder of a run as a folder that loads without tellapart: as `exporting_others.export`."""
-    return exporting_others.export(
-        run, out=out, checkpoint=checkpoint, onnx=onnx, fold_batchnorm=fold_batchnorm, bf16=bf16, console=console
-    )
 
 
 def load(run: str | Path, *, checkpoint: str = "last") -> subjects.Loaded:

@@ -58,8 +58,8 @@ def test_files_import_only_from_files_above_them():
         version errors allocator distributed tiled labelled losses nearest geometry mutual_information memory noise data
         views encoders objectives cards run console training presets settings embeddings curation evaluation watching
         index page sheet comparison subjects embedding searching thorough reading judging detecting reporting
-        inspection_images duplicates inspection_contents inspection inspection_page explorer exporting standalone
-        exporting_others embedder verbs demo arguments cli __main__
+        inspection_images duplicates inspection_contents inspection inspection_page explorer standalone
+        standalone_images exporting embedder verbs demo arguments cli __main__
     """
     order = rooms.split()
     for file in (ROOT / "tellapart").rglob("*.py"):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..allocator import keep_freed_memory
 from ..data import ImageSource, SequenceSource, Source, TextSource
-from ..errors import require
+from ..errors import ConfigError, require
 from ..views import plain
 from .encoder import Encoder
 from .norms import batchnorms
@@ -73,12 +73,14 @@ def outputs(
     return {name: torch.cat([out[i] for out in found]) for i, name in enumerate(wanted)}
 
 
-def patches(encoder: Encoder, source: Source, *, progress: Callable[[int], None] | None = None) -> Tensor:
+def patches(encoder: AnyEncoder, source: Source, *, progress: Callable[[int], None] | None = None) -> Tensor:
     """The last feature map of every image, a row for each of its places: (S, h w, F) on the CPU, row by row.
 
     Raises:
-        ConfigError: a network whose last stage is no map.
+        ConfigError: a network whose last stage is no map, or not of images.
     """
+    if not isinstance(encoder, Encoder):
+        raise ConfigError("patches are of images; this encoder reads something else")
     training, device = encoder.training, encoder.device
     encoder.eval()
 

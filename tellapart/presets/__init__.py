@@ -15,9 +15,9 @@ from ..errors import ConfigError, unknown
 from ..objectives import METHODS
 from ..training.config import CONFIGS
 from . import images, sequences, text
-from .images import *  # noqa: F403  presets.simclr_scenes() and its like, whatever file they stand in
-from .sequences import *  # noqa: F403
-from .text import *  # noqa: F403
+from .images import *  # noqa: F403  for presets.simclr_scenes() and its like, whatever file they stand in
+from .sequences import *  # noqa: F403  as those of images
+from .text import *  # noqa: F403  as those of images
 
 PRESETS: dict[str, Callable[[], Any]] = {
     name: made

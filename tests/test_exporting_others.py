@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import tellapart as ta
-from tellapart import exporting_others, standalone
+from tellapart import exporting, standalone
 from tellapart.console import Console
 from tellapart.data import TextSource
 from tellapart.encoders import prepared
@@ -116,7 +116,7 @@ def test_features_without_us_are_those_of_the_run(kind, trained, tmp_path):
 
     run, file = trained(kind)
     onnx = kind != "sounds"  # theirs is written below, with BatchNorm folded
-    found = exporting_others.export(run, out=tmp_path / "out", onnx=onnx, console=QUIET)
+    found = exporting.export(run, out=tmp_path / "out", onnx=onnx, console=QUIET)
     features, item = wanted(run, file)
     assert len((tmp_path / "out" / "example.py").read_text().splitlines()) <= 10
     np.testing.assert_allclose(example(tmp_path / "out", item), features, atol=1e-5, rtol=1e-5)
@@ -133,7 +133,7 @@ def test_features_without_us_are_those_of_the_run(kind, trained, tmp_path):
     made = standalone.of(loaded.encoder, description, rate=loaded.run.manifest["data"].get("rate"), fold=False)
     inputs = standalone.example_inputs(made, description, 5, 7)
     given = {name: x.numpy() for name, x in zip(made.inputs, inputs, strict=True)}
-    wide = exporting_others._features(loaded.encoder, inputs, made)
+    wide = exporting._features(loaded.encoder, inputs, made)
     np.testing.assert_allclose(session.run(None, given)[0], wide, atol=1e-4)
 
 
@@ -152,7 +152,7 @@ def test_a_transformers_encoder_is_a_folder_of_its_library(tmp_path):
     ta.train(
         "simcse", data=str(data), out=tmp_path / "run", encoder=str(tmp_path / "bert"), pooler="first-last", **SHARED
     )
-    exporting_others.export(tmp_path / "run", out=tmp_path / "out", bf16=True, console=QUIET)
+    exporting.export(tmp_path / "run", out=tmp_path / "out", bf16=True, console=QUIET)
     features, sentence = wanted(tmp_path / "run", None)
     found = example(tmp_path / "out", sentence)
     cosine = np.dot(found, features) / np.linalg.norm(found) / np.linalg.norm(features)
@@ -163,14 +163,14 @@ def test_a_transformers_encoder_is_a_folder_of_its_library(tmp_path):
 
 def test_folding_and_rounding_say_what_they_cost(trained, tmp_path, capsys):
     run, file = trained("sounds")
-    found = exporting_others.export(run, out=tmp_path / "a", onnx=True, fold_batchnorm=True)
+    found = exporting.export(run, out=tmp_path / "a", onnx=True, fold_batchnorm=True)
     assert found["lost"] == {"share of the 10 nearest kept": 1.0, "mean cosine": pytest.approx(1, abs=1e-5)}
     assert "share of the 10 nearest kept: 1.0" in capsys.readouterr().err
     assert found["checked"].keys() == {"torch", "onnxruntime"}
     features, _ = wanted(run, file)
     np.testing.assert_allclose(example(tmp_path / "a", file), features, atol=1e-4)
     assert json.loads((tmp_path / "a" / "config.json").read_text())["folded"]
-    found = exporting_others.export(run, out=tmp_path / "b", bf16=True, console=QUIET)
+    found = exporting.export(run, out=tmp_path / "b", bf16=True, console=QUIET)
     assert found["lost"]["mean cosine"] > 0.99
     assert "mean cosine" in (tmp_path / "b" / "README.md").read_text()
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in "ab"]
@@ -186,13 +186,13 @@ def test_labels_make_it_points_of_knn(trained, tmp_path):
             slope = np.linspace(0, 3, 300)[:, None] * (1 if "up" in kind else -1)
             np.save(tmp_path / "data" / kind / f"{i}.npy", (slope + random.standard_normal((300, 2))).astype("f4"))
     ta.train(method, data=str(tmp_path / "data"), out=tmp_path / "run", **SHARED, **options)
-    found = exporting_others.export(tmp_path / "run", out=tmp_path / "out", bf16=True, console=QUIET)
+    found = exporting.export(tmp_path / "run", out=tmp_path / "out", bf16=True, console=QUIET)
     assert found["lost"].keys() == {"knn@20, points lost", "knn@200, points lost"}
 
 
 def test_the_card_says_where_it_comes_from(trained, tmp_path):
     run, _ = trained("series")
-    exporting_others.export(run, out=tmp_path / "out", console=QUIET)
+    exporting.export(run, out=tmp_path / "out", console=QUIET)
     card = (tmp_path / "out" / "README.md").read_text()
     for said in (
         "cpc",
@@ -209,17 +209,10 @@ def test_the_card_says_where_it_comes_from(trained, tmp_path):
 
 
 def test_a_network_that_computes_otherwise_leaves_nothing(trained, tmp_path, monkeypatch):
-    monkeypatch.setitem(exporting_others.ALLOWED, "torch", -1.0)
+    monkeypatch.setitem(exporting.ALLOWED, "torch", -1.0)
     with pytest.raises(TellapartError, match="nothing was written"):
-        exporting_others.export(trained("series")[0], out=tmp_path / "out", console=QUIET)
+        exporting.export(trained("series")[0], out=tmp_path / "out", console=QUIET)
     assert not list(tmp_path.iterdir())
-
-
-def test_images_are_written_by_their_own_room(tmp_path):
-    ta.train("instdisc", data="digits", out=tmp_path / "run", **SHARED)
-    found = exporting_others.export(tmp_path / "run", out=tmp_path / "out", console=QUIET)
-    assert found["features"] == 64
-    assert found["checked"]["torch"] <= 1e-5
 
 
 def test_bad_input(trained, tmp_path, monkeypatch):
@@ -228,7 +221,7 @@ def test_bad_input(trained, tmp_path, monkeypatch):
     (tmp_path / "used" / "file").write_text("")
 
     def export(run, out="out", **options):
-        exporting_others.export(run, out=tmp_path / out, console=QUIET, **options)
+        exporting.export(run, out=tmp_path / out, console=QUIET, **options)
 
     with pytest.raises(RunError, match="not empty"):
         export(run, "used")
