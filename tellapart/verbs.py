@@ -125,16 +125,19 @@ def _train(
     options: dict[str, Any],
     console: Console,
 ) -> Trained:
-    settings = resolve(method, data, preset, config, options)
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     old = Run.open(folder) if resume and (folder / "run.json").exists() else None
+    init = options.get("init", config.init if config else None)
+    if old and init and (folder / "encoder" / "config.json").exists():
+        options = options | {"init": str(folder)}  # the network stands in the run; where it came from may be gone
+    settings = resolve(method, data, preset, config, options)
     if old is None and distributed.is_main():
         require_new(folder)
     with distributed.main_first():
         source = open_for(data, settings, console.progress)
     distributed.require_same("data", source.fingerprint)
     part = training_part(source, settings)
-    wanted = session.manifest(method, settings, source, part)
+    wanted = session.manifest(method, dataclasses.replace(settings, init=init or settings.init), source, part)
     if old:
         session.check_same(old, wanted)
         if old.manifest["status"] == "finished":

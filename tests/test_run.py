@@ -92,6 +92,29 @@ def test_resume_without_a_checkpoint_starts_fresh(tmp_path):
     assert _train(tmp_path / "run", resume=True).trained
 
 
+def test_a_resumption_does_not_need_the_weights_it_started_from(tmp_path):
+    from tellapart.settings import open_for, resolve, training_part
+    from tellapart.training import session
+    from tellapart.training.trainer import Trainer
+
+    _train(tmp_path / "first")
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes((tmp_path / "first" / "encoder" / "model.safetensors").read_bytes())
+    options = {k: v for k, v in FAST.items() if k != "console"} | {"init": str(weights)}
+    _train(tmp_path / "whole", init=str(weights))
+    settings = resolve("instdisc", "digits", None, None, options)
+    source = open_for("digits", settings)
+    trainer = Trainer("instdisc", settings, training_part(source, settings))
+    run = Run.create(tmp_path / "part", session.manifest("instdisc", settings, source, trainer.source))
+    next(iter(trainer))
+    session.save(run, trainer)
+    weights.unlink()
+    _train(tmp_path / "part", resume=True, init=str(weights))
+    whole, part = (Run.open(tmp_path / name).load()["encoder"] for name in ("whole", "part"))
+    assert all(torch.equal(whole[k], part[k]) for k in whole)
+    assert Run.open(tmp_path / "part").manifest["config"]["init"] == str(weights)
+
+
 def test_torchrun_restarts_resume(tmp_path, monkeypatch):
     _train(tmp_path / "run")
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")

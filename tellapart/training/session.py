@@ -245,7 +245,7 @@ def _about_the_network(trainer: Trainer) -> list[str]:
     config, lines = trainer.config, []
     if isinstance(trainer.encoder, Encoder) and trainer.encoder.backbone.small_stem:
         lines.append("3 x 3 stem without max-pool: the images have 64 px or fewer")
-    if config.init:
+    if config.init and not trainer.number:
         lines.append(
             f"starting from {config.init}: its network, stem and normalisation, a fresh head. --lr {config.lr:g} is "
             f"meant for training from nothing; trained weights usually want a tenth, --lr {config.lr / 10:g}"

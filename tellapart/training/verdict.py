@@ -53,12 +53,14 @@ def judge(rows: Sequence[Row]) -> Verdict:
             f"at chance: the loss {now:.2f} is that of embeddings that all coincide ({chance:.2f}), and does not "
             "fall. Raise --lr, train for longer, or check that the views keep what tells the items apart",
         )
-    if "easy" in rows[-1] and rows[-1]["easy"] - rows[0]["easy"] > EASIER:
-        return Verdict(
-            "learning",
-            f"learning: the easy triplets rose from {rows[0]['easy']:.0%} to {rows[-1]['easy']:.0%}; the loss is the "
-            f"mean of those that are left, {now:.2f} now{_held_out(rows)}",
-        )
+    if "easy" in rows[-1]:
+        before, after = (sum(row["easy"] for row in part) / size for part in (rows[:size], rows[-size:]))
+        if after - before > EASIER:
+            return Verdict(
+                "learning",
+                f"learning: the easy triplets rose from {before:.0%} to {after:.0%}; the loss is the mean of those "
+                f"that are left, {now:.2f} now{_held_out(rows)}",
+            )
     if not fallen:
         return Verdict(
             "flat",
