@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -38,6 +40,18 @@ def test_small_resnet_is_the_pinned_one():
         (16, 32, 32), (16, 16, 16), (32, 8, 8), (64, 4, 4)
     ]  # fmt: skip
     assert sum(p.numel() for p in encoder.backbone.parameters()) == 77_392
+
+
+def test_small_resnet_pools_before_the_relu_without_changing_a_bit():
+    short = encoders.build("small-resnet", channels=3, size=32, width=8).backbone
+    whole = copy.deepcopy(short)
+    x, weight = torch.rand(4, 3, 32, 32), torch.randn(4, 32)
+    a, b = short(x), whole.maps(x)[-1].mean((2, 3))
+    assert torch.equal(a, b)
+    (a * weight).sum().backward()
+    (b * weight).sum().backward()
+    assert all(torch.equal(p.grad, q.grad) for p, q in zip(short.parameters(), whole.parameters(), strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(short.buffers(), whole.buffers(), strict=True))
 
 
 @pytest.mark.parametrize("name", ["timm/resnet18", "torchvision/resnet18"])
