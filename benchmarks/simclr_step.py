@@ -12,16 +12,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import torch
 from common import HERE, median, warn_if_busy, write
-from PIL import Image
 
-from tellapart import encoders, open_source
+from tellapart import open_source
 from tellapart.data import ImageSource
 from tellapart.presets import simclr_scenes
+from tellapart.training.trainer import Trainer
 
 BATCH, STEPS, WARMUP = 256, 16, 4
 SETTINGS = [(who, w, t) for who in ("peer", "peer-bfloat16") for w in (0, 1, 2) for t in (1, 2)]
@@ -33,51 +33,19 @@ def images() -> ImageSource:
     return open_source("scenes:fashion-mnist").split("train").subset(np.arange(BATCH * STEPS))
 
 
-def ours(threads: int) -> list[float]:
-    """Seconds of the steps of the Trainer."""
-    from tellapart.training.trainer import Trainer
+def seconds_of_steps(who: str, workers: int, threads: int) -> list[float]:
+    """Seconds of the steps of the Trainer, or of the peer."""
+    config = replace(simclr_scenes(), batch_size=BATCH, threads=threads, steps=STEPS)
+    contender: Iterator[object]
+    if who == "ours":
+        contender = iter(Trainer("simclr", config, images()))
+    else:
+        import lightly_simclr
 
-    trainer = Trainer("simclr", replace(simclr_scenes(), batch_size=BATCH, threads=threads, steps=STEPS), images())
+        half = who == "peer-bfloat16"
+        contender = lightly_simclr.train(images(), config, workers=workers, threads=threads, half=half)
     seconds, began = [], time.perf_counter()
-    for _ in trainer:
-        seconds.append(time.perf_counter() - began)
-        began = time.perf_counter()
-    return seconds
-
-
-def peer(workers: int, threads: int, half: bool) -> list[float]:
-    """Seconds of the steps of a loop as lightly's examples write it."""
-    from lightly.loss import NTXentLoss
-    from lightly.transforms import SimCLRTransform
-    from torch.utils.data import DataLoader, Dataset
-
-    torch.set_num_threads(threads)
-    transform = SimCLRTransform(
-        input_size=32, cj_prob=1.0, cj_strength=1.0, cj_bright=0.4, cj_contrast=0.4, cj_sat=0.4, cj_hue=0.4,
-        min_scale=0.2, random_gray_scale=0.2, gaussian_blur=0.0, hf_prob=0.5, normalize=None,
-    )  # fmt: skip
-    source = images()
-    pictures = [Image.fromarray(source.image(i)) for i in range(len(source))]
-
-    class Images(Dataset):
-        def __len__(self) -> int:
-            return len(pictures)
-
-        def __getitem__(self, i: int) -> list[torch.Tensor]:
-            found: list[torch.Tensor] = transform(pictures[i])
-            return found
-
-    loader = DataLoader(Images(), BATCH, shuffle=True, num_workers=workers, drop_last=True)
-    network = encoders.build("small-resnet", channels=3, size=32, head_kind="mlp-bn").train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-    loss = NTXentLoss(temperature=0.2)
-    seconds, began = [], time.perf_counter()
-    for first, second in loader:
-        optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            views = network(first), network(second)
-        loss(*views).backward()
-        optimizer.step()
+    for _ in contender:
         seconds.append(time.perf_counter() - began)
         began = time.perf_counter()
     return seconds
@@ -87,7 +55,7 @@ def main() -> None:
     """Every setting twice, or one."""
     if len(sys.argv) > 1:
         who, workers, threads = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-        seconds = ours(threads) if who == "ours" else peer(workers, threads, who == "peer-bfloat16")
+        seconds = seconds_of_steps(who, workers, threads)
         print(BATCH * (STEPS - WARMUP) / sum(seconds[WARMUP:]))
         return
     warn_if_busy()

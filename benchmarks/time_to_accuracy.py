@@ -14,7 +14,6 @@ process of its own, one after the other.
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 import time
@@ -25,66 +24,32 @@ from typing import Any
 import numpy as np
 import torch
 from common import HERE, warn_if_busy, write
-from PIL import Image
 
-from tellapart import embeddings, encoders, open_source, presets
+from tellapart import embeddings, open_source, presets
 from tellapart.data import ImageSource
+from tellapart.encoders import AnyEncoder
 from tellapart.evaluation import knn
+from tellapart.training.trainer import Trainer
 
 WANTED, EPOCHS, VALIDATION = 0.65, 15, 10_000
 OURS = ("simclr", "spread", "supcon")
 
 
-def ours(method: str, part: ImageSource) -> Iterator[encoders.Encoder]:
-    """The encoder after every half epoch of the Trainer."""
-    from tellapart.training.trainer import Trainer
+def half_epochs(who: str, part: ImageSource) -> Iterator[AnyEncoder]:
+    """The encoder after every half epoch, of the peer or of a method of ours."""
+    if who == "peer":
+        import lightly_simclr
 
-    trainer = Trainer(method, replace(presets.named(f"{method}_scenes"), epochs=EPOCHS), part)
+        config = replace(presets.simclr_scenes(), epochs=EPOCHS)
+        half = len(part) // config.batch_size // 2
+        for number, encoder in enumerate(lightly_simclr.train(part, config, workers=2, threads=1), 1):
+            if number % half == 0:
+                yield encoder
+        return
+    trainer = Trainer(who, replace(presets.named(f"{who}_scenes"), epochs=EPOCHS), part)
     for step in trainer:
         if step.number % (trainer.per_epoch // 2) == 0:
             yield trainer.encoder
-
-
-def peer(part: ImageSource) -> Iterator[encoders.Encoder]:
-    """The encoder after every half epoch of a loop as lightly's examples write it."""
-    from lightly.loss import NTXentLoss
-    from lightly.transforms import SimCLRTransform
-    from torch.utils.data import DataLoader, Dataset
-
-    from tellapart.training.trainer import build_encoder
-
-    torch.set_num_threads(1)
-    config = replace(presets.simclr_scenes(), epochs=EPOCHS)
-    transform = SimCLRTransform(
-        input_size=32, cj_prob=1.0, cj_strength=1.0, cj_bright=0.4, cj_contrast=0.4, cj_sat=0.4, cj_hue=0.4,
-        min_scale=0.2, random_gray_scale=0.2, gaussian_blur=0.0, hf_prob=0.5, normalize=None,
-    )  # fmt: skip
-    pictures = [Image.fromarray(part.image(i)) for i in range(len(part))]
-
-    class Images(Dataset):
-        def __len__(self) -> int:
-            return len(pictures)
-
-        def __getitem__(self, i: int) -> list[torch.Tensor]:
-            found: list[torch.Tensor] = transform(pictures[i])
-            return found
-
-    loader = DataLoader(
-        Images(), config.batch_size, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True
-    )
-    network = build_encoder(config, part).train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=config.lr, momentum=0.9, weight_decay=config.weight_decay)
-    loss, total, number = NTXentLoss(temperature=0.2), EPOCHS * len(loader), 0
-    for _ in range(EPOCHS):
-        for first, second in loader:
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * number / total))
-            optimizer.zero_grad(set_to_none=True)
-            loss(network(first), network(second)).backward()
-            optimizer.step()
-            number += 1
-            if number % (len(loader) // 2) == 0:
-                yield network
 
 
 def race(who: str) -> dict[str, float | None]:
@@ -92,7 +57,7 @@ def race(who: str) -> dict[str, float | None]:
     part, held = open_source("scenes:fashion-mnist").split("train").hold_out(VALIDATION)
     near = part.subset(np.arange(0, len(part), 3))
     spent, began = 0.0, time.perf_counter()
-    for half, encoder in enumerate(peer(part) if who == "peer" else ours(who, part), 1):
+    for half, encoder in enumerate(half_epochs(who, part), 1):
         spent += time.perf_counter() - began
         threads = torch.get_num_threads()
         torch.set_num_threads(2)

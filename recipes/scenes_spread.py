@@ -7,5 +7,5 @@ from recipe import Recipe
 from tellapart.presets import spread_scenes
 
 if __name__ == "__main__":
-    config = replace(spread_scenes(), width=32, epochs=10)
+    config = replace(spread_scenes(), width=32, epochs=12)
     Recipe("scenes_spread", "spread", "scenes:fashion-mnist", config).main()

@@ -31,7 +31,7 @@ def main() -> None:
     """Every row, then the file."""
     source = open_source("scenes:fashion-mnist")
     seen, unseen = of_classes(source.split("train"), range(5)), of_classes(source.split("test"), range(5, 10))
-    config = replace(presets.spread_scenes(), epochs=3, threads=1)
+    config = replace(presets.spread_folder(), epochs=3, threads=1)
     rows = {
         "centred pixels": score(CentredPixels(seen).embed(unseen)),
         "untrained encoder": score(embeddings.embed(build_encoder(config, seen).eval(), unseen)),
