@@ -7,5 +7,5 @@ from recipe import Recipe
 from tellapart.presets import simclr_scenes
 
 if __name__ == "__main__":
-    config = replace(simclr_scenes(), width=32, epochs=12)
+    config = replace(simclr_scenes(), width=32, epochs=20)
     Recipe("scenes_simclr", "simclr", "scenes:fashion-mnist", config).main()

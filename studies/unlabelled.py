@@ -30,14 +30,14 @@ HERE = Path(__file__).resolve().parent
 STEPS, LOOKS, BATCH = 600, 8, 128
 SHARED = {"steps": STEPS, "batch_size": BATCH, "threads": 1, "validation": 10_000, "eval_every": STEPS // LOOKS}
 RUNS: dict[str, tuple[str, Any]] = {
-    "simclr": ("simclr", presets.simclr_folder()),
+    "simclr": ("simclr", presets.simclr_scenes()),
     "spread": ("spread", presets.spread_folder()),
     "instdisc": ("instdisc", presets.instdisc_scenes()),
     "moco": ("moco", presets.moco_scenes()),
-    "simclr, temperature 1": ("simclr", replace(presets.simclr_folder(), objective=SimCLROptions(temperature=1.0))),
-    "simclr, colours kept": ("simclr", replace(presets.simclr_folder(), jitter=0.0, grayscale=0.0)),
-    "simclr, crops of 0.8 and more": ("simclr", replace(presets.simclr_folder(), area=(0.8, 1.0))),
-    "simclr, rate 2": ("simclr", replace(presets.simclr_folder(), lr=2.0)),
+    "simclr, temperature 1": ("simclr", replace(presets.simclr_scenes(), objective=SimCLROptions(temperature=1.0))),
+    "simclr, colours kept": ("simclr", replace(presets.simclr_scenes(), jitter=0.0, grayscale=0.0)),
+    "simclr, crops of 0.8 and more": ("simclr", replace(presets.simclr_scenes(), area=(0.8, 1.0))),
+    "simclr, rate 2": ("simclr", replace(presets.simclr_scenes(), lr=2.0)),
 }
 SMALLER_IS_BETTER = {"features_alignment", "features_uniformity", "features_alpha_ReQ", "features_hubness"}
 
