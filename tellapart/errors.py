@@ -13,6 +13,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SHOWN = 60  # names of a list that is shown whole; a library has a thousand networks
+
 
 class TellapartError(Exception):
     """The base of every error raised on purpose; the command line prints it without a traceback."""
@@ -42,15 +44,18 @@ class MissingExtraError(TellapartError, ImportError):
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that is not in the list, with the nearest one that is.
+    """The error for a name that is not in the list, with the nearest one that is; of a long list the nearest few.
 
     >>> print(unknown("method", "instdsic", ["instdisc", "exemplar"]))
     unknown method 'instdsic'; did you mean 'instdisc'? (known: exemplar, instdisc)
     """
     names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return ConfigError(f"unknown {kind} {given!r}{hint} (known: {', '.join(names)})")
+    near = difflib.get_close_matches(given, names, n=5, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    if len(names) <= SHOWN:
+        return ConfigError(f"unknown {kind} {given!r}{hint} (known: {', '.join(names)})")
+    others = f"nearest: {', '.join(near)}; " if near else ""
+    return ConfigError(f"unknown {kind} {given!r}{hint} ({others}{len(names):,} are known)")
 
 
 def require(condition: bool, message: str) -> None:

@@ -109,6 +109,12 @@ def test_unknown_names_come_with_the_nearest(name, hint):
         encoders.build(name, channels=3, size=32)
 
 
+def test_of_a_long_list_only_the_nearest_are_shown():
+    with pytest.raises(ConfigError, match=r"nearest: resnet18, .* are known") as caught:
+        encoders.build("timm/resnet18x", channels=3, size=32)
+    assert len(str(caught.value)) < 200
+
+
 def test_an_unknown_head_is_named():
     with pytest.raises(ConfigError, match="unknown head"):
         encoders.build("small-resnet", channels=3, size=32, head_kind="liner")
