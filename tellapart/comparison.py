@@ -26,9 +26,9 @@ LINES = {
 def side_by_side(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """A row for each run; None where it has not been measured.
 
-    `loss` is the last loss divided by its chance level: 1 is a collapse, and it compares what losses of different
-    methods do not. `knn` and `linear` are {"accuracy", "low", "high"} of the headline row of eval.json: a 95 % interval
-    over test items.
+    `loss` is the last loss, without penalties, divided by its chance level: 1 is a collapse, and it compares what
+    losses of different methods do not. `knn` and `linear` are {"accuracy", "low", "high"} of the headline row of
+    eval.json, where it is of the last step: a 95 % interval over test items.
     """
     return [_row(run) for run in runs]
 
@@ -47,8 +47,9 @@ def _row(run: Run) -> dict[str, Any]:
     last = lines[-1] if lines else {}
     judged = run.read_json("eval.json") or {}
     own = judged.get("fingerprint") == manifest.get("data", {}).get("fingerprint")
-    if not own or judged.get("checkpoint", "last") != "last" or judged.get("labels"):
-        judged = {}  # of another source, checkpoint or labels
+    stale = "step" in judged and judged["step"] != manifest.get("step")
+    if stale or not own or judged.get("checkpoint", "last") != "last" or judged.get("labels"):
+        judged = {}  # of an earlier step, or another source, checkpoint or labels
     scores = judged.get("scores", {}).get(judged.get("headline"), {})
     chance = last.get("chance")
     seconds = manifest.get("seconds")
@@ -59,7 +60,7 @@ def _row(run: Run) -> dict[str, Any]:
         "minutes": None if seconds is None else round(seconds / 60, 2),
         "items_per_second": last.get("items_per_second"),
         "peak_memory": manifest.get("peak_memory"),
-        "loss": round(last["loss"] / chance, 3) if chance else None,
+        "loss": round(last.get("contrastive", last["loss"]) / chance, 3) if chance else None,
         "knn": _score(scores.get("knn@200")),
         "linear": _score(scores.get("linear")),
         "status": manifest.get("status"),

@@ -87,6 +87,8 @@ def judge(
 
 def _about(subject: Subject, source: Source, labels: str | Path | None, checkpoint: str) -> dict[str, Any]:
     about = {"subject": subject.name, "data": source.name, "fingerprint": source.fingerprint, **source.about}
+    if subject.run:
+        about["step"] = subject.run.manifest.get("step")
     return about | {
         "headline": subject.headline, "labels": str(labels) if labels else None, "checkpoint": checkpoint,
     }  # fmt: skip

@@ -267,11 +267,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def require_new(folder: Path) -> None:
-    """Raise RunError unless `folder` is missing or empty."""
+    """Raise RunError unless `folder` is missing or empty, or all that is there is what a run writes before run.json."""
     if folder.is_file():
         raise RunError(f"{folder} is a file; --out names a folder")
     try:
-        used = folder.exists() and any(folder.iterdir())
+        begun, unfinished = folder / "checkpoints", ".run.json.part"
+        there = [entry for entry in folder.iterdir() if entry.name != unfinished] if folder.exists() else []
+        used = any(entry != begun or any(begun.iterdir()) for entry in there)
     except OSError as error:
         raise RunError(f"{folder} cannot be read: {error.strerror}") from error
     if used:

@@ -16,6 +16,7 @@ from .vision import backbone
 from .weights import load_into, missing, read
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RGB: dict[str, Any] = {"channels": 3, "mean": torch.tensor(IMAGENET_MEAN), "std": torch.tensor(IMAGENET_STD)}
 GUESSES = (
     *(f"torchvision/resnet{n}" for n in (18, 34, 50, 101, 152)),
     *(f"timm/vit_{n}_patch16_224" for n in ("small", "base", "tiny")),
@@ -66,7 +67,8 @@ def start(
     Args:
         init: "timm/NAME" or "torchvision/NAME" (pretrained), a run folder or its encoder/, or a file of weights
             (.safetensors, .pt) for the backbone `encoder`.
-        mean, std, small_stem: the normalisation where the weights bring none; the stem where it is known.
+        mean, std, small_stem: the normalisation where the weights bring none (published networks have ImageNet's); the
+            stem where it is known.
         others: as `encoders.build`.
     Raises:
         ConfigError: no such weights, damaged ones, or weights of another network.
@@ -83,8 +85,10 @@ def start(
         small_stem = about.get("small_stem")
     elif small_stem is None:
         small_stem = network_of(Path(init), encoder).small_stem
-    made = build(encoder, **shared, small_stem=small_stem)
     weights, _ = read(folder / "model.safetensors" if folder else Path(init))
+    if not folder and encoder.startswith(("timm/", "torchvision/")):
+        return _published(build(encoder, **shared | RGB, small_stem=small_stem), weights, init, channels)
+    made = build(encoder, **shared, small_stem=small_stem)
     for name in ("mean", "std"):
         own = made.get_buffer(name)
         if name in weights and weights[name].shape == own.shape:
@@ -105,6 +109,14 @@ def _about(folder: Path) -> dict[str, Any]:
             "of other weights give the file itself"
         ) from error
     return found
+
+
+def _published(made: Encoder, weights: dict[str, Tensor], said: str, channels: int) -> Encoder:
+    """A network of a library, made for colours, with the weights of a file, reading images of any channels."""
+    load_into(made.backbone, weights, said)
+    if channels != len(IMAGENET_MEAN):
+        made.take_channels(channels)
+    return made
 
 
 def _pretrained(name: str, shared: dict[str, Any]) -> Encoder:

@@ -116,11 +116,16 @@ class CommonConfig:
         require(self.bn_rows >= 2, f"--bn-rows must be 2 or more, got {self.bn_rows}")
         require(0 <= self.momentum < 1, f"--momentum must lie in [0, 1), got {self.momentum}")
         require(not self.nesterov or self.momentum > 0, "--nesterov needs --momentum above 0")
+        require(not self.nesterov or self.optimizer == "sgd", f"--nesterov is of sgd, not of {self.optimizer}")
         require(all(0 < s < 1 for s in self.lr_steps), f"--lr-steps are shares of the training, 0..1: {self.lr_steps}")
         require(
             len(self.lr_factors) in (0, len(self.lr_steps)) and all(0 <= f < math.inf for f in self.lr_factors),
             f"--lr-factors: none, or one of 0 or more for each of --lr-steps {self.lr_steps}: got {self.lr_factors}",
         )
+        for prefix, options in (("--", self), ("--objective.", getattr(self, "objective", None))):
+            for name, value in vars(options).items() if options else ():
+                finite = not isinstance(value, float) or math.isfinite(value)
+                require(finite, f"{prefix}{name.replace('_', '-')} must be a finite number, got {value}")
 
     def views(self, source: Source) -> Any:
         """The distribution of views of a source."""

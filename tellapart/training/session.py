@@ -235,7 +235,7 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
     if hardware.device == "cpu" and busy and busy + hardware.threads > cores + 0.5:
         lines.append(
             f"warning: {busy:.1f} other threads are busy on {cores} cores; a multi-threaded step beside them is many "
-            "times slower. Wait, or give --threads 1"
+            f"times slower. Wait{', or give --threads 1' if hardware.threads > 1 else ''}"
         )
     return "\n".join(lines)
 
@@ -263,6 +263,11 @@ def _about_the_network(trainer: Trainer) -> list[str]:
                 f"keys are shuffled among {config.micro_batch} images at a time, not {trainer.share}: their BatchNorm "
                 "groups are others than those of the whole batch; --objective.no-shuffle makes the gradient exact"
             )
+    if norm and config.bn == "split" and trainer.share < 2 * config.bn_rows:
+        lines.append(
+            f"warning: --bn split makes groups of {config.bn_rows} rows or more, and {trainer.share} are one group: "
+            f"nothing is split; give --bn-rows {max(2, trainer.share // 2)}"
+        )
     if norm and moco and config.bn == "local" and distributed.world() == 1:
         lines.append(
             "warning: queries and keys share one BatchNorm batch, whose statistics give pairs away; give --bn split"

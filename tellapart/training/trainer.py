@@ -81,8 +81,7 @@ class Trainer:
         self.total = config.steps or max(1, round(config.epochs * self.per_epoch))
         self.number = 0
         self.encoder = _normalised(build_encoder(config, source), config).to(device)
-        if batchnorms(self.encoder) and min(self.share, config.micro_batch or self.share) < 2:
-            raise ConfigError("BatchNorm needs 2 items or more at once on every rank: raise --batch-size")
+        _check_batchnorm(self.encoder, config, self.share)
         self.source = source = encoders.prepared(self.encoder, source)
         with self.machine.applied():
             self.objective.attach(self.encoder, source)
@@ -176,7 +175,7 @@ class Trainer:
                 row["gap"] = row["positive"] - row["negative"]
                 row["alignment"] = 2 - 2 * row["positive"]
             row["uniformity"] = float(geometry.uniformity(z))
-            if z.shape[1] > 1:  # one direction is all that a width of one has
+            if z.shape[1] > 1 and len(z) > 2:  # one direction is all that a width of one, or a pair of rows, has
                 row["effective_rank"] = float(geometry.effective_rank(z))
             row["std"] = float(geometry.relative_std(z))
         return row
@@ -275,8 +274,19 @@ def _image_encoder(config: TrainConfig, source: ImageSource, small_stem: bool | 
         "width": config.width, "mean": mean, "std": std, "seed": config.seed,
     }  # fmt: skip
     if config.init:
-        return starting.start(config.init, encoder=config.encoder, **shared)
-    return encoders.build(config.encoder, small_stem=small_stem, **shared)
+        made = starting.start(config.init, encoder=config.encoder, **shared)
+    else:
+        made = encoders.build(config.encoder, small_stem=small_stem, **shared)
+    if "/" in config.encoder:  # a library's network may be too deep for images so small
+        try:
+            with torch.no_grad():
+                made.eval().features(torch.zeros(1, source.channels, source.image_size, source.image_size))
+        except (RuntimeError, AssertionError) as error:
+            raise ConfigError(
+                f"{config.encoder} cannot read images of {source.image_size} px ({str(error).splitlines()[0]}); "
+                "give a larger --image-size, or another --encoder"
+            ) from error
+    return made
 
 
 def _normalised(encoder: encoders.AnyEncoder, config: CommonConfig) -> encoders.AnyEncoder:
@@ -299,6 +309,16 @@ def _check_sizes(config: CommonConfig, source: Source, share: int) -> None:
         raise ConfigError(
             f"--batch-size {config.batch_size} leaves nothing for each of {distributed.world()} processes"
         )
+
+
+def _check_batchnorm(encoder: encoders.AnyEncoder, config: CommonConfig, share: int) -> None:
+    if not batchnorms(encoder):
+        return
+    if share < 2:
+        raise ConfigError("BatchNorm needs 2 items or more at once on every rank: raise --batch-size")
+    whole_groups = config.bn == "split" and share >= 2 * config.bn_rows  # of 2 or more, whatever --micro-batch
+    if config.micro_batch == 1 and not whole_groups:
+        raise ConfigError("BatchNorm needs 2 items or more at once: raise --micro-batch")
 
 
 def _labels(method: str, source: Source) -> Tensor:
