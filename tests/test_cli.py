@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +108,13 @@ ERRORS = [
     (["train"], "unknown method"),
     (["train", "instdsic"], "did you mean 'instdisc'"),
     (["train", "instdisc", "--data", "digits", "--out", "x", "--objective.temperature", "0"], "above 0, got 0"),
+    (
+        ["train", "instdisc", "--data", "digits", "--out", "x", "--objective.temperature", "inf"],
+        "must be a finite number",
+    ),
+    (["train", "instdisc", "--data", "digits", "--out", "x", "--optimizer", "adamw", "--nesterov"], "is of sgd"),
+    (["train", "simclr", "--data", "digits", "--out", "x", "--micro-batch", "1"], "raise --micro-batch"),
+    (["train", "simclr", "--data", "digits", "--out", "x", "--encoder", "timm/convnext_atto"], "larger --image-size"),
     (["train", "instdisc", "--data", "digits", "--out", "x", "--epochs", "-1"], "--epochs must be above 0"),
     (["train", "instdisc", "--data", "digit", "--out", "x"], "did you mean 'digits'"),
     (["train", "instdisc", "--data", "digits", "--out", "x", "--preset", "nope"], "unknown preset"),
@@ -177,6 +185,17 @@ def test_compare_prints_runs_side_by_side(capsys, run):
     assert row["peak_memory"] > 1e8
     assert 0.5 < row["loss"] < 1.2
     assert row["knn"]["low"] <= row["knn"]["accuracy"] <= row["knn"]["high"]
+
+
+def test_compare_leaves_out_the_scores_of_an_earlier_step(capsys, run):
+    _run(capsys, "eval", run)
+    file = Path(run) / "eval.json"
+    judged = json.loads(file.read_text())
+    assert judged["step"] == json.loads((Path(run) / "run.json").read_text())["step"]
+    file.write_text(json.dumps(judged | {"step": judged["step"] - 1}))
+    (row,) = json.loads(_run(capsys, "compare", run, "--json")[1])
+    assert row["knn"] is None
+    file.write_text(json.dumps(judged))
 
 
 def test_compare_of_what_is_no_run_is_an_error(capsys, tmp_path):

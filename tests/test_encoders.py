@@ -202,6 +202,9 @@ def test_files_of_weights_bring_their_network_stem_and_width(trained, tmp_path):
     fresh = starting.start(settings.init, **SHARED | {"encoder": settings.encoder})  # at 32 px the stem is theirs still
     assert not fresh.backbone.small_stem
     assert torch.equal(fresh.backbone.model.conv1.weight, theirs.conv1.weight)
+    torch.testing.assert_close(fresh.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))  # not that of the data
+    gray = starting.start(settings.init, **SHARED | {"encoder": settings.encoder, "channels": 1})
+    assert gray(torch.rand(2, 1, 32, 32)).shape == (2, SHARED["dim"])
 
 
 def test_weights_that_do_not_fit_or_are_not_there_are_named(trained, tmp_path):

@@ -135,6 +135,13 @@ def test_resuming_with_other_settings_or_data_names_them(tmp_path):
     assert _bytes(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_that_died_before_its_manifest_starts_anew(tmp_path, resume):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / ".run.json.part").write_text("{")
+    assert _train(tmp_path, resume=resume).steps > 0
+
+
 def test_a_used_folder_is_refused_and_untouched(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(RunError, match="is not empty; add --resume"):

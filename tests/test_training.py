@@ -22,7 +22,7 @@ from tellapart.objectives import (
     TripletOptions,
 )
 from tellapart.presets import PRESETS, name_for, named
-from tellapart.training import machine, verdict
+from tellapart.training import machine, session, verdict
 from tellapart.training.config import TrainConfig, differences
 from tellapart.training.optim import learning_rate, optimizer
 from tellapart.training.trainer import NotANumber, Trainer, statistics
@@ -276,3 +276,22 @@ def test_the_cifar_recipes_take_twenty_steps_on_synthetic_images(name):
     steps = list(Trainer(name.partition("_")[0], config, source))
     assert len(steps) == 20
     assert all(math.isfinite(s.loss) for s in steps)
+
+
+def test_two_rows_are_no_collapse(source):
+    trainer = Trainer("simclr", dataclasses.replace(SMALL, batch_size=2, objective=SimCLROptions()), source)
+    assert "effective_rank" not in trainer.measure(trainer.advance())
+
+
+def test_a_batch_of_one_group_says_that_nothing_is_split(source):
+    config = dataclasses.replace(SMALL, batch_size=48, bn="split", objective=MoCoOptions(queue=100))
+    assert "48 are one group: nothing is split; give --bn-rows 24" in session.plan(Trainer("moco", config, source), 0.1)
+    config = dataclasses.replace(config, bn_rows=24)
+    assert "nothing is split" not in session.plan(Trainer("moco", config, source), 0.1)
+
+
+def test_pieces_of_one_are_whole_groups_where_batchnorm_is_split(source):
+    config = dataclasses.replace(SMALL, micro_batch=1, objective=SimCLROptions())
+    with pytest.raises(ConfigError, match="raise --micro-batch"):
+        Trainer("simclr", config, source)
+    Trainer("simclr", dataclasses.replace(config, bn="split", bn_rows=8), source).advance()
