@@ -54,8 +54,9 @@ class SmallResNet(Backbone):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
+        conv, norm, _ = self.stem
         # ReLU rises, so that it may follow the maximum: the same values and gradients from a quarter of the work
-        x = F.relu(self.pool(self.stem[:2](x)), inplace=True)
+        x = F.relu(self.pool(norm(conv(x))), inplace=True)
         for block in self.blocks:
             x = block(x)
         return x.mean((2, 3))
