@@ -112,9 +112,8 @@ def open_subject(
             f"{name} is not a run folder, timm/NAME, torchvision/NAME, a file of weights or embeddings (.npz)"
         )
     shared: dict[str, Any] = {
-        "channels": 3, "dim": 128, "head_kind": "linear", "width": wide or width, "seed": 0,
+        **starting.RGB, "dim": 128, "head_kind": "linear", "width": wide or width, "seed": 0,
         "size": image_size or (TRANSFORMER_SIZE if encoder.startswith("timm/") else 32), "small_stem": small_stem,
-        "mean": torch.tensor(starting.IMAGENET_MEAN), "std": torch.tensor(starting.IMAGENET_STD),
     }  # fmt: skip
     network = starting.start(name, encoder=encoder, **shared)
     shared["small_stem"] = network.backbone.small_stem

@@ -33,7 +33,7 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.dim, self.bn_rows = backbone, head, dim, bn_rows
-        self.register_buffer("mean", mean.float().view(1, -1, 1, 1))
+        self.register_buffer("mean", mean.float().view(1, -1, 1, 1).clone())
         self.register_buffer("std", std.float().clamp_min(1e-3).view(1, -1, 1, 1))
 
     @property

@@ -266,7 +266,7 @@ def _about_the_network(trainer: Trainer) -> list[str]:
     if norm and config.bn == "split" and trainer.share < 2 * config.bn_rows:
         lines.append(
             f"warning: --bn split makes groups of {config.bn_rows} rows or more, and {trainer.share} are one group: "
-            f"nothing is split; give --bn-rows {max(2, trainer.share // 2)}"
+            f"nothing is split; give {f'--bn-rows {trainer.share // 2}' if trainer.share >= 4 else 'a larger batch'}"
         )
     if norm and moco and config.bn == "local" and distributed.world() == 1:
         lines.append(

@@ -277,15 +277,8 @@ def _image_encoder(config: TrainConfig, source: ImageSource, small_stem: bool | 
         made = starting.start(config.init, encoder=config.encoder, **shared)
     else:
         made = encoders.build(config.encoder, small_stem=small_stem, **shared)
-    if "/" in config.encoder:  # a library's network may be too deep for images so small
-        try:
-            with torch.no_grad():
-                made.eval().features(torch.zeros(1, source.channels, source.image_size, source.image_size))
-        except (RuntimeError, AssertionError) as error:
-            raise ConfigError(
-                f"{config.encoder} cannot read images of {source.image_size} px ({str(error).splitlines()[0]}); "
-                "give a larger --image-size, or another --encoder"
-            ) from error
+    if "/" in config.encoder:
+        _check_depth(made, config.encoder, source)
     return made
 
 
@@ -309,6 +302,20 @@ def _check_sizes(config: CommonConfig, source: Source, share: int) -> None:
         raise ConfigError(
             f"--batch-size {config.batch_size} leaves nothing for each of {distributed.world()} processes"
         )
+
+
+def _check_depth(encoder: encoders.Encoder, name: str, source: ImageSource) -> None:
+    """Let a network of a library read an empty image: it may be too deep for images so small."""
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            encoder.features(torch.zeros(1, source.channels, source.image_size, source.image_size))
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"{name} cannot read images of {source.image_size} px ({str(error).splitlines()[0]}); give a larger "
+            "--image-size, or another --encoder"
+        ) from error
+    encoder.train()
 
 
 def _check_batchnorm(encoder: encoders.AnyEncoder, config: CommonConfig, share: int) -> None:
