@@ -19,7 +19,9 @@ import torch
 HERE = Path(__file__).resolve().parent
 
 
-def alternate(contenders: dict[str, Callable[[], Any]], *, runs: int = 7, warmup: int = 2) -> dict[str, list[float]]:
+def alternate(
+    contenders: dict[str, Callable[[], Any]], *, runs: int = 7, warmup: int = 2
+) -> dict[str, list[float]]:
     """Seconds of every contender, taken in turn A B C A B C ..., after `warmup` uncounted rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(warmup + runs):
@@ -47,7 +49,9 @@ def median(values: list[float]) -> float:
 
 def write(name: str, rows: dict[str, Any]) -> None:
     """benchmarks/NAME.json: the rows, the command and the machine."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+    )
     with open("/proc/cpuinfo") as file:
         cpu = next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
     about = {

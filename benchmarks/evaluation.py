@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from common import HERE, alternate, median, write
 
-from tellapart import verbs
-from tellapart.console import Console
+from tellapart import api
 from tellapart.data import open_source
 from tellapart.encoders import Encoder, outputs
+from tellapart.runtime.console import Console
 
 IMAGES, BATCH, ROUNDS = 20_000, 256, 3
 
@@ -37,11 +37,13 @@ def main() -> None:
     for _ in range(ROUNDS):
         for who, found in rates.items():
             command = [sys.executable, str(HERE / "evaluation.py"), run, who]
-            found.append(float(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+            found.append(
+                float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            )
     ours, theirs = median(rates["ours"]), median(rates["plain"])
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        verbs.evaluate(run, out=Path(folder) / "eval.json", console=Console())
+        api.evaluate(run, out=Path(folder) / "eval.json", console=Console())
     write("evaluation", {
         "default eval-v1, s": round(time.perf_counter() - began, 1),
         "embedding, images/s": round(ours), "plain loop, images/s": round(theirs),
@@ -52,10 +54,15 @@ def main() -> None:
 def rate(run: str, who: str) -> float:
     """Images a second, the median of five."""
     source = open_source("scenes:fashion-mnist").subset(np.arange(IMAGES))
-    encoder = verbs.load(run).encoder
+    encoder = api.load(run).encoder
     if who == "ours":
-        return IMAGES / median(alternate({who: lambda: outputs(encoder, source)}, runs=5, warmup=1)[who])
-    plain, images = encoder.to(memory_format=torch.contiguous_format), source.read(torch.arange(IMAGES)).contiguous()
+        return IMAGES / median(
+            alternate({who: lambda: outputs(encoder, source)}, runs=5, warmup=1)[who]
+        )
+    plain, images = (
+        encoder.to(memory_format=torch.contiguous_format),
+        source.read(torch.arange(IMAGES)).contiguous(),
+    )
     return IMAGES / median(alternate({who: lambda: by_hand(plain, images)}, runs=5, warmup=1)[who])
 
 
@@ -63,7 +70,10 @@ def rate(run: str, who: str) -> float:
 def by_hand(encoder: Encoder, images: torch.Tensor) -> torch.Tensor:
     """Features as a user would write it."""
     return torch.cat(
-        [encoder.backbone((part.float() / 255 - encoder.mean) / encoder.std) for part in images.split(BATCH)]
+        [
+            encoder.backbone((part.float() / 255 - encoder.mean) / encoder.std)
+            for part in images.split(BATCH)
+        ]
     )
 
 

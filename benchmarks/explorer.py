@@ -19,13 +19,13 @@ import numpy as np
 from common import median, write
 from playwright.sync_api import Browser, sync_playwright
 
-from tellapart import verbs
-from tellapart.console import Console
+from tellapart import api
 from tellapart.data import ImageSource, Pixels
-from tellapart.embeddings import Embeddings
-from tellapart.explorer import State, application
-from tellapart.explorer.server import listening, uvicorn_server
-from tellapart.subjects import Loaded
+from tellapart.embeddings.embeddings import Embeddings
+from tellapart.reports.explorer import State, application
+from tellapart.reports.explorer.server import listening, uvicorn_server
+from tellapart.runtime.console import Console
+from tellapart.training.loading import Loaded
 
 DEFAULT = ("--no-sandbox", "--enable-unsafe-swiftshader")
 WAYS = {
@@ -52,19 +52,27 @@ def main() -> None:
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         run = Path(folder) / "run"
-        verbs.train("instdisc", data="digits", out=run, epochs=1, console=Console(quiet=True))
-        loaded = verbs.load(run)
+        api.train("instdisc", data="digits", out=run, epochs=1, console=Console(quiet=True))
+        loaded = api.load(run)
         for count in COUNTS:
             for kept in ("not kept", "kept"):
                 began = time.perf_counter()
                 state = random_state(loaded, count, Path(folder))
-                rows[f"{count:,} points: opened, PCA {kept}, s"] = round(time.perf_counter() - began, 2)
+                rows[f"{count:,} points: opened, PCA {kept}, s"] = round(
+                    time.perf_counter() - began, 2
+                )
             for way, (flags, part) in WAYS.items():
-                browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=list(flags))
+                browser = play.chromium.launch(
+                    executable_path="/usr/bin/chromium", args=list(flags)
+                )
                 visits = [visit(browser, state, part) for _ in range(VISITS)]
                 browser.close()
-                rows[f"{count:,} points, {way}: first map, s"] = round(median([v[0] for v in visits]) / 1000, 2)
-                rows[f"{count:,} points, {way}: frames/s"] = round(median([v[1] for v in visits]), 1)
+                rows[f"{count:,} points, {way}: first map, s"] = round(
+                    median([v[0] for v in visits]) / 1000, 2
+                )
+                rows[f"{count:,} points, {way}: frames/s"] = round(
+                    median([v[1] for v in visits]), 1
+                )
     rows["visits"], rows["threads"] = VISITS, os.environ.get("OMP_NUM_THREADS", "all")
     write("explorer", rows)
 
@@ -73,7 +81,10 @@ def random_state(loaded: Loaded, count: int, folder: Path) -> State:
     """Random vectors in ten loose clouds, with pictures of noise."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 10, count)
-    vectors = random.standard_normal((count, 64), np.float32) + 2 * random.standard_normal((10, 64), np.float32)[labels]
+    vectors = (
+        random.standard_normal((count, 64), np.float32)
+        + 2 * random.standard_normal((10, 64), np.float32)[labels]
+    )
     ids = [f"{i:05d}.png" for i in range(count)]
     source = ImageSource(
         name="random", all_ids=ids, all_labels=labels, classes=[str(c) for c in range(10)], parts={},

@@ -17,9 +17,9 @@ import torch
 from common import write
 from PIL import Image
 
-from tellapart import inspection
-from tellapart.console import Console
+from tellapart.curation import inspect
 from tellapart.data import ImageSource, open_source, scenes
+from tellapart.runtime.console import Console
 
 ORIGINALS, COPIES, SEEDS = 1700, 300, (0, 1, 2)
 CHANGES = ("resized", "jpeg", "cropped")
@@ -33,9 +33,13 @@ def textures(random: np.random.Generator, side: int) -> list[Array]:
     found = []
     for _ in range(ORIGINALS):
         size = 1 / np.maximum(np.hypot(down, across), 1 / side) ** random.uniform(1.0, 1.8)
-        fields = np.fft.irfft2(size * np.exp(2j * np.pi * random.random((2, *size.shape))), s=(side, side))
+        fields = np.fft.irfft2(
+            size * np.exp(2j * np.pi * random.random((2, *size.shape))), s=(side, side)
+        )
         fields /= fields.std((1, 2), keepdims=True)
-        mixed = fields[0][..., None] * random.normal(1, 0.5, 3) + 0.5 * fields[1][..., None] * random.normal(0, 1, 3)
+        mixed = fields[0][..., None] * random.normal(1, 0.5, 3) + 0.5 * fields[1][
+            ..., None
+        ] * random.normal(0, 1, 3)
         found.append(np.clip(128 + 45 * mixed + random.normal(0, 20, 3), 0, 255).astype(np.uint8))
     return found
 
@@ -51,7 +55,11 @@ def fashion(random: np.random.Generator, label: int | None) -> list[Array]:
 
 def composed(random: np.random.Generator, side: int) -> list[Array]:
     """Shirts at random places on coloured clouds."""
-    return list(scenes.compose(np.stack(fashion(random, SHIRT)), seed=int(random.integers(1000)), size=side).images)
+    return list(
+        scenes.compose(
+            np.stack(fashion(random, SHIRT)), seed=int(random.integers(1000)), size=side
+        ).images
+    )
 
 
 SETS = {
@@ -101,10 +109,12 @@ def measured(name: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         kinds = planted(Path(folder), SETS[name](random), random)
         began = time.perf_counter()
-        seen = inspection.inspect(folder, console=Console(quiet=True))
+        seen = inspect.inspect(folder, console=Console(quiet=True))
         seconds = time.perf_counter() - began
     ids = seen.source.ids
-    pairs = [(ids[a], ids[b]) for g in seen.copies.together for i, a in enumerate(g) for b in g[i + 1 :]]
+    pairs = [
+        (ids[a], ids[b]) for g in seen.copies.together for i, a in enumerate(g) for b in g[i + 1 :]
+    ]
     right = {b if b in kinds else a for a, b in pairs if a[:5] == b[:5]}
     recall = {k: np.mean([c in right for c, kind in kinds.items() if kind == k]) for k in CHANGES}
     return {
@@ -116,7 +126,7 @@ def measured(name: str, seed: int) -> dict[str, Any]:
 def large() -> dict[str, Any]:
     """Fashion-MNIST's 70,000 images, everything that `inspect` does, in seconds."""
     began = time.perf_counter()
-    seen = inspection.inspect("fashion-mnist", console=Console(quiet=True))
+    seen = inspect.inspect("fashion-mnist", console=Console(quiet=True))
     seconds = time.perf_counter() - began
     result = seen.result
     return {

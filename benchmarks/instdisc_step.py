@@ -9,10 +9,10 @@ import torch
 from common import alternate, median, write
 from torch.nn import functional as F
 
-from tellapart import losses
 from tellapart.encoders import build
-from tellapart.memory import MemoryBank
+from tellapart.functional import losses
 from tellapart.objectives import Batch, InstDisc, InstDiscOptions
+from tellapart.objectives.memory import MemoryBank
 
 N, D = 256, 128
 
@@ -35,7 +35,9 @@ def main() -> None:
 
     def step(made: InstDisc, size: int) -> None:
         rows = z.clone().requires_grad_()
-        batch = Batch([], torch.randint(size // N, (N,), generator=draw) + torch.arange(N) * (size // N))
+        batch = Batch(
+            [], torch.randint(size // N, (N,), generator=draw) + torch.arange(N) * (size // N)
+        )
         out = made.loss({"z": rows}, batch, draw)
         out.loss.backward()
         made.after_step(encoder, out)
@@ -58,11 +60,17 @@ def main() -> None:
     seconds = alternate(contenders, runs=15)
     net = median(seconds["network"])
     table = {
-        name: {"ms": round(1e3 * median(s), 1), "share of the step": round(median(s) / (net + median(s)), 3)}
+        name: {
+            "ms": round(1e3 * median(s), 1),
+            "share of the step": round(median(s) / (net + median(s)), 3),
+        }
         for name, s in seconds.items()
     }
     check = losses.instance_softmax(z, bank, index) - F.cross_entropy(z @ bank.T / 0.07, index)
-    write("instdisc_step", {"threads": torch.get_num_threads(), "difference to dense": float(check)} | table)
+    write(
+        "instdisc_step",
+        {"threads": torch.get_num_threads(), "difference to dense": float(check)} | table,
+    )
 
 
 if __name__ == "__main__":

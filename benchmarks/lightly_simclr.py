@@ -14,7 +14,7 @@ from tellapart.data import ImageSource
 from tellapart.encoders import AnyEncoder
 from tellapart.objectives import SimCLROptions
 from tellapart.training.config import TrainConfig
-from tellapart.training.optim import learning_rate, optimizer
+from tellapart.training.optimizer import learning_rate, optimizer
 from tellapart.training.trainer import build_encoder
 
 
@@ -43,10 +43,18 @@ def train(
             return found
 
     loader = DataLoader(
-        Images(), config.batch_size, shuffle=True, num_workers=workers, drop_last=True, persistent_workers=workers > 0
+        Images(),
+        config.batch_size,
+        shuffle=True,
+        num_workers=workers,
+        drop_last=True,
+        persistent_workers=workers > 0,
     )
     network = build_encoder(config, source).train()
-    steps, loss = optimizer(config, network.parameters()), NTXentLoss(temperature=config.objective.temperature)
+    steps, loss = (
+        optimizer(config, network.parameters()),
+        NTXentLoss(temperature=config.objective.temperature),
+    )
     total = config.steps or round(config.epochs * len(loader))
     number = 0
     while number < total:

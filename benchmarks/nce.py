@@ -16,7 +16,7 @@ from common import alternate, extra_memory, median, report_extra, write
 from torch import Tensor
 from torch.nn import functional as F
 
-from tellapart import losses
+from tellapart.functional import losses
 
 N, M, D, TAU = 256, 4096, 128, 0.07
 LOG_Z = 1 / (2 * D * TAU**2)  # of Z / S, random unit rows
@@ -26,11 +26,17 @@ def original(query: Tensor, bank: Tensor, index: Tensor, noise: Tensor) -> Tenso
     """Rows gathered for every query and multiplied batch by batch, as the released code does it."""
     rows = torch.cat([index[:, None], noise], 1)
     weight = bank.index_select(0, rows.flatten()).view(*rows.shape, D)
-    out = torch.bmm(weight, query[:, :, None])[:, :, 0].div(TAU).sub(LOG_Z + math.log(len(bank))).exp()
-    p_noise = noise.shape[1] / len(bank)
-    return -((out[:, 0] / (out[:, 0] + p_noise)).log().sum() + (p_noise / (out[:, 1:] + p_noise)).log().sum()) / len(
-        query
+    out = (
+        torch.bmm(weight, query[:, :, None])[:, :, 0]
+        .div(TAU)
+        .sub(LOG_Z + math.log(len(bank)))
+        .exp()
     )
+    p_noise = noise.shape[1] / len(bank)
+    return -(
+        (out[:, 0] / (out[:, 0] + p_noise)).log().sum()
+        + (p_noise / (out[:, 1:] + p_noise)).log().sum()
+    ) / len(query)
 
 
 def ours(query: Tensor, bank: Tensor, index: Tensor, noise: Tensor) -> Tensor:
@@ -82,13 +88,20 @@ def main() -> None:
     seconds = alternate({who: case(who, size) for who in SHAPES}, runs=5, warmup=1)
     memory = {who: extra_memory("nce", who, str(size)) for who in SHAPES}
     table: dict[str, object] = {
-        who: {"ms": round(1e3 * median(s), 2), "extra MB": round(memory[who] / 1e6, 1)} for who, s in seconds.items()
+        who: {"ms": round(1e3 * median(s), 2), "extra MB": round(memory[who] / 1e6, 1)}
+        for who, s in seconds.items()
     }
-    table["original / shared, time"] = round(median(seconds["original"]) / median(seconds["shared"]), 1)
+    table["original / shared, time"] = round(
+        median(seconds["original"]) / median(seconds["shared"]), 1
+    )
     table["original / shared, memory"] = round(memory["original"] / max(memory["shared"], 1), 1)
-    table["relative variance of the gradient"] = {who: round(variance(who), 4) for who in ("shared", "per instance")}
+    table["relative variance of the gradient"] = {
+        who: round(variance(who), 4) for who in ("shared", "per instance")
+    }
     sizes = {f"S={s:,}": case("shared", s) for s in (10_000, 100_000, 1_000_000, 10_000_000)}
-    table["shared, ms"] = {name: round(1e3 * median(s), 2) for name, s in alternate(sizes, runs=15).items()}
+    table["shared, ms"] = {
+        name: round(1e3 * median(s), 2) for name, s in alternate(sizes, runs=15).items()
+    }
     write("nce", {"threads": torch.get_num_threads()} | table)
 
 

@@ -12,13 +12,18 @@ from dataclasses import replace
 
 from common import HERE, median, write
 
-from tellapart import distributed, open_source
-from tellapart.presets import simclr_scenes
-from tellapart.settings import training_part
+from tellapart import open_source
+from tellapart.runtime import distributed
+from tellapart.training.presets import simclr_scenes
+from tellapart.training.resolve import training_part
 from tellapart.training.trainer import Trainer
 
 STEPS, WARMUP = 40, 8
-SETTINGS = {"one rank, 1 thread": (1, 1), "one rank, 2 threads": (1, 2), "two ranks, 1 thread each": (2, 1)}
+SETTINGS = {
+    "one rank, 1 thread": (1, 1),
+    "one rank, 2 threads": (1, 2),
+    "two ranks, 1 thread each": (2, 1),
+}
 
 
 def measure(threads: int) -> None:
@@ -50,7 +55,10 @@ def main() -> None:
             found[name].append(float(done.stdout.split("rate")[1].split()[0]))
     rows: dict[str, object] = {name: round(median(v)) for name, v in found.items()}
     one, two = median(found["one rank, 1 thread"]), median(found["two ranks, 1 thread each"])
-    write("ranks", {"unit": "images/s"} | rows | {"two ranks / one single-threaded rank": round(two / one, 2)})
+    write(
+        "ranks",
+        {"unit": "images/s"} | rows | {"two ranks / one single-threaded rank": round(two / one, 2)},
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import torch
 from common import alternate, median, write
 
 from tellapart import Embeddings, Index
-from tellapart.index import Kind
+from tellapart.embeddings.index import Kind
 
 WIDTH, BATCH, K = 128, 32, 10
 
@@ -27,7 +27,9 @@ def clustered(count: int, seed: int) -> np.ndarray[Any, Any]:
     """Unit rows around 1,000 centres."""
     draw = torch.Generator().manual_seed(seed)
     centres = torch.randn(1000, WIDTH, generator=torch.Generator().manual_seed(9))
-    rows = centres[torch.randint(0, 1000, (count,), generator=draw)] + torch.randn(count, WIDTH, generator=draw)
+    rows = centres[torch.randint(0, 1000, (count,), generator=draw)] + torch.randn(
+        count, WIDTH, generator=draw
+    )
     return torch.nn.functional.normalize(rows, dim=1).numpy()
 
 
@@ -42,7 +44,9 @@ def million(folder: Path) -> dict[str, Any]:
         opened.append(time.perf_counter() - began)
     flat = faiss.IndexFlatIP(WIDTH)
     flat.add(vectors)
-    seconds = alternate({"ours": lambda: index.search(queries, K), "faiss": lambda: flat.search(queries, K)}, runs=9)
+    seconds = alternate(
+        {"ours": lambda: index.search(queries, K), "faiss": lambda: flat.search(queries, K)}, runs=9
+    )
     same = (np.sort(index.search(queries, K)[1]) == np.sort(flat.search(queries, K)[1])).mean()
     ours, theirs = (1000 * median(seconds[n]) / BATCH for n in ("ours", "faiss"))
     return {
@@ -54,7 +58,10 @@ def million(folder: Path) -> dict[str, Any]:
 
 def kinds() -> dict[str, Any]:
     """Every kind of index over 100,000 vectors."""
-    items, queries = Embeddings(clustered(100_000, 2), list(map(str, range(100_000)))), clustered(BATCH, 3)
+    items, queries = (
+        Embeddings(clustered(100_000, 2), list(map(str, range(100_000)))),
+        clustered(BATCH, 3),
+    )
     found: dict[str, Any] = {}
     for kind in get_args(Kind):
         began = time.perf_counter()

@@ -20,7 +20,7 @@ from common import HERE, median, warn_if_busy, write
 
 from tellapart import open_source
 from tellapart.data import ImageSource
-from tellapart.presets import simclr_scenes
+from tellapart.training.presets import simclr_scenes
 from tellapart.training.trainer import Trainer
 
 BATCH, STEPS, WARMUP = 256, 16, 4
@@ -43,7 +43,9 @@ def seconds_of_steps(who: str, workers: int, threads: int) -> list[float]:
         import lightly_simclr
 
         half = who == "peer-bfloat16"
-        contender = lightly_simclr.train(images(), config, workers=workers, threads=threads, half=half)
+        contender = lightly_simclr.train(
+            images(), config, workers=workers, threads=threads, half=half
+        )
     seconds, began = [], time.perf_counter()
     for _ in contender:
         seconds.append(time.perf_counter() - began)
@@ -65,13 +67,21 @@ def main() -> None:
             command = [sys.executable, str(HERE / "simclr_step.py"), *map(str, setting)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found[setting].append(float(done.stdout.split()[-1]))
-    rows = {f"{who}, {w} workers, {t} threads": round(median(v)) for (who, w, t), v in found.items()}
+    rows = {
+        f"{who}, {w} workers, {t} threads": round(median(v)) for (who, w, t), v in found.items()
+    }
     best = {
         who: max(median(v) for (name, *_), v in found.items() if name == who)
         for who in ("ours", "peer", "peer-bfloat16")
     }
-    ratios = {"times faster": best["ours"] / best["peer"], "with autocast there": best["ours"] / best["peer-bfloat16"]}
-    write("simclr_step", {"unit": "images/s"} | rows | {name: round(ratio, 2) for name, ratio in ratios.items()})
+    ratios = {
+        "times faster": best["ours"] / best["peer"],
+        "with autocast there": best["ours"] / best["peer-bfloat16"],
+    }
+    write(
+        "simclr_step",
+        {"unit": "images/s"} | rows | {name: round(ratio, 2) for name, ratio in ratios.items()},
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 from common import alternate, median, write
 from torch.nn import functional as F
 
-from tellapart import tiled
+from tellapart.functional import tiled
 
 
 def main() -> None:
@@ -21,8 +21,12 @@ def main() -> None:
             tiled.DENSE_ELEMENTS = limit
             tiled.logsumexp(q, k, temperature=0.07).sum().backward()
 
-        seconds = alternate({"dense": lambda run=run: run(1 << 40), "tiled": lambda run=run: run(0)}, runs=15)
-        table[f"S={size:,} ({256 * size:,} similarities)"] = {n: round(1e3 * median(s), 2) for n, s in seconds.items()}
+        seconds = alternate(
+            {"dense": lambda run=run: run(1 << 40), "tiled": lambda run=run: run(0)}, runs=15
+        )
+        table[f"S={size:,} ({256 * size:,} similarities)"] = {
+            n: round(1e3 * median(s), 2) for n, s in seconds.items()
+        }
     write("tiled_or_dense", {"unit": "ms", "threads": torch.get_num_threads()} | table)
 
 

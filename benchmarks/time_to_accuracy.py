@@ -26,10 +26,12 @@ import numpy as np
 import torch
 from common import HERE, warn_if_busy, write
 
-from tellapart import embeddings, open_source, presets
+from tellapart import open_source
 from tellapart.data import ImageSource
+from tellapart.embeddings import embeddings
 from tellapart.encoders import AnyEncoder
 from tellapart.evaluation import knn
+from tellapart.training import presets
 from tellapart.training.config import TrainConfig
 from tellapart.training.trainer import Trainer
 
@@ -93,7 +95,9 @@ def main() -> None:
     rows: dict[str, Any] = {"wanted": WANTED}
     for who in CONTENDERS:
         command = [sys.executable, str(HERE / "time_to_accuracy.py"), who]
-        rows[who] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        rows[who] = json.loads(
+            subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        )
     theirs = rows["peer"]["seconds"]
     for who in CONTENDERS:
         if who != "peer" and theirs and rows[who]["seconds"]:

@@ -20,8 +20,12 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = {}
     for size, side, ours_n, theirs_n in ((32, 32, 256, 64), (224, 258, 32, 16)):
-        pixels = np.random.default_rng(0).integers(0, 256, (ours_n, side // 8 + 1, side // 8 + 1, 3), dtype=np.uint8)
-        pictures = [Image.fromarray(p).resize((side, side), Image.Resampling.BICUBIC) for p in pixels]
+        pixels = np.random.default_rng(0).integers(
+            0, 256, (ours_n, side // 8 + 1, side // 8 + 1, 3), dtype=np.uint8
+        )
+        pictures = [
+            Image.fromarray(p).resize((side, side), Image.Resampling.BICUBIC) for p in pixels
+        ]
         batch = torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2)
         views = ImageViews(
             size, area=(0.08, 1.0), jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2,
@@ -39,7 +43,11 @@ def main() -> None:
 
         seconds = alternate({"ours": ours, "lightly": theirs})
         a, b = ours_n / median(seconds["ours"]), 2 * theirs_n / median(seconds["lightly"])
-        rows[f"{size} px"] = {"ours, views/s": round(a), "lightly, views/s": round(b), "ratio": round(a / b, 1)}
+        rows[f"{size} px"] = {
+            "ours, views/s": round(a),
+            "lightly, views/s": round(b),
+            "ratio": round(a / b, 1),
+        }
     write("views", rows)
 
 

@@ -7,7 +7,9 @@ Wants a GPU and `cifar10`; it has not been run to the end here.
 
 from recipe import Recipe
 
-from tellapart.presets import instdisc_cifar10
+from tellapart.training.presets import instdisc_cifar10
 
 if __name__ == "__main__":
-    Recipe("cifar10_instdisc", "instdisc", "cifar10", instdisc_cifar10(), every=20, validation=0).main()
+    Recipe(
+        "cifar10_instdisc", "instdisc", "cifar10", instdisc_cifar10(), every=20, validation=0
+    ).main()

@@ -7,7 +7,7 @@ Wants a GPU and `cifar10`; it has not been run to the end here.
 
 from recipe import Recipe
 
-from tellapart.presets import moco_cifar10
+from tellapart.training.presets import moco_cifar10
 
 if __name__ == "__main__":
     Recipe("cifar10_moco", "moco", "cifar10", moco_cifar10(), every=20, validation=0).main()

@@ -7,7 +7,7 @@ Wants a GPU and `cifar10`; it has not been run to the end here.
 
 from recipe import Recipe
 
-from tellapart.presets import spread_cifar10
+from tellapart.training.presets import spread_cifar10
 
 if __name__ == "__main__":
     Recipe("cifar10_spread", "spread", "cifar10", spread_cifar10(), every=20, validation=0).main()

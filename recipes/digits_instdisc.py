@@ -12,9 +12,9 @@ import time
 
 from recipe import COMMIT, HERE, mean_std
 
-from tellapart.console import Console
 from tellapart.demo import demo
-from tellapart.run import Run
+from tellapart.runtime.console import Console
+from tellapart.training.run import Run
 
 COLUMNS = ("knn@1", "knn@200", "linear", "10 labels per class")
 
@@ -29,12 +29,17 @@ def main() -> None:
             result = demo(f"{folder}/run", seed=seed, console=Console(quiet=True))
             run = Run.open(f"{folder}/run")
         rows.append(
-            {"seed": seed, "seconds": round(time.monotonic() - began, 1), "hardware": run.manifest["hardware"]}
+            {
+                "seed": seed,
+                "seconds": round(time.monotonic() - began, 1),
+                "hardware": run.manifest["hardware"],
+            }
             | {"scores": result["scores"], "verdict": result["verdict"]}
         )
         print(seed, result["verdict"], flush=True)
     summary = {
-        row: {c: mean_std([r["scores"][row][c]["value"] for r in rows]) for c in COLUMNS} for row in rows[0]["scores"]
+        row: {c: mean_std([r["scores"][row][c]["value"] for r in rows]) for c in COLUMNS}
+        for row in rows[0]["scores"]
     }
     command = f"python recipes/digits_instdisc.py {' '.join(map(str, seeds))}"
     made = {"command": command, "commit": COMMIT, "summary": summary, "seeds": rows}

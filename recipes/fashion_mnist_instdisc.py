@@ -2,7 +2,7 @@
 
 from recipe import Recipe
 
-from tellapart.presets import instdisc_fashion_mnist
+from tellapart.training.presets import instdisc_fashion_mnist
 
 if __name__ == "__main__":
     Recipe("fashion_mnist_instdisc", "instdisc", "fashion-mnist", instdisc_fashion_mnist()).main()

@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from tellapart import __version__, embeddings, open_source
+from tellapart import __version__, open_source
+from tellapart.embeddings import embeddings
 from tellapart.evaluation import knn
 from tellapart.evaluation.linear import linear_labels
-from tellapart.run import Run
-from tellapart.settings import training_part
 from tellapart.training import session
 from tellapart.training.config import TrainConfig
-from tellapart.training.machine import hardware
+from tellapart.training.hardware import hardware
+from tellapart.training.resolve import training_part
+from tellapart.training.run import Run
 from tellapart.training.trainer import Trainer
 
 HERE = Path(__file__).resolve().parent
@@ -65,7 +66,8 @@ class Recipe:
         held = source.split("train").hold_out(self.validation)[1] if self.validation else None
         trainer = Trainer(self.method, config, part)
         run = Run.create(
-            HERE.parent / "runs" / f"{self.name}-{seed}", session.manifest(self.method, config, source, part)
+            HERE.parent / "runs" / f"{self.name}-{seed}",
+            session.manifest(self.method, config, source, part),
         )
         near = part.subset(np.arange(0, len(part), CURVE_ROWS))
         clock = time.process_time if trainer.machine.device == "cpu" else time.monotonic
@@ -77,11 +79,19 @@ class Recipe:
                 spent += clock() - began
                 scores = self.score(trainer, near, held, (200,)) if held else {}
                 point = {o: scores[o]["knn@200"] for o in scores}
-                curve.append({"epoch": round(step.number / trainer.per_epoch, 2), "seconds": round(spent, 1)} | point)
+                curve.append(
+                    {"epoch": round(step.number / trainer.per_epoch, 2), "seconds": round(spent, 1)}
+                    | point
+                )
                 print(self.name, seed, curve[-1], f"loss {step.loss:.3f}", flush=True)
                 began = clock()
         run.save(trainer.state(), trainer.encoder, session.description(trainer))
-        run.update(status="finished", step=trainer.number, seconds=round(spent, 1), hardware=hardware(trainer.machine))
+        run.update(
+            status="finished",
+            step=trainer.number,
+            seconds=round(spent, 1),
+            hardware=hardware(trainer.machine),
+        )
         test = self.score(trainer, source.split("train"), source.split("test"), KS, linear=True)
         return {
             "seed": seed,
@@ -105,7 +115,9 @@ class Recipe:
             test = embeddings.embed(trainer.encoder, held, output=output)
             found[output] = knn(train, test, k=ks)
             if linear:
-                found[output]["logistic"] = float((linear_labels(train, test.vectors)[0] == test.labels).mean())
+                found[output]["logistic"] = float(
+                    (linear_labels(train, test.vectors)[0] == test.labels).mean()
+                )
         return found
 
     def save(self, result: dict[str, Any]) -> None:
@@ -114,13 +126,22 @@ class Recipe:
         before = json.loads(file.read_text()) if file.exists() else {}
         same = before.get("config") == json.loads(json.dumps(self.config.to_dict()))
         known = before["seeds"] if same else []
-        seeds = sorted([s for s in known if s["seed"] != result["seed"]] + [result], key=lambda s: s["seed"])
+        seeds = sorted(
+            [s for s in known if s["seed"] != result["seed"]] + [result], key=lambda s: s["seed"]
+        )
         summary = {
-            output: {k: mean_std([s["test"][output][k] for s in seeds]) for k in result["test"][output]}
+            output: {
+                k: mean_std([s["test"][output][k] for s in seeds]) for k in result["test"][output]
+            }
             for output in ("features", "embedding")
         }
         command = f"python recipes/{self.name}.py {' '.join(str(s['seed']) for s in seeds)}"
-        made = {"command": command, "config": self.config.to_dict(), "summary": summary, "seeds": seeds}
+        made = {
+            "command": command,
+            "config": self.config.to_dict(),
+            "summary": summary,
+            "seeds": seeds,
+        }
         file.write_text(json.dumps(made, indent=1) + "\n")
 
 

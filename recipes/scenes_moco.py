@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from recipe import Recipe
 
-from tellapart.presets import moco_scenes
+from tellapart.training.presets import moco_scenes
 
 if __name__ == "__main__":
     config = replace(moco_scenes(), width=32, epochs=10)

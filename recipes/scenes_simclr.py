@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from recipe import Recipe
 
-from tellapart.presets import simclr_scenes
+from tellapart.training.presets import simclr_scenes
 
 if __name__ == "__main__":
     config = replace(simclr_scenes(), width=32, epochs=20)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from recipe import Recipe
 
-from tellapart.presets import spread_scenes
+from tellapart.training.presets import spread_scenes
 
 if __name__ == "__main__":
     config = replace(spread_scenes(), width=32, epochs=12)

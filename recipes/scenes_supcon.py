@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from recipe import Recipe
 
-from tellapart.presets import supcon_scenes
+from tellapart.training.presets import supcon_scenes
 
 if __name__ == "__main__":
     config = replace(supcon_scenes(), width=32, epochs=16)

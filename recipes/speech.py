@@ -19,20 +19,19 @@ import numpy as np
 import torch
 from recipe import COMMIT, HERE
 
-from tellapart import presets
-from tellapart.console import Console
 from tellapart.data import SequenceSource
-from tellapart.embeddings import Embeddings
-from tellapart.evaluation import intervals, linear
+from tellapart.embeddings.embeddings import Embeddings
+from tellapart.evaluation import bootstrap, linear
 from tellapart.evaluation.baselines import LogMel
-from tellapart.judging import of_frames
+from tellapart.evaluation.evaluate import of_frames
 from tellapart.objectives import CPCOptions
-from tellapart.run import Run
-from tellapart.settings import open_for, training_part
-from tellapart.subjects import open_subject, untrained
-from tellapart.training import session
+from tellapart.runtime.console import Console
+from tellapart.training import presets, session
 from tellapart.training.config import SequenceConfig
-from tellapart.training.machine import hardware
+from tellapart.training.hardware import hardware
+from tellapart.training.loading import open_subject, untrained
+from tellapart.training.resolve import open_for, training_part
+from tellapart.training.run import Run
 from tellapart.training.trainer import Trainer
 from tellapart.views.audio import SequenceViews
 
@@ -66,7 +65,9 @@ def cut(features: Any, source: SequenceSource, seconds: float) -> Embeddings:
     views = SequenceViews(window=round(seconds * (source.rate or 1)))
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        parts = [features(views(source.read(i), generator)) for i in torch.arange(len(source)).split(32)]
+        parts = [
+            features(views(source.read(i), generator)) for i in torch.arange(len(source)).split(32)
+        ]
     return Embeddings(torch.cat(parts), source.ids, source.labels)
 
 
@@ -75,18 +76,26 @@ def speakers(run: Path) -> dict[str, Any]:
     subject = open_subject(run)
     source = open_for(subject.run.manifest["data"]["name"], subject.config)
     train, test = source.split("train"), source.split("test")
-    rows = {"log-mel means": LogMel(source.rate)} | {n: e.features for n, e in untrained(subject, print).items()}
+    rows = {"log-mel means": LogMel(source.rate)} | {
+        n: e.features for n, e in untrained(subject, print).items()
+    }
     rows["trained features"] = subject.encoder.features
     found: dict[str, Any] = {}
-    weights = intervals.resamples(len(test))
+    weights = bootstrap.resamples(len(test))
     for seconds in CUTS:
         right = {}
         for name, features in rows.items():
             near, held = cut(features, train, seconds), cut(features, test, seconds)
-            right[name] = (linear.linear_labels(near, held.vectors)[0] == held.known_labels).astype(np.float64)
-        found[f"{seconds:g} s"] = {name: asdict(intervals.score(r, weights)) for name, r in right.items()}
+            right[name] = (linear.linear_labels(near, held.vectors)[0] == held.known_labels).astype(
+                np.float64
+            )
+        found[f"{seconds:g} s"] = {
+            name: asdict(bootstrap.score(r, weights)) for name, r in right.items()
+        }
         ours, theirs = (("trained", right["trained features"]), ("log-mel", right["log-mel means"]))
-        found[f"{seconds:g} s"]["against log-mel"] = asdict(intervals.compare("speaker", ours, theirs, weights))
+        found[f"{seconds:g} s"]["against log-mel"] = asdict(
+            bootstrap.compare("speaker", ours, theirs, weights)
+        )
         print(seconds, {n: round(float(r.mean()), 4) for n, r in right.items()}, flush=True)
     return found
 

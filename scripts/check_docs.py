@@ -23,7 +23,11 @@ def main() -> int:
 def _links() -> list[str]:
     """Relative links of Markdown files that lead nowhere."""
     pages = [page for pattern in ("*.md", "docs/**/*.md") for page in ROOT.glob(pattern)]
-    links = [(page, target) for page in pages for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())]
+    links = [
+        (page, target)
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    ]
     return [
         f"{page.relative_to(ROOT)}: {target} does not exist"
         for page, target in links
@@ -41,7 +45,9 @@ def _pages() -> list[str]:
 
 
 def _version() -> list[str]:
-    version = re.search(r'__version__ = "([^"]+)"', (ROOT / "tellapart/version.py").read_text())
+    version = re.search(
+        r'__version__ = "([^"]+)"', (ROOT / "tellapart/runtime/version.py").read_text()
+    )
     assert version
     known = f"## {version.group(1)}" in (ROOT / "CHANGELOG.md").read_text()
     return [] if known else [f"CHANGELOG.md has no section for version {version.group(1)}"]
@@ -55,7 +61,11 @@ def _modules() -> list[str]:
         if text.count("\n") > LONGEST:
             found.append(f"{name} has more than {LONGEST} lines")
         tree = ast.parse(text)
-        public = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
+        public = [
+            n
+            for n in tree.body
+            if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")
+        ]
         found += [f"{name}: {n.name} has no docstring" for n in public if not ast.get_docstring(n)]
     return found
 

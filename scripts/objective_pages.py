@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tellapart import presets
 from tellapart.objectives import METHODS
+from tellapart.training import presets
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "objectives"
@@ -65,7 +65,11 @@ def _sections(doc: str) -> tuple[str, dict[str, str]]:
 
 def _said(text: str) -> str:
     """With a capital, unless it begins with a formula."""
-    return text[0].upper() + text[1:] if text.split()[0].isalpha() and len(text.split()[0]) > 2 else text
+    return (
+        text[0].upper() + text[1:]
+        if text.split()[0].isalpha() and len(text.split()[0]) > 2
+        else text
+    )
 
 
 def _options(kind: type) -> str:
@@ -82,7 +86,8 @@ def _options(kind: type) -> str:
         and isinstance(b.value, ast.Constant)
     }
     rows = [
-        f"| `--objective.{f.name.replace('_', '-')}` | {f.default} | {said[f.name]} |" for f in dataclasses.fields(kind)
+        f"| `--objective.{f.name.replace('_', '-')}` | {f.default} | {said[f.name]} |"
+        for f in dataclasses.fields(kind)
     ]
     return "\n".join(["| flag | default | what it is |", "|---|---|---|", *rows])
 
@@ -90,7 +95,8 @@ def _options(kind: type) -> str:
 def _presets(method: str) -> str:
     own = {n: f for n, f in presets.PRESETS.items() if n.partition("_")[0] == method}
     return "\n".join(
-        f"- `--preset {name}`: {(inspect.getdoc(make) or '').splitlines()[0]}" for name, make in own.items()
+        f"- `--preset {name}`: {(inspect.getdoc(make) or '').splitlines()[0]}"
+        for name, make in own.items()
     )
 
 
@@ -103,11 +109,14 @@ def _measured(method: str) -> str:
         if not SHOWN.keys() <= result.get("summary", {}).get("features", {}).keys():
             continue
         rows = [
-            f"| {output} | " + " | ".join(_mean(s[k]) for k in SHOWN) + " |" for output, s in result["summary"].items()
+            f"| {output} | " + " | ".join(_mean(s[k]) for k in SHOWN) + " |"
+            for output, s in result["summary"].items()
         ]
         seeds, steps = len(result["seeds"]), result["seeds"][0]["steps"]
         hue = (
-            "" if "hue_space" in result["config"] or "digits" in file.name else ", hue turned in YIQ (the weaker views)"
+            ""
+            if "hue_space" in result["config"] or "digits" in file.name
+            else ", hue turned in YIQ (the weaker views)"
         )
         head = f"`{result['command']}`: {steps:,} steps, {seeds} seed(s){hue}, test part, %."
         columns = "| | " + " | ".join(SHOWN.values()) + " |\n|---|" + "---|" * len(SHOWN)
@@ -122,7 +131,9 @@ def _of_studies(method: str) -> list[str]:
     tables = []
     if method == "exemplar":
         rows = json.loads((ROOT / "studies" / "table1.json").read_text())
-        own, other = (rows[f"{kind} softmax"]["scores"] for kind in ("parametric", "non-parametric"))
+        own, other = (
+            rows[f"{kind} softmax"]["scores"] for kind in ("parametric", "non-parametric")
+        )
         tables.append(
             "`python studies/table1.py`: two epochs, 780 steps, of `scenes:fashion-mnist`, one seed: kNN (k = 200) "
             f"{100 * own['features']['knn@200']:.1f} % on features, {100 * own['embedding']['knn@200']:.1f} % on the "
@@ -133,7 +144,8 @@ def _of_studies(method: str) -> list[str]:
         rows = json.loads((ROOT / "studies" / "unseen.json").read_text())["rows"]
         columns = list(rows[method])
         lines = [
-            f"| {name} | " + " | ".join(f"{100 * row[c]:.1f}" for c in columns) + " |" for name, row in rows.items()
+            f"| {name} | " + " | ".join(f"{100 * row[c]:.1f}" for c in columns) + " |"
+            for name, row in rows.items()
         ]
         head = "| | " + " | ".join(columns) + " |\n|---|" + "---|" * len(columns)
         said = "`python studies/unseen.py`: classes never seen, three epochs, one seed, recall at k and NMI, %."

@@ -48,7 +48,9 @@ def prompts(folder: Path) -> int:
                 continue
             target = folder / speaker.name / "_".join(name.parts)
             target.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(target, np.clip(samples * LOUDNESS / level, -1, 1), rate, subtype="PCM_16")
+            soundfile.write(
+                target, np.clip(samples * LOUDNESS / level, -1, 1), rate, subtype="PCM_16"
+            )
             count += 1
     return count
 
@@ -76,11 +78,15 @@ class Espeak:
             raise SystemExit("libespeak-ng does not start: apt-get install espeak-ng")
         self.samples: list[np.ndarray[Any, Any]] = []
         self.events: list[tuple[float, str]] = []
-        kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+        kind = ctypes.CFUNCTYPE(
+            ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+        )
         self.callback = kind(self._take)  # kept, or it is freed while the library holds it
         self.library.espeak_SetSynthCallback(self.callback)
 
-    def say(self, text: str, voice: str) -> tuple[np.ndarray[Any, Any], list[tuple[float, float, str]]]:
+    def say(
+        self, text: str, voice: str
+    ) -> tuple[np.ndarray[Any, Any], list[tuple[float, float, str]]]:
         """Samples in [-1, 1] and (start, end, phoneme) in seconds."""
         self.samples, self.events = [], []
         if self.library.espeak_SetVoiceByName(voice.encode()):
@@ -92,7 +98,9 @@ class Espeak:
         samples = np.concatenate(self.samples).astype(np.float64) / 32768
         ends = [start for start, _ in self.events[1:]] + [len(samples) / self.rate]
         return samples, [
-            (start, end, name) for (start, name), end in zip(self.events, ends, strict=True) if end > start and name
+            (start, end, name)
+            for (start, name), end in zip(self.events, ends, strict=True)
+            if end > start and name
         ]
 
     def _take(self, wave: Any, count: int, events: Any) -> int:
@@ -115,7 +123,9 @@ def sentences() -> list[str]:
             text = re.sub(r"[`*_()\"]", "", path.read_text(encoding="utf-8"))
             text = re.sub(r"\s+", " ", text)
             found |= {s.strip() for s in re.split(r"(?<=[.?!:;,])\s", text)}
-    good = sorted(s for s in found if re.fullmatch(r"[A-Za-z ,.'-]+", s) and 3 <= len(s.split()) <= 20)
+    good = sorted(
+        s for s in found if re.fullmatch(r"[A-Za-z ,.'-]+", s) and 3 <= len(s.split()) <= 20
+    )
     random.Random(0).shuffle(good)
     return good
 
@@ -127,10 +137,17 @@ def phones(folder: Path, most: int) -> int:
         for voice in VOICES:
             samples, marks = espeak.say(text, voice)
             samples = resample_poly(samples, RATE, espeak.rate)
-            target = folder / ("test" if number % 5 == 0 else "train") / voice.replace("+", "-") / f"{number:04d}.wav"
+            target = (
+                folder
+                / ("test" if number % 5 == 0 else "train")
+                / voice.replace("+", "-")
+                / f"{number:04d}.wav"
+            )
             target.parent.mkdir(parents=True, exist_ok=True)
             level = np.sqrt(np.mean(samples**2))
-            soundfile.write(target, np.clip(samples * LOUDNESS / level, -1, 1), RATE, subtype="PCM_16")
+            soundfile.write(
+                target, np.clip(samples * LOUDNESS / level, -1, 1), RATE, subtype="PCM_16"
+            )
             lines = "".join(f"{start:.3f}\t{end:.3f}\t{name}\n" for start, end, name in marks)
             target.with_suffix(".lab").write_text(lines, encoding="utf-8")
             count += 1
@@ -144,10 +161,14 @@ def main() -> None:
     what, folder = sys.argv[1], Path(sys.argv[2])
     if what == "prompts":
         if not ASTERISK.is_dir():
-            raise SystemExit(f"{ASTERISK} is missing: apt-get install asterisk-core-sounds-en-wav, -es-wav, ...")
+            raise SystemExit(
+                f"{ASTERISK} is missing: apt-get install asterisk-core-sounds-en-wav, -es-wav, ..."
+            )
         print(prompts(folder), "prompts in", folder)
     else:
-        print(phones(folder, int(sys.argv[3]) if len(sys.argv) > 3 else 2400), "sentences in", folder)
+        print(
+            phones(folder, int(sys.argv[3]) if len(sys.argv) > 3 else 2400), "sentences in", folder
+        )
 
 
 if __name__ == "__main__":

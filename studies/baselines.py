@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
-from tellapart import Embeddings, embeddings, open_source
+from tellapart import Embeddings, open_source
+from tellapart.embeddings import embeddings
 from tellapart.evaluation import knn
 from tellapart.evaluation.baselines import CentredPixels
-from tellapart.presets import instdisc_fashion_mnist, instdisc_scenes
+from tellapart.training.presets import instdisc_fashion_mnist, instdisc_scenes
 from tellapart.training.trainer import build_encoder
 
 KS = (1, 5, 20, 200)
@@ -23,14 +24,19 @@ KS = (1, 5, 20, 200)
 def main() -> None:
     """Three seeds of the untrained encoder; pixels have none."""
     found = {}
-    for data, preset in (("scenes:fashion-mnist", instdisc_scenes()), ("fashion-mnist", instdisc_fashion_mnist())):
+    for data, preset in (
+        ("scenes:fashion-mnist", instdisc_scenes()),
+        ("fashion-mnist", instdisc_fashion_mnist()),
+    ):
         source = open_source(data)
         train, test = source.split("train"), source.split("test")
         pixels = CentredPixels(train)
         near, held = pixels.embed(train), pixels.embed(test)
         rows = {"centred pixels": knn(near, held, k=KS)}
         mean = train.read(torch.arange(len(train))).float().flatten(1).mean(0).numpy() / 255
-        if source.channels == 1:  # channels first and last coincide, so the mean picture can be put back
+        if (
+            source.channels == 1
+        ):  # channels first and last coincide, so the mean picture can be put back
             near, held = (Embeddings(e.vectors + mean, e.ids, e.labels) for e in (near, held))
             rows["raw pixels"] = knn(near, held, k=KS)
         for seed in (0, 1, 2):

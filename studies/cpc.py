@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 
-from tellapart import open_source, presets
-from tellapart.embeddings import embed
-from tellapart.evaluation import frames, linear_probe
+from tellapart import open_source
+from tellapart.embeddings.embeddings import embed
+from tellapart.evaluation import frame_probe, linear_probe
 from tellapart.evaluation.baselines import LogMel
 from tellapart.objectives import CPCOptions
+from tellapart.training import presets
 from tellapart.training.trainer import Trainer, build_encoder
 
 ROWS: dict[str, CPCOptions] = {f"{k} steps": CPCOptions(steps=k) for k in (2, 4, 8, 12)}
@@ -46,7 +47,7 @@ def main() -> None:
         steps=steps, lr=1e-3, threads=1, context_width=256,
     )  # fmt: skip
     fresh = build_encoder(config, train).eval()
-    scores, _, counts = frames.score(
+    scores, _, counts = frame_probe.score(
         {"log-mel": LogMel(8000, fresh.hop).frames, "random init": fresh.context_of},
         train,
         test,
@@ -62,7 +63,9 @@ def main() -> None:
         loss = [step.loss for step in trainer][-50:]
         seconds = time.process_time() - began
         encoder = trainer.encoder.eval()
-        score = frames.score({"c": encoder.context_of}, train, test, encoder.hop, baselines=())[0]["c"]
+        score = frame_probe.score(
+            {"c": encoder.context_of}, train, test, encoder.hop, baselines=()
+        )[0]["c"]
         speaker = linear_probe(embed(encoder, train), embed(encoder, test))["logistic"]
         found["rows"][name] = {
             "phones": [round(v, 4) for v in (score.value, score.low, score.high)],

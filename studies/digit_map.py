@@ -20,7 +20,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from tellapart import open_source
 from tellapart.data import ImageSource
-from tellapart.presets import margin_digits
+from tellapart.training.presets import margin_digits
 from tellapart.training.trainer import Trainer
 from tellapart.views.images import centre_view
 
@@ -32,13 +32,17 @@ COLOURS = {4: (40, 90, 200), 9: (200, 50, 40)}
 def main() -> None:
     """Train, place, draw."""
     train, test = (fours_and_nines(split) for split in ("train", "test"))
-    trainer = Trainer("margin", replace(margin_digits(), batch_size=128, epochs=200, threads=1), train)
+    trainer = Trainer(
+        "margin", replace(margin_digits(), batch_size=128, epochs=200, threads=1), train
+    )
     for step in trainer:
         if step.number % 100 == 0:
             print(step.number, f"loss {step.loss:.4f}", flush=True)
     trainer.encoder.eval()
     places = {name: placed(trainer, part) for name, part in (("train", train), ("test", test))}
-    draw(np.concatenate(list(places.values())), [train, test]).save(HERE.parent / "docs/images/margin_map.png")
+    draw(np.concatenate(list(places.values())), [train, test]).save(
+        HERE.parent / "docs/images/margin_map.png"
+    )
     pixels = {name: flat(part) for name, part in (("train", train), ("test", test))}
     pca = PCA(2).fit(pixels["train"])
     result = {
@@ -80,7 +84,11 @@ def draw(places: np.ndarray, parts: list[ImageSource]) -> Image.Image:
     low, high = places.min(0), places.max(0)
     spots = MARGIN + (places - low) / (high - low) * (SIDE - 2 * MARGIN)
     page = np.full((SIDE, SIDE, 3), 255.0)
-    items = [(part.image(i)[:, :, 0] / 255, int(part.labels[i])) for part in parts for i in range(len(part))]
+    items = [
+        (part.image(i)[:, :, 0] / 255, int(part.labels[i]))
+        for part in parts
+        for i in range(len(part))
+    ]
     for (x, y), (digit, label) in zip(spots, items, strict=True):
         top, left = int(y) - 8, int(x) - 8
         ink = digit[:, :, None]

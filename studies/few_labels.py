@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tellapart import open_source
 from tellapart.evaluation.label_budget import Effort, label_budget
-from tellapart.subjects import open_subject, untrained
+from tellapart.training.loading import open_subject, untrained
 
 HERE = Path(__file__).resolve().parent
 EFFORTS = {0.01: Effort(draws=3), 0.1: Effort(draws=1), 0.02: Effort(draws=1, distil=False),
@@ -29,7 +29,9 @@ def main() -> None:
     subject = open_subject(HERE.parent / "runs" / f"scenes_simclr-{seed}")
     source = open_source("scenes:fashion-mnist")
     fresh = untrained(subject, print)["random init"]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+    )
     rows: dict[str, dict[str, dict[str, float]]] = {}
     began = time.process_time()
     for share, effort in EFFORTS.items():
@@ -39,7 +41,10 @@ def main() -> None:
             say=lambda line: print(line, flush=True),
         )  # fmt: skip
         about = {"command": f"python studies/few_labels.py {seed}", "commit": commit.stdout.strip()}
-        about |= {"encoder": f"scenes_simclr, seed {seed}", "minutes": round((time.process_time() - began) / 60, 1)}
+        about |= {
+            "encoder": f"scenes_simclr, seed {seed}",
+            "minutes": round((time.process_time() - began) / 60, 1),
+        }
         (HERE / "few_labels.json").write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
 
 

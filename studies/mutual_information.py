@@ -20,15 +20,20 @@ from pathlib import Path
 
 import torch
 
-from tellapart import mutual_information as mi
+from tellapart.functional import mutual_information as mi
 
 HERE = Path(__file__).resolve().parent
 WIDTH, LEVELS, STEPS, BATCH, LAST = 20, (2.0, 4.0, 6.0, 8.0, 10.0), 4000, 64, 500
-ROWS = [(name, 64) for name in mi.ESTIMATORS] + [("club", 7), ("leave-one-out", 7)]  # 7: the authors' bottleneck
+ROWS = [(name, 64) for name in mi.ESTIMATORS] + [
+    ("club", 7),
+    ("leave-one-out", 7),
+]  # 7: the authors' bottleneck
 MINIMISED = ("vub", "club", "club, sampled", "leave-one-out")
 
 
-def sample(rho: float, generator: torch.Generator, cubic: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def sample(
+    rho: float, generator: torch.Generator, cubic: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """x, y (N, 20) of correlation rho."""
     x, noise = (torch.randn(BATCH, WIDTH, generator=generator) for _ in range(2))
     y = rho * x + math.sqrt(1 - rho**2) * noise
@@ -94,7 +99,12 @@ def minimised(name: str, steps: int = 3300) -> dict[str, float]:
     return {"start": 1.58, "end": round(float(-0.5 * torch.log1p(-(rho**2)).sum()), 4)}
 
 
-PANEL, GAP, COLUMNS, HIGH = (190, 120), 26, 4, 20.0  # of the picture: pixels, and the nats at the top of a panel
+PANEL, GAP, COLUMNS, HIGH = (
+    (190, 120),
+    26,
+    4,
+    20.0,
+)  # of the picture: pixels, and the nats at the top of a panel
 
 
 def place(corner: tuple[int, int], step: float, value: float) -> str:
@@ -110,7 +120,9 @@ def line(corner: tuple[int, int], values: list[float], colour: str) -> str:
         smooth += (value - smooth) / 100
         if step % 100 == 99:
             points.append(place(corner, step, smooth))
-    return f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="1.2"/>'
+    return (
+        f'<polyline points="{" ".join(points)}" fill="none" stroke="{colour}" stroke-width="1.2"/>'
+    )
 
 
 def picture(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
@@ -120,12 +132,15 @@ def picture(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
         corner = (i % COLUMNS) * (PANEL[0] + GAP) + 30, (i // COLUMNS) * (PANEL[1] + 2 * GAP) + 30
         frame = f'x="{corner[0]}" y="{corner[1]}" width="{PANEL[0]}" height="{PANEL[1]}"'
         truth = " ".join(
-            f"{place(corner, k * STEPS, v)} {place(corner, (k + 1) * STEPS, v)}" for k, v in enumerate(LEVELS)
+            f"{place(corner, k * STEPS, v)} {place(corner, (k + 1) * STEPS, v)}"
+            for k, v in enumerate(LEVELS)
         )
         parts.append(f'<text x="{corner[0]}" y="{corner[1] - 8}">{name}</text>')
         parts.append(f'<rect {frame} fill="none" stroke="#ccc"/>')
         parts.append(f'<polyline points="{truth}" fill="none" stroke="#222" stroke-width="1.5"/>')
-        parts += [line(corner, v, c) for c, v in zip(("#1f77b4", "#d9822b"), both.values(), strict=True)]
+        parts += [
+            line(corner, v, c) for c, v in zip(("#1f77b4", "#d9822b"), both.values(), strict=True)
+        ]
     width = COLUMNS * (PANEL[0] + GAP) + 30
     height = -(-len(curves) // COLUMNS) * (PANEL[1] + 2 * GAP) + 30
     said = "black: the truth, 2 to 10 nats (a panel ends at 20); blue: gaussian; orange: cubic"
@@ -147,7 +162,11 @@ def main() -> None:
         row = name if hidden == 64 else f"{name}, {hidden} units"
         curves[row] = {kind: curve(name, hidden, kind == "cubic") for kind in ("gaussian", "cubic")}
         summed = {kind: summary(values) for kind, values in curves[row].items()}
-        print(row, {k: {i: v["mean"] for i, v in rows.items()} for k, rows in summed.items()}, file=sys.stderr)
+        print(
+            row,
+            {k: {i: v["mean"] for i, v in rows.items()} for k, rows in summed.items()},
+            file=sys.stderr,
+        )
         found[row] = summed
     found["minimised"] = {name: minimised(name) for name in MINIMISED}
     found["minutes"] = round((time.monotonic() - began) / 60, 1)

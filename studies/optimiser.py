@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from tellapart import embeddings, open_source, presets
+from tellapart import open_source
+from tellapart.embeddings import embeddings
 from tellapart.evaluation import knn
+from tellapart.training import presets
 from tellapart.training.trainer import Trainer
 
 HERE = Path(__file__).resolve().parent
@@ -36,7 +38,11 @@ ROWS: list[tuple[str, str, dict[str, Any]]] = [
     ("spread", "SGD, rate 0.1, decay 2e-3", SGD | {"lr": 0.1, "weight_decay": 2e-3}),
     ("simclr", "as the first row of spread", presets.QUICK),
     ("simclr", "SGD, rate 0.1, decay 5e-4, batch 128, crops of 0.2 to 1 (the preset)", {}),
-    ("simclr", "SGD, rate 0.1, decay 5e-4, batch 64, crops of 0.4 to 1", SGD | {"batch_size": 64, "area": (0.4, 1.0)}),
+    (
+        "simclr",
+        "SGD, rate 0.1, decay 5e-4, batch 64, crops of 0.4 to 1",
+        SGD | {"batch_size": 64, "area": (0.4, 1.0)},
+    ),
 ]
 
 
@@ -46,7 +52,9 @@ def main() -> None:
     near = part.subset(np.arange(0, len(part), 3))
     rows = []
     for method, name, changes in ROWS:
-        trainer = Trainer(method, replace(presets.named(f"{method}_scenes"), epochs=1, threads=1, **changes), part)
+        trainer = Trainer(
+            method, replace(presets.named(f"{method}_scenes"), epochs=1, threads=1, **changes), part
+        )
         for _ in trainer:
             pass
         row: dict[str, Any] = {"method": method, "settings": name}
@@ -55,8 +63,15 @@ def main() -> None:
             row[output] = round(knn(a, b, k=200)["knn@200"], 4)
         rows.append(row)
         print(row, flush=True)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
-    about = {"command": "python studies/optimiser.py", "commit": commit.stdout.strip(), "seeds": 1, "rows": rows}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+    )
+    about = {
+        "command": "python studies/optimiser.py",
+        "commit": commit.stdout.strip(),
+        "seeds": 1,
+        "rows": rows,
+    }
     (HERE / "optimiser.json").write_text(json.dumps(about, indent=1) + "\n")
 
 

@@ -22,17 +22,20 @@ from typing import Any
 
 import torch
 
-from tellapart import open_source, presets
-from tellapart.data.pairs import GENSIM, open_pairs
-from tellapart.evaluation import sentences
+from tellapart import open_source
+from tellapart.data.sts import GENSIM, open_pairs
+from tellapart.evaluation import sentence_similarity
 from tellapart.evaluation.baselines import BagOfWords
+from tellapart.evaluation.evaluate_text import Reader, reader
 from tellapart.objectives import SimCSEOptions
-from tellapart.reading import Reader, reader
+from tellapart.training import presets
 from tellapart.training.trainer import Trainer
 
 BAG = {"encoder": "bag-of-tokens", "head": "none", "epochs": 10, "lr": 2e-3}
 SMALL = {"encoder": "small-transformer", "epochs": 3}
-DROPOUT = {f"bag of tokens, dropout {p:g}": BAG | {"dropout": p} for p in (0.0, 0.01, 0.05, 0.1, 0.2, 0.5)}
+DROPOUT = {
+    f"bag of tokens, dropout {p:g}": BAG | {"dropout": p} for p in (0.0, 0.01, 0.05, 0.1, 0.2, 0.5)
+}
 AUGMENTED = {
     "word deletion 0.1": {"word_deletion": 0.1}, "word deletion 0.3": {"word_deletion": 0.3},
     "span deletion 0.2": {"span_deletion": 0.2}, "crop 0.1": {"crop": 0.1}, "crop 0.3": {"crop": 0.3},
@@ -43,7 +46,8 @@ ROWS: dict[str, dict[str, Any]] = DROPOUT | {
     "bag of tokens, one mask for both passes": BAG | {"objective": SimCSEOptions(same_mask=True)},
     **{f"bag of tokens, dropout 0.1, {name}": BAG | change for name, change in AUGMENTED.items()},
     "small transformer, dropout 0.1": SMALL,
-    "small transformer, one mask for both passes": SMALL | {"objective": SimCSEOptions(same_mask=True)},
+    "small transformer, one mask for both passes": SMALL
+    | {"objective": SimCSEOptions(same_mask=True)},
     "small transformer, reordering 0.2": SMALL | {"reorder": 0.2},
     "small transformer, shuffled positions": SMALL | {"shuffle": 1.0},
     "small transformer, MLM 0.1": SMALL | {"objective": SimCSEOptions(mlm=0.1)},
@@ -55,9 +59,13 @@ def corpus(path: Path) -> Path:
     spec = importlib.util.find_spec("gensim")
     if spec is None or spec.origin is None:
         raise SystemExit("pip install gensim")
-    text = (Path(spec.origin).parent / "test" / "test_data" / "lee_background.cor").read_text(encoding="latin-1")
+    text = (Path(spec.origin).parent / "test" / "test_data" / "lee_background.cor").read_text(
+        encoding="latin-1"
+    )
     found = [s.strip() for line in text.splitlines() for s in re.split(r"(?<=[.?!])\s+", line)]
-    path.write_text("\n".join(dict.fromkeys(s for s in found if 20 < len(s) < 300)) + "\n", encoding="utf-8")
+    path.write_text(
+        "\n".join(dict.fromkeys(s for s in found if 20 < len(s) < 300)) + "\n", encoding="utf-8"
+    )
     return path
 
 
@@ -66,7 +74,7 @@ def scored(read: Reader) -> dict[str, list[float]]:
     found = {}
     for name in GENSIM:
         pairs = open_pairs(name)
-        score = sentences.sts({"it": read(pairs.texts)}, pairs)["scores"]["it"]
+        score = sentence_similarity.sts({"it": read(pairs.texts)}, pairs)["scores"]["it"]
         found[name] = [round(v, 4) for v in (score.value, score.low, score.high)]
     return found
 
@@ -77,11 +85,18 @@ def main() -> None:
     source = open_source(str(corpus(Path("/tmp/lee_sentences.txt"))))
     texts = source.column(0)
     file = Path(__file__).with_suffix(".json")
-    found: dict[str, Any] = json.loads(file.read_text()) if sys.argv[1:] else {"data": source.described, "rows": {}}
+    found: dict[str, Any] = (
+        json.loads(file.read_text()) if sys.argv[1:] else {"data": source.described, "rows": {}}
+    )
 
     def save(name: str, scores: dict[str, Any]) -> None:
         found["rows"][name] = scores
-        print(name, {k: v[0] if isinstance(v, list) else v for k, v in scores.items()}, file=sys.stderr, flush=True)
+        print(
+            name,
+            {k: v[0] if isinstance(v, list) else v for k, v in scores.items()},
+            file=sys.stderr,
+            flush=True,
+        )
         file.write_text(json.dumps(found, indent=1) + "\n")
 
     knows = texts + [text for name in GENSIM for text in open_pairs(name).texts]
@@ -97,13 +112,19 @@ def main() -> None:
     for name, change in ((name, rows[name]) for name in wanted):
         config = replace(presets.simcse_text(), threads=1, **change)
         trainer = Trainer("simcse", config, source)
-        if name.startswith(("bag of tokens, dropout 0.1", "small transformer, dropout", "MiniLM")) and "," in name:
+        if (
+            name.startswith(("bag of tokens, dropout 0.1", "small transformer, dropout", "MiniLM"))
+            and "," in name
+        ):
             start = name.split(",")[0] + ", before"
             if start not in found["rows"]:
                 save(start, scored(reader(trainer.encoder.eval())))
         began = time.process_time()
         last = [step.loss for step in trainer][-20:]
-        cost = {"seconds": round(time.process_time() - began), "loss": round(sum(last) / len(last), 4)}
+        cost = {
+            "seconds": round(time.process_time() - began),
+            "loss": round(sum(last) / len(last), 4),
+        }
         save(name, scored(reader(trainer.encoder.eval())) | cost)
 
 

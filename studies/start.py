@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tellapart import embeddings, open_source
+from tellapart import open_source
+from tellapart.embeddings import embeddings
 from tellapart.evaluation import knn
-from tellapart.presets import SCENES, instdisc_scenes
 from tellapart.training.config import TrainConfig
+from tellapart.training.presets import SCENES, instdisc_scenes
 from tellapart.training.trainer import Trainer
 
 FILE = Path(__file__).with_suffix(".json")
@@ -31,7 +32,9 @@ def rows() -> dict[str, TrainConfig]:
         "preset": base,
         "random bank": replace(base, objective=random),
         "frozen Z": replace(base, objective=frozen),
-        "linear head, random bank, frozen Z": replace(base, head="linear", objective=replace(random, z="frozen")),
+        "linear head, random bank, frozen Z": replace(
+            base, head="linear", objective=replace(random, z="frozen")
+        ),
     }
 
 
@@ -43,7 +46,12 @@ def train(config: TrainConfig) -> dict[str, Any]:
     for step in trainer:
         if step.number % 100 == 0 or step.number == 1:
             row = trainer.measure(step)
-            curve.append({k: round(row[k], 3) for k in ("step", "loss", "log_z", "gap", "std", "effective_rank")})
+            curve.append(
+                {
+                    k: round(row[k], 3)
+                    for k in ("step", "loss", "log_z", "gap", "std", "effective_rank")
+                }
+            )
             print(curve[-1], flush=True)
     scores = {
         output: knn(
@@ -52,7 +60,12 @@ def train(config: TrainConfig) -> dict[str, Any]:
         )["knn@200"]
         for output in ("features", "embedding")
     }
-    return {"config": config.to_dict(), "chance": trainer.chance, "curve": curve, "validation": scores}
+    return {
+        "config": config.to_dict(),
+        "chance": trainer.chance,
+        "curve": curve,
+        "validation": scores,
+    }
 
 
 def main() -> None:

@@ -17,13 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tellapart import embeddings, open_source
+from tellapart import open_source
+from tellapart.embeddings import embeddings
 from tellapart.evaluation import knn, linear_probe
 from tellapart.objectives import ExemplarOptions
-from tellapart.presets import SCENES, instdisc_scenes
-from tellapart.settings import training_part
 from tellapart.training.config import TrainConfig
-from tellapart.training.machine import hardware
+from tellapart.training.hardware import hardware
+from tellapart.training.presets import SCENES, instdisc_scenes
+from tellapart.training.resolve import training_part
 from tellapart.training.trainer import Trainer
 
 EPOCHS = 2
@@ -36,14 +37,19 @@ def rows() -> dict[str, tuple[str, TrainConfig]]:
 
     def nce(m: int) -> tuple[str, TrainConfig]:
         noise = "shared" if m > 512 else "instance"
-        return "instdisc", replace(base, objective=replace(SCENES, loss="nce", negatives=m, noise=noise))
+        return "instdisc", replace(
+            base, objective=replace(SCENES, loss="nce", negatives=m, noise=noise)
+        )
 
     return {
         "parametric softmax": (
             "exemplar",
             replace(base, objective=ExemplarOptions(temperature=SCENES.temperature)),
         ),
-        "non-parametric softmax": ("instdisc", replace(base, objective=replace(SCENES, loss="softmax"))),
+        "non-parametric softmax": (
+            "instdisc",
+            replace(base, objective=replace(SCENES, loss="softmax")),
+        ),
         "NCE m=1": nce(1),
         "NCE m=10": nce(10),
         "NCE m=512": nce(512),
@@ -59,7 +65,13 @@ def train(name: str) -> dict[str, Any]:
     began = time.monotonic()
     for step in trainer:
         if step.number % 200 == 0:
-            print(name, step.number, f"{step.loss:.3f}", f"{time.monotonic() - began:.0f} s", flush=True)
+            print(
+                name,
+                step.number,
+                f"{step.loss:.3f}",
+                f"{time.monotonic() - began:.0f} s",
+                flush=True,
+            )
     seconds = time.monotonic() - began
     scores = {}
     for output in ("features", "embedding"):

@@ -15,8 +15,10 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from tellapart import embeddings, open_source, presets
+from tellapart import open_source
+from tellapart.embeddings import embeddings
 from tellapart.evaluation import knn
+from tellapart.training import presets
 from tellapart.training.config import TrainConfig
 from tellapart.training.trainer import Trainer
 
@@ -56,8 +58,13 @@ def main(tune: Tune) -> None:
             near = part if last else part.subset(np.arange(0, len(part), 2))
             for output in ("features", "embedding"):
                 train = embeddings.embed(trainer.encoder, near, output=output)
-                scores = knn(train, embeddings.embed(trainer.encoder, held, output=output), k=(1, 20, 200))
-                print(f"epoch {step.number / trainer.per_epoch:g} loss {step.loss:.3f} {output} {scores}", flush=True)
+                scores = knn(
+                    train, embeddings.embed(trainer.encoder, held, output=output), k=(1, 20, 200)
+                )
+                print(
+                    f"epoch {step.number / trainer.per_epoch:g} loss {step.loss:.3f} {output} {scores}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -21,25 +21,40 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from tellapart import open_source, presets
+from tellapart import open_source
+from tellapart.evaluation.monitor import Watch
 from tellapart.objectives import SimCLROptions
+from tellapart.training import presets
 from tellapart.training.trainer import Trainer
-from tellapart.watching import Watch
 
 HERE = Path(__file__).resolve().parent
 STEPS, LOOKS, BATCH = 600, 8, 128
-SHARED = {"steps": STEPS, "batch_size": BATCH, "threads": 1, "validation": 10_000, "eval_every": STEPS // LOOKS}
+SHARED = {
+    "steps": STEPS,
+    "batch_size": BATCH,
+    "threads": 1,
+    "validation": 10_000,
+    "eval_every": STEPS // LOOKS,
+}
 RUNS: dict[str, tuple[str, Any]] = {
     "simclr": ("simclr", presets.simclr_scenes()),
     "spread": ("spread", presets.spread_folder()),
     "instdisc": ("instdisc", presets.instdisc_scenes()),
     "moco": ("moco", presets.moco_scenes()),
-    "simclr, temperature 1": ("simclr", replace(presets.simclr_scenes(), objective=SimCLROptions(temperature=1.0))),
+    "simclr, temperature 1": (
+        "simclr",
+        replace(presets.simclr_scenes(), objective=SimCLROptions(temperature=1.0)),
+    ),
     "simclr, colours kept": ("simclr", replace(presets.simclr_scenes(), jitter=0.0, grayscale=0.0)),
     "simclr, crops of 0.8 and more": ("simclr", replace(presets.simclr_scenes(), area=(0.8, 1.0))),
     "simclr, rate 2": ("simclr", replace(presets.simclr_scenes(), lr=2.0)),
 }
-SMALLER_IS_BETTER = {"features_alignment", "features_uniformity", "features_alpha_ReQ", "features_hubness"}
+SMALLER_IS_BETTER = {
+    "features_alignment",
+    "features_uniformity",
+    "features_alpha_ReQ",
+    "features_hubness",
+}
 
 
 def main() -> None:
@@ -47,16 +62,28 @@ def main() -> None:
     source, points, began = open_source("scenes:fashion-mnist"), [], time.process_time()
     for name, (method, preset) in RUNS.items():
         config = replace(preset, **SHARED)
-        watch = Watch(config, source, batch=10_000, views_per_item=2)  # looks as large as the study wants them
-        watch.queries, watch.bank = watch.queries.subset(np.arange(1000)), watch.bank.subset(np.arange(5000))
+        watch = Watch(
+            config, source, batch=10_000, views_per_item=2
+        )  # looks as large as the study wants them
+        watch.queries, watch.bank = (
+            watch.queries.subset(np.arange(1000)),
+            watch.bank.subset(np.arange(5000)),
+        )
         trainer = Trainer(method, config, watch.part)
         for step in trainer:
             if step.number % (STEPS // LOOKS) == 0:
                 row = watch.checkpoint(trainer.encoder).row | watch.look(trainer.encoder)
                 points.append({"run": name, "step": step.number} | row)
         print(name, points[-1], flush=True)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
-    about = {"command": "python studies/unlabelled.py", "commit": commit.stdout.strip(), "seeds": 1, "steps": STEPS}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+    )
+    about = {
+        "command": "python studies/unlabelled.py",
+        "commit": commit.stdout.strip(),
+        "seeds": 1,
+        "steps": STEPS,
+    }
     about |= {"minutes": round((time.process_time() - began) / 60, 1)}
     found = {"measures": correlations(points), "points": points}
     (HERE / "unlabelled.json").write_text(json.dumps(about | found, indent=1) + "\n")
@@ -80,14 +107,21 @@ def correlations(points: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
             "last checkpoints": _rank(last, measure, sign),
             "within runs, mean": round(float(np.mean(within)), 3),
             "lost by its choice within a run, mean": round(float(np.mean(lost)), 4),
-            "lost by its choice among runs": round(max(p["held_out_knn"] for p in last) - picked["held_out_knn"], 4),
+            "lost by its choice among runs": round(
+                max(p["held_out_knn"] for p in last) - picked["held_out_knn"], 4
+            ),
         }
     return out
 
 
 def _rank(points: list[dict[str, Any]], measure: str, sign: float) -> float:
     return round(
-        float(spearmanr([sign * p[measure] for p in points], [p["held_out_knn"] for p in points]).statistic), 3
+        float(
+            spearmanr(
+                [sign * p[measure] for p in points], [p["held_out_knn"] for p in points]
+            ).statistic
+        ),
+        3,
     )
 
 

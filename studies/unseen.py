@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from tellapart import embeddings, open_source, presets
+from tellapart import open_source
 from tellapart.data import ImageSource
+from tellapart.embeddings import embeddings
 from tellapart.evaluation import retrieval
 from tellapart.evaluation.baselines import CentredPixels
 from tellapart.objectives import SpreadOptions
+from tellapart.training import presets
 from tellapart.training.trainer import Trainer, build_encoder
 
 HERE = Path(__file__).resolve().parent
@@ -30,7 +32,10 @@ HERE = Path(__file__).resolve().parent
 def main() -> None:
     """Every row, then the file."""
     source = open_source("scenes:fashion-mnist")
-    seen, unseen = of_classes(source.split("train"), range(5)), of_classes(source.split("test"), range(5, 10))
+    seen, unseen = (
+        of_classes(source.split("train"), range(5)),
+        of_classes(source.split("test"), range(5, 10)),
+    )
     config = replace(presets.spread_folder(), epochs=3, threads=1)
     rows = {
         "centred pixels": score(CentredPixels(seen).embed(unseen)),
@@ -47,8 +52,15 @@ def main() -> None:
             pass
         rows[name] = score(embeddings.embed(trainer.encoder, unseen, output="embedding"))
         print(name, rows[name], flush=True)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE)
-    about = {"command": "python studies/unseen.py", "commit": commit.stdout.strip(), "seeds": 1, "epochs": 3}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+    )
+    about = {
+        "command": "python studies/unseen.py",
+        "commit": commit.stdout.strip(),
+        "seeds": 1,
+        "epochs": 3,
+    }
     (HERE / "unseen.json").write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
 
 

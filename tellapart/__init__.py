@@ -1,25 +1,65 @@
 """tellapart: learn what is alike by telling everything apart.
 
-The verbs of the command line are functions here, with the same names of arguments.
+The verbs of the command line are functions here, with the same names of arguments. Names are loaded
+when they are used, so that `import tellapart` takes no time; `tellapart.losses` and its like are
+modules of `tellapart.functional`.
 """
 
+from __future__ import annotations
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from .data import ImageSource, open_source
-from .embeddings import Embeddings
-from .encoders import Encoder
-from .errors import TellapartError
-from .index import Index
-from .memory import MemoryBank, Queue
-from .run import Run
-from .training.config import TrainConfig
-from .training.trainer import Trainer
-from .verbs import compare, detect, embed, evaluate, explore, export, inspect, load, report, search, train
-from .version import __version__
-from .views.images import ImageViews
+from .runtime.version import __version__
 
 if TYPE_CHECKING:
-    from .embedder import Embedder
+    from .api import (
+        compare,
+        detect,
+        embed,
+        evaluate,
+        explore,
+        export,
+        inspect,
+        load,
+        report,
+        search,
+        train,
+    )
+    from .data import ImageSource, open_source
+    from .embeddings import Embeddings
+    from .embeddings.index import Index
+    from .encoders import Encoder
+    from .errors import TellapartError
+    from .functional import geometry as geometry
+    from .functional import losses as losses
+    from .functional import mutual_information as mutual_information
+    from .functional import tiled as tiled
+    from .objectives.memory import MemoryBank, Queue
+    from .training.config import TrainConfig
+    from .training.estimator import Embedder
+    from .training.run import Run
+    from .training.trainer import Trainer
+    from .views.images import ImageViews
+
+_HOMES = {
+    "api": (
+        "compare", "detect", "embed", "evaluate", "explore", "export", "inspect", "load", "report", "search", "train",
+    ),
+    "data": ("ImageSource", "open_source"),
+    "embeddings": ("Embeddings",),
+    "embeddings.index": ("Index",),
+    "encoders": ("Encoder",),
+    "errors": ("TellapartError",),
+    "objectives.memory": ("MemoryBank", "Queue"),
+    "training.config": ("TrainConfig",),
+    "training.estimator": ("Embedder",),
+    "training.run": ("Run",),
+    "training.trainer": ("Trainer",),
+    "views.images": ("ImageViews",),
+}  # fmt: skip
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_FUNCTIONAL = ("geometry", "losses", "mutual_information", "tiled")
 
 __all__ = [
     "Embedder",
@@ -51,9 +91,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`Embedder` is read when it is asked for: scikit-learn takes longer to import than all else."""
-    if name == "Embedder":
-        from .embedder import Embedder
+    if name in _FUNCTIONAL:
+        value: Any = importlib.import_module(f".functional.{name}", __name__)
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    else:
+        raise AttributeError(f"module 'tellapart' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
-        return Embedder
-    raise AttributeError(f"module 'tellapart' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_FUNCTIONAL})

@@ -12,9 +12,21 @@ from typing import Annotated, Any
 
 import tyro
 
-from .arguments import Compare, Demo, Detect, Embed, Eval, Explore, Export, Inspect, Report, Search, Train
+from .arguments import (
+    Compare,
+    Demo,
+    Detect,
+    Embed,
+    Eval,
+    Explore,
+    Export,
+    Inspect,
+    Report,
+    Search,
+    Train,
+)
 from .errors import TellapartError, unknown
-from .version import __version__
+from .runtime.version import __version__
 
 USAGE = """tellapart: learn what is alike by telling everything apart
 
@@ -55,7 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get("TELLAPART_DEBUG"):
             raise
-        _fail(f"unexpected {type(error).__name__}: {error} (TELLAPART_DEBUG=1 shows where)", as_json, 1)
+        _fail(
+            f"unexpected {type(error).__name__}: {error} (TELLAPART_DEBUG=1 shows where)",
+            as_json,
+            1,
+        )
 
 
 def _run(given: list[str]) -> Any:
@@ -72,8 +88,9 @@ def _run(given: list[str]) -> Any:
 
 
 def _train(rest: list[str]) -> Any:
-    from . import presets, verbs
+    from . import api
     from .objectives import METHODS
+    from .training import presets
 
     if not rest or rest[0].startswith("-"):
         if not rest or rest[0] not in ("-h", "--help"):
@@ -94,7 +111,7 @@ def _train(rest: list[str]) -> Any:
     )
     args = _parse(made, rest[1:], f"tellapart train {method}")
     return vars(
-        verbs.train(
+        api.train(
             method,
             data=args.data,
             out=args.out,
@@ -108,21 +125,24 @@ def _train(rest: list[str]) -> Any:
 
 def _eval(rest: list[str]) -> Any:
     args = _parse(Eval, rest, "tellapart eval")
-    from . import verbs
+    from . import api
 
     options = _without_json(args) | {"data": args.data or None}
-    return verbs.evaluate(**options, console=_console(args))
+    return api.evaluate(**options, console=_console(args))
 
 
 def _detect(rest: list[str]) -> Any:
-    from . import verbs
-    from .evaluation.detection import PRESETS, DetectConfig
+    from . import api
+    from .evaluation.detector import PRESETS, DetectConfig
 
     preset = _value(rest, "--preset") or "scenes"
     if preset not in PRESETS:
         raise unknown("preset", preset, PRESETS)
     made = dataclasses.make_dataclass(
-        "Detect", [("config", Annotated[DetectConfig, Flat], PRESETS[preset]())], bases=(Detect,), frozen=True
+        "Detect",
+        [("config", Annotated[DetectConfig, Flat], PRESETS[preset]())],
+        bases=(Detect,),
+        frozen=True,
     )
     made.__doc__ = (
         "An encoder as the backbone of Faster R-CNN, beside random weights and the supervised encoder. "
@@ -130,29 +150,29 @@ def _detect(rest: list[str]) -> Any:
     )
     args = _parse(made, rest, "tellapart detect")
     options = {k: v for k, v in vars(args).items() if k not in ("json", "config")}
-    return verbs.detect(**options, **vars(args.config), console=_console(args))
+    return api.detect(**options, **vars(args.config), console=_console(args))
 
 
 def _compare(rest: list[str]) -> Any:
     args = _parse(Compare, rest, "tellapart compare")
-    from . import verbs
+    from . import api
 
-    return verbs.compare(args.runs, console=_console(args))
+    return api.compare(args.runs, console=_console(args))
 
 
 def _embed(rest: list[str]) -> Any:
     args = _parse(Embed, rest, "tellapart embed")
-    from . import verbs
+    from . import api
 
-    found = verbs.embed(**_without_json(args), console=_console(args))
+    found = api.embed(**_without_json(args), console=_console(args))
     return {"out": str(args.out), "items": len(found), "width": found.vectors.shape[1]}
 
 
 def _search(rest: list[str]) -> Any:
     args = _parse(Search, rest, "tellapart search")
-    from . import verbs
+    from . import api
 
-    found = verbs.search(
+    found = api.search(
         args.run, args.queries, k=args.k, threshold=args.threshold, index=args.index, sheet_path=args.sheet,
         console=_console(args),
     )  # fmt: skip
@@ -161,36 +181,39 @@ def _search(rest: list[str]) -> Any:
         for row in result:
             print(row["query"])
             for near in row["found"]:
-                print(f"  {near['similarity']:.4f}  {near['id']}" + (f"  {near['label']}" if near["label"] else ""))
+                print(
+                    f"  {near['similarity']:.4f}  {near['id']}"
+                    + (f"  {near['label']}" if near["label"] else "")
+                )
     return result
 
 
 def _report(rest: list[str]) -> Any:
     args = _parse(Report, rest, "tellapart report")
-    from . import verbs
+    from . import api
 
-    return verbs.report(args.run, out=args.out or args.run / "report.html", console=_console(args))
+    return api.report(args.run, out=args.out or args.run / "report.html", console=_console(args))
 
 
 def _inspect(rest: list[str]) -> Any:
     args = _parse(Inspect, rest, "tellapart inspect")
-    from . import verbs
+    from . import api
 
-    return verbs.inspect(**_without_json(args), console=_console(args))
+    return api.inspect(**_without_json(args), console=_console(args))
 
 
 def _explore(rest: list[str]) -> Any:
     args = _parse(Explore, rest, "tellapart explore")
-    from . import verbs
+    from . import api
 
-    return verbs.explore(**_without_json(args), console=_console(args))
+    return api.explore(**_without_json(args), console=_console(args))
 
 
 def _export(rest: list[str]) -> Any:
     args = _parse(Export, rest, "tellapart export")
-    from . import verbs
+    from . import api
 
-    return verbs.export(**_without_json(args), console=_console(args))
+    return api.export(**_without_json(args), console=_console(args))
 
 
 def _demo(rest: list[str]) -> Any:
@@ -208,7 +231,13 @@ VERBS = {
 
 
 def _parse(kind: Any, rest: list[str], program: str) -> Any:
-    return tyro.cli(kind, args=rest, prog=program, description=kind.__doc__, config=(tyro.conf.AvoidSubcommands,))
+    return tyro.cli(
+        kind,
+        args=rest,
+        prog=program,
+        description=kind.__doc__,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
 
 
 def _without_json(args: Any) -> dict[str, Any]:
@@ -216,7 +245,7 @@ def _without_json(args: Any) -> dict[str, Any]:
 
 
 def _console(args: Any) -> Any:
-    from .console import Console
+    from .runtime.console import Console
 
     return Console(quiet=args.json)
 
@@ -231,7 +260,9 @@ def _value(arguments: list[str], flag: str) -> str | None:
     return None
 
 
-def _warn(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+def _warn(
+    message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any
+) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 

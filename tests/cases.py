@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tellapart import distributed, objectives
+from tellapart import objectives
 from tellapart.encoders import Encoder
 from tellapart.encoders.vision import Backbone
 from tellapart.objectives import (
@@ -21,6 +21,7 @@ from tellapart.objectives import (
     SupConOptions,
     TripletOptions,
 )
+from tellapart.runtime import distributed
 
 CASES = {
     "softmax": ("instdisc", InstDiscOptions(temperature=0.1)),
@@ -30,7 +31,10 @@ CASES = {
     "nce, shared": ("instdisc", InstDiscOptions(loss="nce", negatives=32)),
     "nce, per instance": ("instdisc", InstDiscOptions(loss="nce", negatives=32, noise="instance")),
     "nce, frozen Z": ("instdisc", InstDiscOptions(loss="nce", negatives=32, z="frozen")),
-    "nce, positive allowed": ("instdisc", InstDiscOptions(loss="nce", negatives=32, exclude_positive=False)),
+    "nce, positive allowed": (
+        "instdisc",
+        InstDiscOptions(loss="nce", negatives=32, exclude_positive=False),
+    ),
     "parametric": ("exemplar", ExemplarOptions()),
     "spread": ("spread", SpreadOptions()),
     "spread, released": ("spread", SpreadOptions(loss="released")),
@@ -46,7 +50,10 @@ CASES = {
     "triplet": ("triplet", TripletOptions(margin=0.6)),
     "triplet, hard": ("triplet", TripletOptions(mining="hard")),
     "triplet, all": ("triplet", TripletOptions(mining="all")),
-    "triplet, batch-hard, views": ("triplet", TripletOptions(mining="batch-hard", positives="views")),
+    "triplet, batch-hard, views": (
+        "triplet",
+        TripletOptions(mining="batch-hard", positives="views"),
+    ),
     "words": ("nce", NCEOptions(negatives=32)),
     "cpc": ("cpc", CPCOptions(steps=3, negatives=20)),
     "cpc, own sequence": ("cpc", CPCOptions(steps=3, negatives=20, draw="sequence")),
@@ -54,7 +61,10 @@ CASES = {
         "cpc",
         CPCOptions(steps=3, negatives=20, draw="label-others", predictor="transformer"),
     ),
-    "words, classes, fixed Z": ("nce", NCEOptions(negatives=32, vocabulary="classes", z="fixed", power=0.75)),
+    "words, classes, fixed Z": (
+        "nce",
+        NCEOptions(negatives=32, vocabulary="classes", z="fixed", power=0.75),
+    ),
 }
 N = 12
 
@@ -69,7 +79,9 @@ class Rows(Encoder):
     width, context_width = 8, 8
 
     def sequence(self, x):
-        weight = self.backbone.linear.weight  # its own, so that every objective trains the same parameters
+        weight = (
+            self.backbone.linear.weight
+        )  # its own, so that every objective trains the same parameters
         z = self.normalised(x)[:, 0] @ weight[:8, :16].T * 4
         c = z.cumsum(1) / torch.arange(1, 17)[:, None] @ weight[8:16, :8].T * 4
         return z, c, torch.full((len(x),), 16)
@@ -89,7 +101,9 @@ class Plain(Backbone):
 
 def encoder(dropout=0.0, dtype=torch.float32):
     torch.manual_seed(0)
-    made = Rows(Plain(dropout), nn.Linear(20, 8), 8, mean=torch.tensor([0.3]), std=torch.tensor([0.4]))
+    made = Rows(
+        Plain(dropout), nn.Linear(20, 8), 8, mean=torch.tensor([0.3]), std=torch.tensor([0.4])
+    )
     return made.to(dtype)
 
 
@@ -123,9 +137,13 @@ def leak(bn_rows, shuffle, steps=120, pairs=16):
     `pairs`: groups of each process; bn_rows None: BatchNorm sees them all.
     """
     torch.manual_seed(0)
-    body = nn.Sequential(nn.Flatten(), nn.Linear(8, 32), nn.BatchNorm1d(32), nn.Linear(32, 32), nn.ReLU())
+    body = nn.Sequential(
+        nn.Flatten(), nn.Linear(8, 32), nn.BatchNorm1d(32), nn.Linear(32, 32), nn.ReLU()
+    )
     body.width = 32
-    network = Encoder(body, nn.Linear(32, 8), 8, mean=torch.zeros(1), std=torch.ones(1), bn_rows=bn_rows).train()
+    network = Encoder(
+        body, nn.Linear(32, 8), 8, mean=torch.zeros(1), std=torch.ones(1), bn_rows=bn_rows
+    ).train()
     objective = objectives.build("moco", MoCoOptions(queue=128, momentum=0.9, shuffle=shuffle), 0)
     objective.attach(network, range(1000))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)

@@ -29,7 +29,9 @@ def digits():
 @pytest.fixture(scope="session")
 def fashion():
     if not any(DEBIAN_FASHION.glob("train-images*")):
-        pytest.skip("Debian's dataset-fashion-mnist is not installed: apt-get install dataset-fashion-mnist")
+        pytest.skip(
+            "Debian's dataset-fashion-mnist is not installed: apt-get install dataset-fashion-mnist"
+        )
     return open_source("fashion-mnist")
 
 

@@ -9,13 +9,16 @@ from pathlib import Path
 import torch
 from cases import CASES, batch, encoder, leak, made, random
 
-from tellapart import distributed, open_source
+from tellapart import open_source
 from tellapart.encoders.norms import running_statistics
 from tellapart.objectives import InstDisc
+from tellapart.runtime import distributed
 
 SHARED = [name for name in CASES if name != "nce, per instance"]
 M = 16  # noise rows of each rank
-ORDER = torch.tensor([4, 8, 22, 60, 90, 100, 5, 9, 23, 61, 91, 101])  # even rows belong to rank 0, odd ones to rank 1
+ORDER = torch.tensor(
+    [4, 8, 22, 60, 90, 100, 5, 9, 23, 61, 91, 101]
+)  # even rows belong to rank 0, odd ones to rank 1
 
 
 def noise(rank):
@@ -26,7 +29,9 @@ def noise(rank):
 def fill(objective, network, source, rows):
     """Give a bank the rows of a known one: `rows` of the instances it holds."""
     if isinstance(objective, InstDisc):
-        known = torch.nn.functional.normalize(torch.randn(len(source), network.dim, generator=random(5)), dim=1)
+        known = torch.nn.functional.normalize(
+            torch.randn(len(source), network.dim, generator=random(5)), dim=1
+        )
         objective.bank.fill(torch.arange(len(rows)), known[rows])
 
 
@@ -58,7 +63,13 @@ def main(folder):
     with distributed.joined():
         rank = distributed.rank()
         found = {
-            name: step(name, source, ORDER[rank * 6 : rank * 6 + 6], list(distributed.mine(200)), noise(rank))
+            name: step(
+                name,
+                source,
+                ORDER[rank * 6 : rank * 6 + 6],
+                list(distributed.mine(200)),
+                noise(rank),
+            )
             for name in SHARED
         }
         found["collectives"] = collectives(rank)

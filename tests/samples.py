@@ -7,7 +7,22 @@ import torch
 
 from tellapart.encoders import sequence, text
 
-WORDS = ["the", "a", "red", "green", "blue", "cat", "dog", "bird", "sees", "likes", "near", "big", "small", "house"]
+WORDS = [
+    "the",
+    "a",
+    "red",
+    "green",
+    "blue",
+    "cat",
+    "dog",
+    "bird",
+    "sees",
+    "likes",
+    "near",
+    "big",
+    "small",
+    "house",
+]
 WORDS += ["tree", "and", "runs", "sleeps"]
 
 

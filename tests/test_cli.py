@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tellapart import cli
-from tellapart.embeddings import Embeddings
+from tellapart.embeddings.embeddings import Embeddings
 
 
 def _run(capsys, *arguments):
@@ -30,7 +30,20 @@ def _run(capsys, *arguments):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    cli.main(["train", "instdisc", "--data", "digits", "--out", str(folder), "--epochs", "4", "--threads", "1"])
+    cli.main(
+        [
+            "train",
+            "instdisc",
+            "--data",
+            "digits",
+            "--out",
+            str(folder),
+            "--epochs",
+            "4",
+            "--threads",
+            "1",
+        ]
+    )
     return folder
 
 
@@ -43,7 +56,10 @@ def test_train_says_the_plan_the_chance_and_a_verdict(capsys, tmp_path):
     assert "1,437 images to tell apart" in said
     assert "(chance 7.27)" in said
     assert "images/s" in said
-    assert json.loads((tmp_path / "r/run.json").read_text())["config"]["objective"]["temperature"] == 0.2
+    assert (
+        json.loads((tmp_path / "r/run.json").read_text())["config"]["objective"]["temperature"]
+        == 0.2
+    )
 
 
 def test_eval_prints_a_table_and_a_verdict(capsys, run):
@@ -60,7 +76,16 @@ def test_eval_prints_a_table_and_a_verdict(capsys, run):
 def test_search_by_file_and_by_id(capsys, run, tmp_path, digits):
     Image.fromarray(digits.image(1500)[:, :, 0]).save(tmp_path / "q.png")
     status, out, _ = _run(
-        capsys, "search", run, tmp_path / "q.png", "test/00063", "--k", 3, "--json", "--sheet", tmp_path / "s.png"
+        capsys,
+        "search",
+        run,
+        tmp_path / "q.png",
+        "test/00063",
+        "--k",
+        3,
+        "--json",
+        "--sheet",
+        tmp_path / "s.png",
     )
     assert status == 0
     by_file, by_id = json.loads(out)
@@ -74,7 +99,9 @@ def test_search_by_file_and_by_id(capsys, run, tmp_path, digits):
 def test_embed_another_folder(capsys, run, tmp_path):
     for i in range(3):
         Image.fromarray(np.full((20 + i, 20), 40 * i, np.uint8)).save(tmp_path / f"{i}.png")
-    status, out, _ = _run(capsys, "embed", run, "--data", tmp_path, "--out", tmp_path / "v.npz", "--json")
+    status, out, _ = _run(
+        capsys, "embed", run, "--data", tmp_path, "--out", tmp_path / "v.npz", "--json"
+    )
     assert status == 0
     assert json.loads(out) == {"out": str(tmp_path / "v.npz"), "items": 3, "width": 64}
     assert Embeddings.load(tmp_path / "v.npz").ids == ["0.png", "1.png", "2.png"]
@@ -82,7 +109,22 @@ def test_embed_another_folder(capsys, run, tmp_path):
 
 def test_a_folder_of_photographs_from_train_to_eval(capsys, photos, tmp_path):
     out = tmp_path / "run"
-    assert _run(capsys, "train", "instdisc", "--data", photos, "--out", out, "--epochs", 3, "--threads", 1)[0] == 0
+    assert (
+        _run(
+            capsys,
+            "train",
+            "instdisc",
+            "--data",
+            photos,
+            "--out",
+            out,
+            "--epochs",
+            3,
+            "--threads",
+            1,
+        )[0]
+        == 0
+    )
     status, _, said = _run(capsys, "eval", out)
     assert status == 0
     assert "The encoder: by its 200 nearest neighbours" in said
@@ -97,7 +139,12 @@ def test_images_without_labels_get_geometry_and_an_honest_sentence(capsys, photo
     for i, file in enumerate(sorted(photos.rglob("*.png"))):
         file.rename(flat / f"{i}.png")
     out = tmp_path / "run"
-    assert _run(capsys, "train", "instdisc", "--data", flat, "--out", out, "--epochs", 2, "--threads", 1)[0] == 0
+    assert (
+        _run(
+            capsys, "train", "instdisc", "--data", flat, "--out", out, "--epochs", 2, "--threads", 1
+        )[0]
+        == 0
+    )
     status, _, said = _run(capsys, "eval", out)
     assert status == 0
     assert "nothing can tell which row is better" in said
@@ -107,19 +154,50 @@ ERRORS = [
     (["trian"], "did you mean 'train'"),
     (["train"], "unknown method"),
     (["train", "instdsic"], "did you mean 'instdisc'"),
-    (["train", "instdisc", "--data", "digits", "--out", "x", "--objective.temperature", "0"], "above 0, got 0"),
+    (
+        ["train", "instdisc", "--data", "digits", "--out", "x", "--objective.temperature", "0"],
+        "above 0, got 0",
+    ),
     (
         ["train", "instdisc", "--data", "digits", "--out", "x", "--objective.temperature", "inf"],
         "must be a finite number",
     ),
-    (["train", "instdisc", "--data", "digits", "--out", "x", "--optimizer", "adamw", "--nesterov"], "is of sgd"),
-    (["train", "simclr", "--data", "digits", "--out", "x", "--micro-batch", "1"], "raise --micro-batch"),
-    (["train", "simclr", "--data", "digits", "--out", "x", "--encoder", "timm/convnext_atto"], "larger --image-size"),
-    (["train", "instdisc", "--data", "digits", "--out", "x", "--epochs", "-1"], "--epochs must be above 0"),
+    (
+        [
+            "train",
+            "instdisc",
+            "--data",
+            "digits",
+            "--out",
+            "x",
+            "--optimizer",
+            "adamw",
+            "--nesterov",
+        ],
+        "is of sgd",
+    ),
+    (
+        ["train", "simclr", "--data", "digits", "--out", "x", "--micro-batch", "1"],
+        "raise --micro-batch",
+    ),
+    (
+        ["train", "simclr", "--data", "digits", "--out", "x", "--encoder", "timm/convnext_atto"],
+        "larger --image-size",
+    ),
+    (
+        ["train", "instdisc", "--data", "digits", "--out", "x", "--epochs", "-1"],
+        "--epochs must be above 0",
+    ),
     (["train", "instdisc", "--data", "digit", "--out", "x"], "did you mean 'digits'"),
     (["train", "instdisc", "--data", "digits", "--out", "x", "--preset", "nope"], "unknown preset"),
-    (["train", "instdisc", "--data", "digits", "--out", "x", "--encoder", "small-resnot"], "small-resnet"),
-    (["train", "instdisc", "--data", "digits", "--out", "x", "--image-size", "4"], "--image-size must lie in 8..1024"),
+    (
+        ["train", "instdisc", "--data", "digits", "--out", "x", "--encoder", "small-resnot"],
+        "small-resnet",
+    ),
+    (
+        ["train", "instdisc", "--data", "digits", "--out", "x", "--image-size", "4"],
+        "--image-size must lie in 8..1024",
+    ),
     (["eval", "nowhere"], "is not a run"),
     (["search", "nowhere", "q.png"], "is not a run"),
     (["embed", "nowhere", "--out", "x.npz"], "is not a run"),
@@ -131,12 +209,16 @@ def test_errors_are_sentences(capsys, tmp_path, monkeypatch, arguments, sentence
     monkeypatch.chdir(tmp_path)
     status, _, said = _run(capsys, *arguments)
     assert status == 2
-    assert sentence in " ".join(said.translate({ord(c): " " for c in "│╭╮╰╯─"}).split())  # out of its box
+    assert sentence in " ".join(
+        said.translate({ord(c): " " for c in "│╭╮╰╯─"}).split()
+    )  # out of its box
     assert not (tmp_path / "x").exists()
 
 
 def test_an_unknown_option_comes_with_the_nearest(capsys, tmp_path):
-    status, out, said = _run(capsys, "train", "instdisc", "--data", "digits", "--out", tmp_path / "x", "--epohs", "3")
+    status, out, said = _run(
+        capsys, "train", "instdisc", "--data", "digits", "--out", tmp_path / "x", "--epohs", "3"
+    )
     assert status == 2
     assert "--epochs" in out + said
 
@@ -152,7 +234,10 @@ def test_queries_that_cannot_be_read_are_sentences(capsys, run, tmp_path):
     assert "cannot be read as an image" in _run(capsys, "search", run, tmp_path / "bad.png")[2]
     assert "neither a file nor the id" in _run(capsys, "search", run, "gone.png")[2]
     assert "--k must be 1 or more" in _run(capsys, "search", run, "test/00001", "--k", 0)[2]
-    assert "cannot write the picture" in _run(capsys, "search", run, "test/00001", "--sheet", tmp_path / "x.nope")[2]
+    assert (
+        "cannot write the picture"
+        in _run(capsys, "search", run, "test/00001", "--sheet", tmp_path / "x.nope")[2]
+    )
 
 
 @pytest.mark.parametrize("verb", sorted(cli.VERBS))
@@ -169,7 +254,9 @@ def test_help_and_version_without_a_verb(capsys):
 
 
 def test_python_dash_m_is_the_command():
-    done = subprocess.run([sys.executable, "-m", "tellapart", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tellapart", "--help"], capture_output=True, text=True, check=True
+    )
     assert "tellapart train instdisc" in done.stdout
 
 
@@ -177,7 +264,15 @@ def test_compare_prints_runs_side_by_side(capsys, run):
     _run(capsys, "eval", run)
     status, _, said = _run(capsys, "compare", run, run)
     assert status == 0
-    for word in ("instdisc", "images/s", "peak memory", "loss / chance", "kNN k=200", "linear", " to "):
+    for word in (
+        "instdisc",
+        "images/s",
+        "peak memory",
+        "loss / chance",
+        "kNN k=200",
+        "linear",
+        " to ",
+    ):
         assert word in said
     _, out, _ = _run(capsys, "compare", run, "--json")
     (row,) = json.loads(out)
@@ -213,8 +308,12 @@ def test_training_starts_from_the_weights_of_a_run(capsys, run, tmp_path):
     assert f"starting from {run}: its network, stem and normalisation" in said
     assert "usually want a tenth, --lr 0.01" in said
     _run(capsys, "eval", tmp_path / "r")
-    assert {"random init", "starting weights"} <= json.loads((tmp_path / "r/eval.json").read_text())["scores"].keys()
-    status, _, said = _run(capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "s", "--init", "nowhere")
+    assert {"random init", "starting weights"} <= json.loads(
+        (tmp_path / "r/eval.json").read_text()
+    )["scores"].keys()
+    status, _, said = _run(
+        capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "s", "--init", "nowhere"
+    )
     assert status == 2
     assert "--init nowhere is neither" in said
 
@@ -251,21 +350,55 @@ def test_a_big_batch_goes_in_pieces_and_says_what_batchnorm_sees(capsys, tmp_pat
 
 
 def test_a_model_card_says_whether_labels_were_used(capsys, tmp_path, run):
-    _run(capsys, "train", "supcon", "--data", "digits", "--out", tmp_path / "r", "--steps", "1", "--threads", "1")
+    _run(
+        capsys,
+        "train",
+        "supcon",
+        "--data",
+        "digits",
+        "--out",
+        tmp_path / "r",
+        "--steps",
+        "1",
+        "--threads",
+        "1",
+    )
     assert "trained with labels" in (tmp_path / "r/encoder/README.md").read_text()
     assert "no labels used" in (run / "encoder/README.md").read_text()
 
 
 def test_a_queue_longer_than_the_data_is_a_plain_warning(tmp_path):
-    command = [sys.executable, "-m", "tellapart", "train", "moco", "--data", "digits", "--out", str(tmp_path / "r")]
-    done = subprocess.run([*command, "--steps", "1", "--threads", "1"], capture_output=True, text=True, check=True)
+    command = [
+        sys.executable,
+        "-m",
+        "tellapart",
+        "train",
+        "moco",
+        "--data",
+        "digits",
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    done = subprocess.run(
+        [*command, "--steps", "1", "--threads", "1"], capture_output=True, text=True, check=True
+    )
     assert "warning: --objective.queue 4096 is larger than the 1437 images" in done.stderr
     assert "UserWarning" not in done.stderr
 
 
 def test_another_network_than_the_starting_weights_have_is_an_error(capsys, run, tmp_path):
     status, _, said = _run(
-        capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "r", "--init", run, "--width", "32"
+        capsys,
+        "train",
+        "simclr",
+        "--data",
+        "digits",
+        "--out",
+        tmp_path / "r",
+        "--init",
+        run,
+        "--width",
+        "32",
     )
     assert status == 2
     assert "brings its own network (width 16); leave out --width 32" in said
@@ -274,7 +407,15 @@ def test_another_network_than_the_starting_weights_have_is_an_error(capsys, run,
 def test_a_vocabulary_of_classes_names_an_item_without_a_label(capsys, tmp_path, photos):
     (photos / "red" / "0.png").rename(photos / "loose.png")
     status, _, said = _run(
-        capsys, "train", "nce", "--data", photos, "--out", tmp_path / "r", "--objective.vocabulary", "classes"
+        capsys,
+        "train",
+        "nce",
+        "--data",
+        photos,
+        "--out",
+        tmp_path / "r",
+        "--objective.vocabulary",
+        "classes",
     )
     assert status == 2
     assert "have no label" in said

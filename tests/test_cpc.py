@@ -8,9 +8,10 @@ import pytest
 import torch
 from samples import seeded, small_sequence_encoder
 
-from tellapart import encoders, objectives, presets
+from tellapart import encoders, objectives
 from tellapart.errors import ConfigError, DataError
 from tellapart.objectives import Batch, CPCOptions
+from tellapart.training import presets
 from tellapart.training.trainer import Trainer
 
 
@@ -36,7 +37,9 @@ def _by_a_loop(objective, embedded, drawn):
                 predicted = weights[k - objective.options.first] @ c[i, now]
                 true = torch.exp(z[i, now + k] @ predicted)
                 others = [j for j in drawn[i].tolist() if j != i * t + now + k]
-                losses.append(-torch.log(true / (true + sum(torch.exp(flat[j] @ predicted) for j in others))))
+                losses.append(
+                    -torch.log(true / (true + sum(torch.exp(flat[j] @ predicted) for j in others)))
+                )
         steps.append(torch.stack(losses).mean())
     return torch.stack(steps).mean()
 
@@ -70,18 +73,28 @@ def test_cpc_at_chance_and_its_gradient(predictor):
     out = objective.loss(objective.embed(encoder, batch), batch, seeded())
     out.loss.backward()
     assert float(encoder.frames.layers[0].weight.grad.abs().sum()) > 0
-    same = {"frames": torch.ones(4, 1, 10, 12), "context": torch.ones(4, 1, 10, 12), "count": torch.full((4,), 10)}
-    assert float(objective.loss(same, batch, seeded()).loss.detach()) == pytest.approx(objective.chance(4), abs=1e-5)
+    same = {
+        "frames": torch.ones(4, 1, 10, 12),
+        "context": torch.ones(4, 1, 10, 12),
+        "count": torch.full((4,), 10),
+    }
+    assert float(objective.loss(same, batch, seeded()).loss.detach()) == pytest.approx(
+        objective.chance(4), abs=1e-5
+    )
 
 
 def test_the_transformer_predictor_sees_no_later_context():
     with pytest.raises(ConfigError, match="4 equal parts"):
         _cpc(CPCOptions(steps=2, predictor="transformer"), small_sequence_encoder())
-    objective = _cpc(CPCOptions(steps=2, predictor="transformer"), small_sequence_encoder(context_width=12))
+    objective = _cpc(
+        CPCOptions(steps=2, predictor="transformer"), small_sequence_encoder(context_width=12)
+    )
     c = torch.randn(2, 1, 10, 12)
     later = c.clone()
     later[:, :, 6:] = 3.0
-    torch.testing.assert_close(objective._attended(c)[:, :, :6], objective._attended(later)[:, :, :6])
+    torch.testing.assert_close(
+        objective._attended(c)[:, :, :6], objective._attended(later)[:, :, :6]
+    )
 
 
 def test_cpc_wants_frames_and_labels_where_it_reads_them(digits):
@@ -101,7 +114,11 @@ def test_cpc_wants_frames_and_labels_where_it_reads_them(digits):
 def test_steps_that_no_sequence_reaches_do_not_count():
     encoder = small_sequence_encoder()
     objective = _cpc(CPCOptions(steps=8, negatives=16, draw="others"), encoder)
-    same = {"frames": torch.ones(4, 1, 10, 12), "context": torch.ones(4, 1, 10, 10), "count": torch.full((4,), 4)}
+    same = {
+        "frames": torch.ones(4, 1, 10, 12),
+        "context": torch.ones(4, 1, 10, 10),
+        "count": torch.full((4,), 4),
+    }
     out = objective.loss(same, Batch([], torch.arange(4)), seeded())
     assert float(out.loss.detach()) == pytest.approx(objective.chance(4), abs=1e-5)
 
@@ -119,6 +136,8 @@ def test_patches_of_images_give_columns_whose_context_looks_up_only(digits):
     torch.testing.assert_close(encoder.features(x), z.mean((1, 2)))
     config = presets.named("cpc_images")
     trainer = Trainer(
-        "cpc", config.__class__(**{**vars(config), "steps": 2, "batch_size": 16}), digits.subset(range(64))
+        "cpc",
+        config.__class__(**{**vars(config), "steps": 2, "batch_size": 16}),
+        digits.subset(range(64)),
     )
     assert all(math.isfinite(step.loss) for step in trainer)

@@ -32,7 +32,10 @@ def test_digits_are_scikit_learns_in_their_order(digits):
 
 @pytest.mark.fashion_mnist
 def test_fashion_mnist_from_debian(fashion):
-    assert {name: len(rows) for name, rows in fashion.splits.items()} == {"train": 60_000, "test": 10_000}
+    assert {name: len(rows) for name, rows in fashion.splits.items()} == {
+        "train": 60_000,
+        "test": 10_000,
+    }
     assert np.bincount(fashion.labels[:60_000]).tolist() == [6000] * 10
 
 
@@ -44,8 +47,13 @@ def _write_idx(path, array):
 def test_idx_files_from_a_given_folder(tmp_path):
     random = np.random.default_rng(0)
     for stem, n in (("train", 6), ("t10k", 4)):
-        _write_idx(tmp_path / f"{stem}-images-idx3-ubyte", random.integers(0, 256, (n, 28, 28), dtype=np.uint8))
-        _write_idx(tmp_path / f"{stem}-labels-idx1-ubyte", random.integers(0, 10, n, dtype=np.uint8))
+        _write_idx(
+            tmp_path / f"{stem}-images-idx3-ubyte",
+            random.integers(0, 256, (n, 28, 28), dtype=np.uint8),
+        )
+        _write_idx(
+            tmp_path / f"{stem}-labels-idx1-ubyte", random.integers(0, 10, n, dtype=np.uint8)
+        )
     assert len(open_source(f"fashion-mnist:{tmp_path}")) == 10
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(b"\0\0")
     with pytest.raises(DataError, match="t10k-labels-idx1-ubyte"):
@@ -92,15 +100,21 @@ def test_train_and_test_folders_are_the_splits(tmp_path):
         for label in ("a", "b"):
             (tmp_path / split / label).mkdir(parents=True)
             for i in range(n // 2):
-                Image.new("RGB", (20, 20), (i * 20, n, 3)).save(tmp_path / split / label / f"{i}.png")
+                Image.new("RGB", (20, 20), (i * 20, n, 3)).save(
+                    tmp_path / split / label / f"{i}.png"
+                )
     source = open_source(str(tmp_path))
     assert {k: len(v) for k, v in source.splits.items()} == {"train": 6, "test": 4}
     assert list(source.classes) == ["a", "b"]
 
 
 def test_a_list_of_paths_with_labels(photos, tmp_path):
-    lines = [f"photos/red/{i}.png\tcherry" for i in range(4)] + [f"{photos}/blue/{i}.png\tsky" for i in range(4)]
-    (tmp_path / "list.txt").write_text("\n".join([*lines, "", "photos/green/0.png", "photos/gone.png"]))
+    lines = [f"photos/red/{i}.png\tcherry" for i in range(4)] + [
+        f"{photos}/blue/{i}.png\tsky" for i in range(4)
+    ]
+    (tmp_path / "list.txt").write_text(
+        "\n".join([*lines, "", "photos/green/0.png", "photos/gone.png"])
+    )
     source = open_source(str(tmp_path / "list.txt"))
     assert list(source.classes) == ["cherry", "sky"]
     assert len(source) == 9
@@ -259,7 +273,9 @@ def test_boxes_hold_the_object_exactly():
     scenes = scenes_module.compose(items, seed=3, size=64)
     numbers = scenes_module._numbers(3, 0, 0, 40).numpy()
     scale, angle = 0.55 + 0.45 * numbers[:, -4], 0.8 * numbers[:, -3] - 0.4
-    reach = np.minimum(scale * (np.abs(np.cos(angle)) + np.abs(np.sin(angle))), 2.0)  # half width of the turned square
+    reach = np.minimum(
+        scale * (np.abs(np.cos(angle)) + np.abs(np.sin(angle))), 2.0
+    )  # half width of the turned square
     centre = (2 * numbers[:, -2:] - 1) * (1 - scale)[:, None]
     low = np.clip((centre - reach[:, None] + 1) * 32, 0, 64)
     high = np.clip((centre + reach[:, None] + 1) * 32, 0, 64)
@@ -268,7 +284,9 @@ def test_boxes_hold_the_object_exactly():
 
 
 def test_a_scene_without_a_visible_object_has_an_empty_box():
-    assert scenes_module.compose(np.zeros((1, 28, 28), np.uint8), seed=1).boxes.tolist() == [[0, 0, 0, 0]]
+    assert scenes_module.compose(np.zeros((1, 28, 28), np.uint8), seed=1).boxes.tolist() == [
+        [0, 0, 0, 0]
+    ]
 
 
 @pytest.mark.fashion_mnist
@@ -276,7 +294,9 @@ def test_scenes_v1_is_frozen(fashion):
     """The first ten training scenes, to the byte."""
     items = np.stack([fashion.image(i)[:, :, 0] for i in range(10)])
     made = scenes_module.compose(items, seed=1)
-    digest = hashlib.blake2b(made.images.tobytes() + made.boxes.tobytes(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(
+        made.images.tobytes() + made.boxes.tobytes(), digest_size=16
+    ).hexdigest()
     assert digest == "3829435bdcb782c11fa7e22d99403daa"
 
 

@@ -10,12 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from tellapart import encoders, verbs
-from tellapart.console import Console
-from tellapart.data import crowds
-from tellapart.data.boxes import open_boxes
+from tellapart import api, encoders
+from tellapart.data import multi_object_scenes
+from tellapart.data.detection import open_boxes
 from tellapart.errors import ConfigError, DataError
-from tellapart.evaluation.detection import (
+from tellapart.evaluation.detector import (
     PRESETS,
     DetectConfig,
     average_precision,
@@ -23,6 +22,7 @@ from tellapart.evaluation.detection import (
     detector,
     train_detector,
 )
+from tellapart.runtime.console import Console
 
 ITEMS = np.zeros((3, 28, 28), np.uint8)
 ITEMS[0, 4:24, 10:18], ITEMS[1, 10:18, 4:24], ITEMS[2, 6:22, 6:22] = 255, 200, 230
@@ -34,7 +34,12 @@ FAST = DetectConfig(steps=2, batch_size=2, min_size=64, max_size=64, regions=8, 
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("coco")
     for split, seed, count in (("train2017", 1, 6), ("val2017", 2, 4)):
-        crowds.write_coco(path, split, *crowds.compose_crowds(ITEMS, LABELS, count=count, seed=seed), ["a", "b", "c"])
+        multi_object_scenes.write_coco(
+            path,
+            split,
+            *multi_object_scenes.compose_crowds(ITEMS, LABELS, count=count, seed=seed),
+            ["a", "b", "c"],
+        )
     return path
 
 
@@ -43,8 +48,8 @@ def _encoder(name="small-resnet"):
 
 
 def test_scenes_do_not_depend_on_how_many_are_made_and_boxes_are_tight():
-    images, boxes, classes = crowds.compose_crowds(ITEMS, LABELS, count=300, seed=3)
-    few, few_boxes, _ = crowds.compose_crowds(ITEMS, LABELS, count=5, seed=3)
+    images, boxes, classes = multi_object_scenes.compose_crowds(ITEMS, LABELS, count=300, seed=3)
+    few, few_boxes, _ = multi_object_scenes.compose_crowds(ITEMS, LABELS, count=5, seed=3)
     assert np.array_equal(images[:5], few)
     assert all(np.array_equal(a, b) for a, b in zip(boxes[:5], few_boxes, strict=True))
     assert {len(b) for b in boxes} == {1, 2, 3, 4}
@@ -61,7 +66,7 @@ def test_scenes_do_not_depend_on_how_many_are_made_and_boxes_are_tight():
 
 def test_coco_is_read_as_it_was_written(folder):
     parts = open_boxes(f"coco:{folder}")
-    _, boxes, classes = crowds.compose_crowds(ITEMS, LABELS, count=6, seed=1)
+    _, boxes, classes = multi_object_scenes.compose_crowds(ITEMS, LABELS, count=6, seed=1)
     assert (len(parts["train"]), len(parts["test"])) == (6, 4)
     assert parts["train"].classes == ["a", "b", "c"]
     assert all(np.array_equal(a, b) for a, b in zip(parts["train"].boxes, boxes, strict=True))
@@ -96,10 +101,17 @@ def test_voc_counts_from_one_and_marks_the_difficult(tmp_path):
 
 
 def test_boxes_outside_their_image_and_other_damage_are_named(folder, tmp_path):
-    with pytest.raises(DataError, match=r"000000.xml, object 0: the box .* lies outside its image of 60 x 40"):
-        open_boxes(str(_voc(tmp_path / "v", "<xmin>5</xmin><ymin>9</ymin><xmax>90</xmax><ymax>28</ymax>")))
+    with pytest.raises(
+        DataError, match=r"000000.xml, object 0: the box .* lies outside its image of 60 x 40"
+    ):
+        open_boxes(
+            str(_voc(tmp_path / "v", "<xmin>5</xmin><ymin>9</ymin><xmax>90</xmax><ymax>28</ymax>"))
+        )
     about = json.loads((folder / "annotations/instances_train2017.json").read_text())
-    for bbox, said in (([90, 0, 20, 5], "annotation 1 of 000000.png.* lies outside"), ([5, 5, 0, 4], "has no test")):
+    for bbox, said in (
+        ([90, 0, 20, 5], "annotation 1 of 000000.png.* lies outside"),
+        ([5, 5, 0, 4], "has no test"),
+    ):
         broken = tmp_path / "c"
         (broken / "annotations").mkdir(parents=True, exist_ok=True)
         about["annotations"][0]["bbox"] = bbox
@@ -136,7 +148,9 @@ def test_average_precision_of_the_truth_is_one_and_of_nothing_zero(folder):
 def test_detectors_train_and_detect_on_every_backbone(folder, head, name):
     parts, encoder = open_boxes(str(folder)), _encoder(name)
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
-    model = train_detector(detector(encoder, 3, dataclasses.replace(FAST, head=head)), parts["train"], FAST)
+    model = train_detector(
+        detector(encoder, 3, dataclasses.replace(FAST, head=head)), parts["train"], FAST
+    )
     found = detect(model, parts["test"])
     assert len(found) == 4
     assert all((f["labels"] >= 0).all() and (f["labels"] < 3).all() for f in found)
@@ -148,7 +162,9 @@ def test_a_detector_learns_its_scenes(folder):
     size = {"min_size": 96, "max_size": 96, "regions": 32, "flip": 0.0}
     config = dataclasses.replace(FAST, steps=60, batch_size=4, lr=0.04, warmup=10, **size)
     encoder = encoders.build("small-resnet", channels=3, size=32)
-    before = average_precision(parts["train"], detect(detector(encoder, 3, config), parts["train"]))["AP50"]
+    before = average_precision(
+        parts["train"], detect(detector(encoder, 3, config), parts["train"])
+    )["AP50"]
     model = train_detector(detector(encoder, 3, config), parts["train"], config)
     assert average_precision(parts["train"], detect(model, parts["train"]))["AP50"] > before + 0.05
 
@@ -164,7 +180,9 @@ def test_frozen_stages_and_statistics_do_not_move(folder):
     frozen = [k for k in before if k.startswith((f"{body}stem", f"{body}blocks.0")) or "bn" in k]
     assert frozen
     assert all(torch.equal(before[k], after[k]) for k in frozen)
-    assert not torch.equal(before[f"{body}blocks.2.conv1.weight"], after[f"{body}blocks.2.conv1.weight"])
+    assert not torch.equal(
+        before[f"{body}blocks.2.conv1.weight"], after[f"{body}blocks.2.conv1.weight"]
+    )
 
 
 def test_presets_hold_the_papers_numbers_and_bad_settings_are_errors():
@@ -182,7 +200,7 @@ def test_presets_hold_the_papers_numbers_and_bad_settings_are_errors():
 
 def test_the_verb_compares_backbones(folder, tmp_path):
     torch.save(_encoder().backbone.state_dict(), tmp_path / "w.pt")
-    result = verbs.detect(
+    result = api.detect(
         tmp_path / "w.pt", encoder="small-resnet", width=8, data=str(folder), out=tmp_path / "d.json",
         console=Console(quiet=True), **{f.name: getattr(FAST, f.name) for f in dataclasses.fields(FAST)},
     )  # fmt: skip

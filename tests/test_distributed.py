@@ -16,7 +16,7 @@ import ranks
 import torch
 from cases import CASES
 
-from tellapart import distributed
+from tellapart.runtime import distributed
 
 HERE = Path(__file__).parent
 
@@ -29,7 +29,12 @@ def _port():
 
 def _start(command, world=2, **more):
     """The same command as every rank of a group, as torchrun would start it."""
-    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_port()), "OMP_NUM_THREADS": "1"}
+    shared = {
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_port()),
+        "OMP_NUM_THREADS": "1",
+    }
     return [
         subprocess.Popen(
             command, env=os.environ | shared | {"RANK": str(r), "LOCAL_RANK": str(r)},
@@ -75,9 +80,15 @@ def test_the_collectives_do_what_they_say(pair):
     everyone = torch.tensor([[0.0, 1], [2, 3], [10, 11], [12, 13]])
     assert torch.equal(a["gathered"], everyone)
     assert torch.equal(b["others"], everyone[:2])
-    assert torch.equal(b["gradient"], 3 * torch.tensor([[4.0, 5], [6, 7]]))  # both ranks' losses: 1 + 2 times
+    assert torch.equal(
+        b["gradient"], 3 * torch.tensor([[4.0, 5], [6, 7]])
+    )  # both ranks' losses: 1 + 2 times
     assert torch.equal(a["statistics"], torch.full((2,), 0.5))
-    assert a["errors"] == b["errors"] == ["the ranks have different data: rank 0: mine 0, rank 1: mine 1"]
+    assert (
+        a["errors"]
+        == b["errors"]
+        == ["the ranks have different data: rank 0: mine 0, rank 1: mine 1"]
+    )
     assert (a["first"], b["first"]) == (False, True)
     assert a["shared"] == b["shared"] == "from 0"
     assert a["any"] == b["any"] == (True, False)
@@ -118,12 +129,17 @@ def test_a_run_of_two_ranks_resumes_with_two_and_with_one(tmp_path):
         assert stdout == "" or json.loads(stdout)["trained"]
     shards = sorted(p.name for p in (tmp_path / "whole" / "checkpoints").glob("shard-*"))
     assert shards == [f"shard-00000030-0000{r}-of-00002.pt" for r in (0, 1)]
-    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [r["step"] for r in rows] == list(range(2, 31, 2))  # every checkpoint has a line
 
     killed = _train(tmp_path / "killed")
     deadline = time.monotonic() + 120
-    while not (tmp_path / "killed" / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
+    while (
+        not (tmp_path / "killed" / "checkpoints" / "last.pt").exists()
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     killed[1].send_signal(signal.SIGKILL)
     (_, stderr, code), _ = _end(killed, 60)  # no hang: the other rank ends by itself
@@ -135,8 +151,14 @@ def test_a_run_of_two_ranks_resumes_with_two_and_with_one(tmp_path):
     subprocess.run(["cp", "-r", str(tmp_path / "killed"), str(tmp_path / "alone")], check=True)
     for _, stderr, code in _end(_train(tmp_path / "killed", "--resume")):
         assert code == 0, stderr
-    whole, again = (torch.load(tmp_path / n / "checkpoints" / "last.pt") for n in ("whole", "killed"))
-    assert all(torch.equal(whole["encoder"][k], again["encoder"][k]) for k in whole["encoder"] if "running" not in k)
+    whole, again = (
+        torch.load(tmp_path / n / "checkpoints" / "last.pt") for n in ("whole", "killed")
+    )
+    assert all(
+        torch.equal(whole["encoder"][k], again["encoder"][k])
+        for k in whole["encoder"]
+        if "running" not in k
+    )
     for _, stderr, code in _end(_train(tmp_path / "alone", "--resume", world=1)):
         assert code == 0, stderr
     alone = torch.load(tmp_path / "alone" / "checkpoints" / "last.pt")
@@ -148,9 +170,19 @@ def test_torchrun_starts_again_what_was_killed(tmp_path):
     """One of two workers is killed; torchrun restarts both, which resume by themselves."""
     out = tmp_path / "run"
     command = [*TRAIN, "--out", str(out), "--epochs", "6", "--save-every", "2", "--log-every", "2"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--max-restarts",
+        "1",
+    ]
     torchrun += ["--standalone", *command[1:]]
-    process = subprocess.Popen(torchrun, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        torchrun, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while not (out / "checkpoints" / "last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -166,7 +198,7 @@ def test_torchrun_starts_again_what_was_killed(tmp_path):
 
 
 def test_shards_written_by_two_are_read_by_three_and_by_one(tmp_path, monkeypatch):
-    from tellapart.run import _own_rows, _shard
+    from tellapart.training.run import _own_rows, _shard
 
     rows = torch.arange(11.0)[:, None].expand(11, 2)
     for r in (0, 1):
@@ -201,7 +233,9 @@ def test_ranks_with_different_data_are_told(tmp_path):
         (tmp_path / str(r)).mkdir()
         for i in range(12):
             Image.new("RGB", (40, 40), (20 * i, 9 * r, 5)).save(tmp_path / str(r) / f"{i}.png")
-    command = f"{sys.executable} -m tellapart train simclr --data {tmp_path}/$RANK --out {tmp_path}/run"
+    command = (
+        f"{sys.executable} -m tellapart train simclr --data {tmp_path}/$RANK --out {tmp_path}/run"
+    )
     found = _end(_start(["sh", "-c", command]), 100)
     assert {code for _, _, code in found} == {2}
     assert all("the ranks have different data" in err for _, err, _ in found)

@@ -11,11 +11,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import tellapart as ta
-from tellapart.console import Console
-from tellapart.embedder import Embedder
 from tellapart.errors import ConfigError, DataError, RunError
-from tellapart.run import Run
-from tellapart.subjects import load_encoder
+from tellapart.runtime.console import Console
+from tellapart.training.estimator import Embedder
+from tellapart.training.loading import load_encoder
+from tellapart.training.run import Run
 
 FAST = {"epochs": 2, "options": {"device": "cpu", "threads": 1, "precision": "float32"}}
 
@@ -45,7 +45,9 @@ def test_features_are_those_of_the_encoder(images):
 @pytest.mark.parametrize("shape", [(40, 10, 12), (40, 10, 12, 1), (40, 120)])
 def test_the_same_images_in_any_form(images, shape):
     wanted = Embedder(**FAST).fit_transform(images)
-    given = Embedder(image_shape=(10, 12) if len(shape) == 2 else None, **FAST).fit(images.reshape(shape))
+    given = Embedder(image_shape=(10, 12) if len(shape) == 2 else None, **FAST).fit(
+        images.reshape(shape)
+    )
     np.testing.assert_array_equal(given.transform(images.reshape(shape)), wanted)
 
 
@@ -58,7 +60,9 @@ def test_numbers_are_brought_to_bytes_by_the_range_of_fit(images):
         made = Embedder(**FAST).fit(other)
         assert made.range_ == pytest.approx((low, high))
         np.testing.assert_array_equal(made.transform(other), wanted)
-        np.testing.assert_array_equal(made.transform(other + 100), made.transform(np.full_like(other, high)))
+        np.testing.assert_array_equal(
+            made.transform(other + 100), made.transform(np.full_like(other, high))
+        )
 
 
 def test_colour_and_the_embedding(images):
@@ -116,7 +120,9 @@ def test_labels_of_any_kind_for_methods_that_learn_from_them(images):
     by_labels = {"options": FAST["options"] | {"objective": {"pairs": "labels"}}, "epochs": 1}
     assert Embedder("margin", **by_labels).fit(images, names).classes_.tolist() == ["cat", "dog"]
     assert not hasattr(Embedder("margin", **FAST).fit(images, names), "classes_")
-    np.testing.assert_array_equal(Embedder(**FAST).fit_transform(images, names), Embedder(**FAST).fit_transform(images))
+    np.testing.assert_array_equal(
+        Embedder(**FAST).fit_transform(images, names), Embedder(**FAST).fit_transform(images)
+    )
 
 
 def test_in_a_pipeline_cloned_and_pickled(images):
@@ -126,7 +132,9 @@ def test_in_a_pipeline_cloned_and_pickled(images):
     line.fit(rows, kind)
     assert line.score(rows, kind) == 1
     made = line[0]
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(made)).transform(rows), made.transform(rows))
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(made)).transform(rows), made.transform(rows)
+    )
 
 
 def test_out_keeps_a_run(images, tmp_path):
@@ -138,7 +146,10 @@ def test_out_keeps_a_run(images, tmp_path):
     kept = load_encoder(run)
     for name, tensor in made.encoder_.state_dict().items():
         assert torch.equal(tensor, kept.state_dict()[name])
-    assert ta.export(tmp_path / "run", out=tmp_path / "out", console=Console(quiet=True))["features"] == 64
+    assert (
+        ta.export(tmp_path / "run", out=tmp_path / "out", console=Console(quiet=True))["features"]
+        == 64
+    )
     with pytest.raises(RunError, match="not empty"):
         Embedder(out=tmp_path / "run", **FAST).fit(images)
 
@@ -155,7 +166,12 @@ def test_without_out_no_file_is_written(images, tmp_path, monkeypatch):
         ({"method": "instdsic"}, (9, 8, 8), ConfigError, "did you mean 'instdisc'"),
         ({"output": "vectors"}, (9, 8, 8), ConfigError, "unknown output"),
         ({"options": {"learning": 1}}, (9, 8, 8), ConfigError, "unknown setting"),
-        ({"options": {"objective": {"temp": 1}}}, (9, 8, 8), ConfigError, "unknown setting of the objective"),
+        (
+            {"options": {"objective": {"temp": 1}}},
+            (9, 8, 8),
+            ConfigError,
+            "unknown setting of the objective",
+        ),
         ({"options": {"seed": 1}}, (9, 8, 8), ConfigError, "'seed' is a parameter of the Embedder"),
         ({"image_shape": (5, 5)}, (9, 64), ConfigError, r"image_shape \(5, 5\)"),
         ({"epochs": 0}, (9, 8, 8), ConfigError, "--epochs must be above 0"),

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 import tellapart as ta
-from tellapart import cli, embedding, verbs
+from tellapart import api, cli
+from tellapart.embeddings import incremental
 from tellapart.errors import ConfigError, DataError, MissingExtraError
-from tellapart.run import Run
+from tellapart.training.run import Run
 
 
 @pytest.fixture
@@ -28,8 +29,8 @@ def counted(monkeypatch):
         seen.append(len(rows))
         return real(encoder, source, rows, wanted, console)
 
-    real = embedding._vectors
-    monkeypatch.setattr(embedding, "_vectors", vectors)
+    real = incremental._vectors
+    monkeypatch.setattr(incremental, "_vectors", vectors)
     return seen
 
 
@@ -40,7 +41,9 @@ def test_a_second_call_embeds_only_new_contents(run, photos, tmp_path, counted, 
     first = ta.embed(run, data=str(photos), out=out, output=output)
     (photos / "red" / "0.png").rename(photos / "red" / "moved.png")
     (photos / "green" / "1.png").unlink()
-    Image.fromarray(np.random.default_rng(5).integers(0, 255, (50, 50, 3), np.uint8)).save(photos / "blue" / "new.png")
+    Image.fromarray(np.random.default_rng(5).integers(0, 255, (50, 50, 3), np.uint8)).save(
+        photos / "blue" / "new.png"
+    )
     second = ta.embed(run, data=str(photos), out=out, output=output)
     assert counted == [24, 1]
     again = ta.embed(run, data=str(photos), out=tmp_path / "fresh.npz", output=output)
@@ -76,7 +79,9 @@ def test_a_known_network_without_training(photos, tmp_path, monkeypatch):
     import timm
 
     real = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda *a, **k: real(*a, **(k | {"pretrained": False})))
+    monkeypatch.setattr(
+        timm, "create_model", lambda *a, **k: real(*a, **(k | {"pretrained": False}))
+    )
     found = ta.embed("timm/resnet18", data=str(photos), out=tmp_path / "v.npz", image_size=64)
     assert found.vectors.shape == (24, 512)
     with pytest.raises(ConfigError, match="features or patches"):
@@ -131,4 +136,4 @@ def test_a_source_that_is_gone_is_named(run, photos, tmp_path):
 
 def test_nothing_to_search_for(run):
     with pytest.raises(ConfigError, match="QUERY"):
-        verbs.search(run, [])
+        api.search(run, [])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tellapart import encoders
-from tellapart.encoders import starting
+from tellapart.encoders import pretrained
 from tellapart.errors import ConfigError
 
 
@@ -50,7 +50,10 @@ def test_small_resnet_pools_before_the_relu_without_changing_a_bit():
     assert torch.equal(a, b)
     (a * weight).sum().backward()
     (b * weight).sum().backward()
-    assert all(torch.equal(p.grad, q.grad) for p, q in zip(short.parameters(), whole.parameters(), strict=True))
+    assert all(
+        torch.equal(p.grad, q.grad)
+        for p, q in zip(short.parameters(), whole.parameters(), strict=True)
+    )
     assert all(torch.equal(p, q) for p, q in zip(short.buffers(), whole.buffers(), strict=True))
 
 
@@ -90,7 +93,12 @@ def test_heads(kind):
 def test_a_bn_head_spreads_the_embeddings_of_a_fresh_network():
     x = torch.rand(64, 3, 32, 32)
     plain = encoders.build("small-resnet", channels=3, size=32)(x).detach().mean(0).norm()
-    centred = encoders.build("small-resnet", channels=3, size=32, head_kind="linear-bn")(x).detach().mean(0).norm()
+    centred = (
+        encoders.build("small-resnet", channels=3, size=32, head_kind="linear-bn")(x)
+        .detach()
+        .mean(0)
+        .norm()
+    )
     assert float(plain) > 0.8
     assert float(centred) < 0.3
 
@@ -132,7 +140,9 @@ def test_selective_kernel_networks_come_through_timm():
 
 
 def test_batchnorm_in_groups_is_that_of_each_group_alone():
-    whole = encoders.build("small-resnet", channels=3, size=16, head_kind="linear-bn", dim=8).train()
+    whole = encoders.build(
+        "small-resnet", channels=3, size=16, head_kind="linear-bn", dim=8
+    ).train()
     x = torch.rand(12, 3, 16, 16)
     parts = torch.cat([whole(part) for part in x.split(4)])
     whole.bn_rows = 4
@@ -151,16 +161,33 @@ def test_project_is_the_head_before_the_sphere():
 
 # starting weights --------------------------------------------------------------------------------------------
 
-SHARED = {"encoder": "small-resnet", "width": 8, "channels": 3, "size": 32, "dim": 16, "head_kind": "mlp-bn", "seed": 1}
+SHARED = {
+    "encoder": "small-resnet",
+    "width": 8,
+    "channels": 3,
+    "size": 32,
+    "dim": 16,
+    "head_kind": "mlp-bn",
+    "seed": 1,
+}
 
 
 @pytest.fixture
 def trained(tmp_path):
     """A run's encoder folder, of another head and normalisation than what starts from it."""
-    from tellapart.run import Run
+    from tellapart.training.run import Run
 
-    made = encoders.build("small-resnet", channels=3, size=32, width=8, dim=4, mean=torch.rand(3), std=torch.rand(3))
-    about = {"encoder": "small-resnet", "width": 8, "channels": 3, "size": 32, "dim": 4, "head_kind": "linear"}
+    made = encoders.build(
+        "small-resnet", channels=3, size=32, width=8, dim=4, mean=torch.rand(3), std=torch.rand(3)
+    )
+    about = {
+        "encoder": "small-resnet",
+        "width": 8,
+        "channels": 3,
+        "size": 32,
+        "dim": 4,
+        "head_kind": "linear",
+    }
     (tmp_path / "run").mkdir()
     Run(tmp_path / "run", {}).save_encoder(made, about)
     return tmp_path / "run", made
@@ -168,9 +195,9 @@ def trained(tmp_path):
 
 def test_weights_of_a_run_bring_backbone_width_and_normalisation(trained):
     folder, made = trained
-    assert starting.describe(str(folder)) == {"encoder": "small-resnet", "width": 8}
+    assert pretrained.describe(str(folder)) == {"encoder": "small-resnet", "width": 8}
     for init in (folder, folder / "encoder"):
-        fresh = starting.start(str(init), **SHARED)
+        fresh = pretrained.start(str(init), **SHARED)
         x = torch.rand(3, 3, 32, 32)
         torch.testing.assert_close(fresh.eval().features(x), made.eval().features(x))
         assert fresh.dim == 16
@@ -180,7 +207,7 @@ def test_weights_of_a_file_fill_the_backbone(trained, tmp_path):
     folder, made = trained
     torch.save({"state_dict": made.backbone.state_dict()}, tmp_path / "weights.pt")
     for init in (tmp_path / "weights.pt", folder / "encoder" / "model.safetensors"):
-        fresh = starting.start(str(init), **SHARED)
+        fresh = pretrained.start(str(init), **SHARED)
         for a, b in zip(fresh.backbone.parameters(), made.backbone.parameters(), strict=True):
             assert torch.equal(a, b)
 
@@ -188,38 +215,44 @@ def test_weights_of_a_file_fill_the_backbone(trained, tmp_path):
 def test_files_of_weights_bring_their_network_stem_and_width(trained, tmp_path):
     import torchvision
 
-    from tellapart.presets import simclr_folder
-    from tellapart.settings import resolve
+    from tellapart.training.presets import simclr_folder
+    from tellapart.training.resolve import resolve
 
     folder, _ = trained
     file = folder / "encoder" / "model.safetensors"
-    assert starting.describe(str(file)) == {"encoder": "small-resnet", "width": 8}
+    assert pretrained.describe(str(file)) == {"encoder": "small-resnet", "width": 8}
     assert resolve("simclr", "photos/", None, None, {"init": str(file)}).width == 8
     theirs = torchvision.models.resnet18()
     torch.save(theirs.state_dict(), tmp_path / "theirs.pt")
-    settings = resolve("simclr", "photos/", None, simclr_folder(), {"init": str(tmp_path / "theirs.pt")})
+    settings = resolve(
+        "simclr", "photos/", None, simclr_folder(), {"init": str(tmp_path / "theirs.pt")}
+    )
     assert settings.encoder == "torchvision/resnet18"
-    fresh = starting.start(settings.init, **SHARED | {"encoder": settings.encoder})  # at 32 px the stem is theirs still
+    fresh = pretrained.start(
+        settings.init, **SHARED | {"encoder": settings.encoder}
+    )  # at 32 px the stem is theirs still
     assert not fresh.backbone.small_stem
     assert torch.equal(fresh.backbone.model.conv1.weight, theirs.conv1.weight)
-    torch.testing.assert_close(fresh.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))  # not that of the data
-    gray = starting.start(settings.init, **SHARED | {"encoder": settings.encoder, "channels": 1})
+    torch.testing.assert_close(
+        fresh.mean.flatten(), torch.tensor([0.485, 0.456, 0.406])
+    )  # not that of the data
+    gray = pretrained.start(settings.init, **SHARED | {"encoder": settings.encoder, "channels": 1})
     assert gray(torch.rand(2, 1, 32, 32)).shape == (2, SHARED["dim"])
 
 
 def test_weights_that_do_not_fit_or_are_not_there_are_named(trained, tmp_path):
     folder, _ = trained
     with pytest.raises(ConfigError, match="neither timm/NAME"):
-        starting.start(str(tmp_path / "nothing"), **SHARED)
+        pretrained.start(str(tmp_path / "nothing"), **SHARED)
     with pytest.raises(ConfigError, match="does not fit the encoder"):
-        starting.start(str(folder / "encoder" / "model.safetensors"), **SHARED | {"width": 16})
+        pretrained.start(str(folder / "encoder" / "model.safetensors"), **SHARED | {"width": 16})
     with pytest.raises(ConfigError, match=r"reads 3 channel\(s\), the data have 1"):
-        starting.start(str(folder), **SHARED | {"channels": 1})
+        pretrained.start(str(folder), **SHARED | {"channels": 1})
     (tmp_path / "junk.pt").write_bytes(b"junk")
     with pytest.raises(ConfigError, match="cannot be read as weights"):
-        starting.start(str(tmp_path / "junk.pt"), **SHARED)
+        pretrained.start(str(tmp_path / "junk.pt"), **SHARED)
     with pytest.raises(ConfigError, match="did you mean"):
-        starting.start("timm/resnet81", **SHARED)
+        pretrained.start("timm/resnet81", **SHARED)
 
 
 def test_a_pretrained_backbone_brings_its_stem_and_normalisation(monkeypatch):
@@ -227,8 +260,12 @@ def test_a_pretrained_backbone_brings_its_stem_and_normalisation(monkeypatch):
     import timm
 
     create = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda name, pretrained, **more: create(name, pretrained=False, **more))
-    fresh = starting.start("timm/resnet18", **SHARED)
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda name, pretrained, **more: create(name, pretrained=False, **more),
+    )
+    fresh = pretrained.start("timm/resnet18", **SHARED)
     assert fresh.backbone.model.conv1.kernel_size == (7, 7)
     assert not fresh.backbone.small_stem
     torch.testing.assert_close(fresh.mean.flatten(), torch.tensor([0.485, 0.456, 0.406]))
@@ -236,10 +273,12 @@ def test_a_pretrained_backbone_brings_its_stem_and_normalisation(monkeypatch):
 
 def test_a_file_brings_its_normalisation_or_takes_that_of_the_data(trained, tmp_path):
     folder, made = trained
-    fresh = starting.start(str(folder / "encoder" / "model.safetensors"), **SHARED)
+    fresh = pretrained.start(str(folder / "encoder" / "model.safetensors"), **SHARED)
     torch.testing.assert_close(fresh.mean, made.mean)
     torch.save(made.backbone.state_dict(), tmp_path / "bare.pt")
-    fresh = starting.start(str(tmp_path / "bare.pt"), **SHARED, mean=torch.full((3,), 0.1), std=torch.full((3,), 0.2))
+    fresh = pretrained.start(
+        str(tmp_path / "bare.pt"), **SHARED, mean=torch.full((3,), 0.1), std=torch.full((3,), 0.2)
+    )
     torch.testing.assert_close(fresh.mean.flatten(), torch.full((3,), 0.1))
 
 
@@ -255,4 +294,4 @@ def test_damaged_starting_weights_are_named(trained, name, content, said):
     folder, _ = trained
     (folder / "encoder" / name).write_bytes(content)
     with pytest.raises(ConfigError, match=said):
-        starting.start(str(folder), **SHARED)
+        pretrained.start(str(folder), **SHARED)

@@ -15,14 +15,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 from torch.nn import functional as F
 
-from tellapart import nearest
-from tellapart.embeddings import Embeddings
+from tellapart.embeddings.embeddings import Embeddings
+from tellapart.embeddings.index import Index
 from tellapart.errors import ConfigError, DataError
 from tellapart.evaluation import few_label, knn, linear, linear_probe, protocol, retrieval
 from tellapart.evaluation.few_label import balanced
 from tellapart.evaluation.knn import best_k, knn_labels
 from tellapart.evaluation.sgd_linear import RATES, sgd_linear
-from tellapart.index import Index
+from tellapart.functional import top_k
 
 
 def _made(n=300, d=16, classes=5, seed=0, noise=0.6):
@@ -56,14 +56,18 @@ def test_knn_is_the_papers_vote_as_a_loop(k, temperature):
 
 @pytest.mark.parametrize("k", [1, 5, 20, 200])
 def test_knn_equals_scikit_learns_weighted_neighbours(k):
-    model = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07))
+    model = KNeighborsClassifier(
+        k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07)
+    )
     model.fit(TRAIN.vectors, TRAIN.labels)
-    assert knn(TRAIN, TEST, k=k)[f"knn@{k}"] == pytest.approx(model.score(TEST.vectors, TEST.labels), abs=1e-9)
+    assert knn(TRAIN, TEST, k=k)[f"knn@{k}"] == pytest.approx(
+        model.score(TEST.vectors, TEST.labels), abs=1e-9
+    )
 
 
 def test_several_k_in_one_pass_and_in_tiles(monkeypatch):
     single = {k: knn(TRAIN, TEST, k=k)[f"knn@{k}"] for k in (1, 5, 20, 200)}
-    monkeypatch.setattr(nearest, "ELEMENTS", 1000)
+    monkeypatch.setattr(top_k, "ELEMENTS", 1000)
     assert knn(TRAIN, TEST, k=(200, 5, 1, 20)) == {f"knn@{k}": v for k, v in sorted(single.items())}
 
 
@@ -102,9 +106,11 @@ def test_ten_thousand_queries_by_a_million_rows_fit(monkeypatch):
     """Peak memory is a tile, whatever the sizes: 10,000 x 1,000,000 similarities would take 40 GB."""
     made = []
     real = torch.Tensor.new_empty
-    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **o: made.append(real(*a, **o)) or made[-1])
-    nearest.top_k(torch.randn(600, 2), torch.randn(200_000, 2), 200)
-    assert max(t.numel() for t in made) <= nearest.ELEMENTS
+    monkeypatch.setattr(
+        torch.Tensor, "new_empty", lambda *a, **o: made.append(real(*a, **o)) or made[-1]
+    )
+    top_k.top_k(torch.randn(600, 2), torch.randn(200_000, 2), 200)
+    assert max(t.numel() for t in made) <= top_k.ELEMENTS
 
 
 @pytest.mark.parametrize("kind", ["logistic", "svm"])
@@ -112,19 +118,28 @@ def test_linear_probe_is_scikit_learn_with_the_cost_that_a_held_out_fifth_choose
     def fitted(cost, rows):
         x = TRAIN.vectors[rows]
         mean, scale = x.mean(0), x.std(0) + 1e-6
-        model = LogisticRegression(C=cost, max_iter=200) if kind == "logistic" else LinearSVC(C=cost, dual=False)
+        model = (
+            LogisticRegression(C=cost, max_iter=200)
+            if kind == "logistic"
+            else LinearSVC(C=cost, dual=False)
+        )
         model.fit((x - mean) / scale, TRAIN.labels[rows])
         return lambda vectors: model.predict((vectors - mean) / scale)
 
     held = np.random.default_rng(0).permutation(300) % 5 == 0
-    hits = [(fitted(c, ~held)(TRAIN.vectors[held]) == TRAIN.labels[held]).mean() for c in linear.GRID[kind]]
+    hits = [
+        (fitted(c, ~held)(TRAIN.vectors[held]) == TRAIN.labels[held]).mean()
+        for c in linear.GRID[kind]
+    ]
     best = fitted(linear.GRID[kind][int(np.argmax(hits))], np.ones(300, bool))
     assert linear_probe(TRAIN, TEST)[kind] == (best(TEST.vectors) == TEST.labels).mean()
     assert len({round(h, 3) for h in hits}) > 1, "the costs must differ for the choice to be tested"
 
 
 def test_linear_probe_sees_every_class_of_a_set_in_cyclic_order():
-    items = Embeddings(np.eye(5)[np.arange(500) % 5], [str(i) for i in range(500)], np.arange(500) % 5)
+    items = Embeddings(
+        np.eye(5)[np.arange(500) % 5], [str(i) for i in range(500)], np.arange(500) % 5
+    )
     assert linear.linear_labels(items, np.eye(5), rows=100)[0].tolist() == [0, 1, 2, 3, 4]
 
 
@@ -145,10 +160,14 @@ def test_retrieval_is_the_definitions_as_a_loop():
         precision.append(same[:r].mean())
         mean_ap.append(sum(same[: j + 1].mean() for j in range(r) if same[j]) / r)
     found = retrieval(TEST)
-    assert {k: found[f"R@{k}"] for k in recall} == pytest.approx({k: np.mean(v) for k, v in recall.items()})
+    assert {k: found[f"R@{k}"] for k in recall} == pytest.approx(
+        {k: np.mean(v) for k, v in recall.items()}
+    )
     assert found["R-precision"] == pytest.approx(np.mean(precision))
     assert found["mAP@R"] == pytest.approx(np.mean(mean_ap))
-    clusters = KMeans(5, n_init=3, random_state=0).fit_predict(F.normalize(torch.from_numpy(TEST.vectors), dim=1))
+    clusters = KMeans(5, n_init=3, random_state=0).fit_predict(
+        F.normalize(torch.from_numpy(TEST.vectors), dim=1)
+    )
     assert found["NMI"] == pytest.approx(normalized_mutual_info_score(labels, clusters))
 
 
@@ -157,9 +176,13 @@ def test_retrieval_agrees_with_pytorch_metric_learning():
     pytest.importorskip("faiss")
     z, labels = F.normalize(torch.from_numpy(TEST.vectors), dim=1), torch.from_numpy(TEST.labels)
     wanted = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
-    theirs = calculator.AccuracyCalculator(include=wanted, device=torch.device("cpu")).get_accuracy(z, labels)
+    theirs = calculator.AccuracyCalculator(include=wanted, device=torch.device("cpu")).get_accuracy(
+        z, labels
+    )
     ours = retrieval(TEST)
-    assert [ours[n] for n in ("R@1", "R-precision", "mAP@R")] == pytest.approx([theirs[n] for n in wanted], abs=1e-6)
+    assert [ours[n] for n in ("R@1", "R-precision", "mAP@R")] == pytest.approx(
+        [theirs[n] for n in wanted], abs=1e-6
+    )
 
 
 def test_an_item_alone_in_its_class_is_found_but_asks_nothing():
@@ -201,7 +224,9 @@ def test_test_labels_choose_nothing():
     """Other test labels change the score and not one prediction."""
     shuffled = Embeddings(TEST.vectors, TEST.ids, np.roll(TEST.labels, 7))
     for k in (1, 20):
-        assert np.array_equal(knn_labels(TRAIN, TEST.vectors, k=k)[k], knn_labels(TRAIN, shuffled.vectors, k=k)[k])
+        assert np.array_equal(
+            knn_labels(TRAIN, TEST.vectors, k=k)[k], knn_labels(TRAIN, shuffled.vectors, k=k)[k]
+        )
     _, right = few_label(TRAIN, TEST, draws=2)
     _, other = few_label(TRAIN, shuffled, draws=2)
     same = np.equal(TEST.labels, shuffled.labels)
@@ -233,14 +258,21 @@ def _table(better=0.2, worse=0.9):
         "trained features": (_made(noise=better), _made(200, seed=1, noise=better)),
         "trained embedding": (_made(noise=better), _made(200, seed=1, noise=better)),
     }
-    return protocol.score(pairs, headline="trained embedding", baselines=("centred pixels", "random init"))
+    return protocol.score(
+        pairs, headline="trained embedding", baselines=("centred pixels", "random init")
+    )
 
 
 def test_a_better_encoder_is_called_better_and_a_worse_one_worse():
     table = _table()
     shown = {(c.row, c.column, c.baseline): c for c in table.comparisons}
-    columns, trained = set(table.scores["trained features"]), ("trained features", "trained embedding")
-    assert shown.keys() == {(r, c, b) for r in trained for c in columns for b in ("centred pixels", "random init")}
+    columns, trained = (
+        set(table.scores["trained features"]),
+        ("trained features", "trained embedding"),
+    )
+    assert shown.keys() == {
+        (r, c, b) for r in trained for c in columns for b in ("centred pixels", "random init")
+    }
     best = shown["trained embedding", "knn@200", "centred pixels"]
     assert (best.shown, best.p) == (1, pytest.approx(2 / 1001))
     assert "better than the best baseline, centred pixels" in table.verdict
@@ -261,7 +293,9 @@ def test_intervals_hold_their_value_and_shrink_with_items():
 
 def test_with_one_split_every_item_is_judged_by_the_others():
     items = _made(60)
-    table = protocol.score({"given": (items, None)}, headline="given", baselines=(), few_row="given")
+    table = protocol.score(
+        {"given": (items, None)}, headline="given", baselines=(), few_row="given"
+    )
     right = 0
     for i in range(60):
         rest = items.take(np.array([j for j in range(60) if j != i]))
@@ -287,7 +321,9 @@ def test_a_class_with_one_example_leaves_out_the_columns_it_cannot_fill():
     labels = TRAIN.labels.copy()
     labels[0] = 9
     lonely = Embeddings(TRAIN.vectors, TRAIN.ids, labels)
-    columns = protocol.score({"x": (lonely, TEST)}, headline="x", baselines=(), full=True).scores["x"]
+    columns = protocol.score({"x": (lonely, TEST)}, headline="x", baselines=(), full=True).scores[
+        "x"
+    ]
     assert "1 label per class" in columns
     assert "4 labels per class" not in columns
     assert "10% of the labels" in columns

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 import tellapart as ta
-from tellapart import cli, exporting, verbs
+from tellapart import api, cli
 from tellapart.errors import MissingExtraError, RunError, TellapartError
+from tellapart.exporters import export
 from tellapart.views import plain
 
 WITHOUT_US = "import sys; sys.modules['tellapart'] = None; sys.path.insert(0, sys.argv[1]); "
@@ -25,14 +26,24 @@ def digits_run(tmp_path_factory):
 
 
 def trained(photos, tmp_path, **options):
-    ta.train("simclr", data=str(photos), out=tmp_path / "run", steps=2, batch_size=8, precision="float32", **options)
+    ta.train(
+        "simclr",
+        data=str(photos),
+        out=tmp_path / "run",
+        steps=2,
+        batch_size=8,
+        precision="float32",
+        **options,
+    )
     return tmp_path / "run"
 
 
 def elsewhere(folder, code, *arguments):
     """What a fresh interpreter that cannot import tellapart prints."""
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_US + code, str(folder), *map(str, arguments)], capture_output=True, text=True
+        [sys.executable, "-c", WITHOUT_US + code, str(folder), *map(str, arguments)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -45,7 +56,7 @@ def elsewhere(folder, code, *arguments):
 )  # fmt: skip
 def test_features_of_a_file_are_those_of_the_run(encoder, size, photos, tmp_path):
     run = trained(photos, tmp_path, encoder=encoder, image_size=size)
-    verbs.export(run, out=tmp_path / "out")
+    api.export(run, out=tmp_path / "out")
     loaded = ta.load(run)
     source = loaded.source()
     with torch.inference_mode():
@@ -61,29 +72,38 @@ def test_features_of_a_file_are_those_of_the_run(encoder, size, photos, tmp_path
 def test_names_are_those_of_the_library(photos, tmp_path):
     import timm
 
-    verbs.export(trained(photos, tmp_path, encoder="timm/resnet10t", image_size=96), out=tmp_path / "out")
-    timm.create_model("resnet10t", num_classes=0).load_state_dict(load_file(tmp_path / "out" / "model.safetensors"))
+    api.export(
+        trained(photos, tmp_path, encoder="timm/resnet10t", image_size=96), out=tmp_path / "out"
+    )
+    timm.create_model("resnet10t", num_classes=0).load_state_dict(
+        load_file(tmp_path / "out" / "model.safetensors")
+    )
 
 
 def test_gray_images_and_a_torchvision_network(tmp_path):
-    ta.train("simclr", data="digits", out=tmp_path / "run", steps=1, batch_size=8, encoder="torchvision/mobilenet_v2")
-    assert verbs.export(tmp_path / "run", out=tmp_path / "out")["checked"]["torch"] <= 1e-5
+    ta.train(
+        "simclr",
+        data="digits",
+        out=tmp_path / "run",
+        steps=1,
+        batch_size=8,
+        encoder="torchvision/mobilenet_v2",
+    )
+    assert api.export(tmp_path / "run", out=tmp_path / "out")["checked"]["torch"] <= 1e-5
 
 
 def test_the_example_is_ten_lines_and_runs(digits_run, photos, tmp_path):
-    verbs.export(digits_run, out=tmp_path / "out")
+    api.export(digits_run, out=tmp_path / "out")
     assert len((tmp_path / "out" / "example.py").read_text().splitlines()) <= 10
     names = [str(photos / "red" / "0.png"), str(photos / "red" / "1.png")]
-    code = (
-        f"import runpy; sys.argv = ['example.py', *{names}]; runpy.run_path({str(tmp_path / 'out' / 'example.py')!r})"
-    )
+    code = f"import runpy; sys.argv = ['example.py', *{names}]; runpy.run_path({str(tmp_path / 'out' / 'example.py')!r})"
     assert "torch.Size([2, 64])" in elsewhere(tmp_path / "out", code)
 
 
 def test_onnx_takes_any_batch_and_agrees(digits_run, tmp_path):
     import onnxruntime
 
-    found = verbs.export(digits_run, out=tmp_path / "out", onnx=True)
+    found = api.export(digits_run, out=tmp_path / "out", onnx=True)
     assert found["checked"]["onnxruntime"] <= 1e-4
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))
     for n in (1, 5):
@@ -93,29 +113,42 @@ def test_onnx_takes_any_batch_and_agrees(digits_run, tmp_path):
         np.testing.assert_allclose(session.run(None, {"images": images})[0], wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"fold_batchnorm": True}, {"bf16": True}, {"fold_batchnorm": True, "bf16": True}])
+@pytest.mark.parametrize(
+    "options", [{"fold_batchnorm": True}, {"bf16": True}, {"fold_batchnorm": True, "bf16": True}]
+)
 def test_what_is_changed_says_what_it_costs(digits_run, tmp_path, options, capsys):
-    found = verbs.export(digits_run, out=tmp_path / "out", onnx=True, **options)
+    found = api.export(digits_run, out=tmp_path / "out", onnx=True, **options)
     assert abs(found["lost"]["knn@200, points lost"]) < 3
     assert "knn@20, points lost" in capsys.readouterr().err
     assert "points lost" in (tmp_path / "out" / "README.md").read_text()
     names = load_file(tmp_path / "out" / "model.safetensors")
     assert any("bn1" in n for n in names) != options.get("fold_batchnorm", False)
     halved = options.get("bf16", False)
-    assert all((w.dtype == torch.bfloat16) == halved for w in names.values() if w.is_floating_point())
+    assert all(
+        (w.dtype == torch.bfloat16) == halved for w in names.values() if w.is_floating_point()
+    )
 
 
 def test_the_card_says_where_it_comes_from(digits_run, tmp_path):
-    verbs.export(digits_run, out=tmp_path / "a")
+    api.export(digits_run, out=tmp_path / "a")
     card = (tmp_path / "a" / "README.md").read_text()
-    for said in ("instdisc", "fingerprint", "tellapart eval", "CC BY 4.0", "starting weights", "The weights are yours"):
+    for said in (
+        "instdisc",
+        "fingerprint",
+        "tellapart eval",
+        "CC BY 4.0",
+        "starting weights",
+        "The weights are yours",
+    ):
         assert said in card
 
 
 def test_a_network_that_computes_otherwise_leaves_nothing(digits_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting.runpy, "run_path", lambda _: {"load": lambda: lambda x: torch.zeros(len(x), 64)})
+    monkeypatch.setattr(
+        export.runpy, "run_path", lambda _: {"load": lambda: lambda x: torch.zeros(len(x), 64)}
+    )
     with pytest.raises(TellapartError, match="nothing was written"):
-        verbs.export(digits_run, out=tmp_path / "out")
+        api.export(digits_run, out=tmp_path / "out")
     assert not list(tmp_path.glob("*"))
 
 
@@ -123,16 +156,16 @@ def test_bad_input(digits_run, tmp_path, monkeypatch, capsys):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_text("")
     with pytest.raises(RunError, match="not empty"):
-        verbs.export(digits_run, out=tmp_path / "used")
+        api.export(digits_run, out=tmp_path / "used")
     with pytest.raises(RunError, match="is a file"):
-        verbs.export(digits_run, out=tmp_path / "used" / "file")
+        api.export(digits_run, out=tmp_path / "used" / "file")
     with pytest.raises(RunError, match="not a run"):
-        verbs.export(tmp_path, out=tmp_path / "out")
+        api.export(tmp_path, out=tmp_path / "out")
     with pytest.raises(RunError, match="is not there"):
-        verbs.export(digits_run, out=tmp_path / "out", checkpoint="nowhere.pt")
+        api.export(digits_run, out=tmp_path / "out", checkpoint="nowhere.pt")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"tellapart\[export\]"):
-        verbs.export(digits_run, out=tmp_path / "out", onnx=True)
+        api.export(digits_run, out=tmp_path / "out", onnx=True)
     with pytest.raises(SystemExit):
         cli.main(["export", str(tmp_path), "--out", str(tmp_path / "out"), "--json"])
     assert "not a run" in json.loads(capsys.readouterr().out)["error"]

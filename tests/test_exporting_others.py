@@ -11,19 +11,41 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import tellapart as ta
-from tellapart import exporting, standalone
-from tellapart.console import Console
 from tellapart.data import TextSource
 from tellapart.encoders import prepared
 from tellapart.errors import ConfigError, MissingExtraError, RunError, TellapartError
-from tellapart.run import Run
+from tellapart.exporters import export, program
+from tellapart.runtime.console import Console
+from tellapart.training.run import Run
 from tellapart.views import plain
 
 QUIET = Console(quiet=True)
-SHARED = {"threads": 1, "device": "cpu", "precision": "float32", "steps": 2, "batch_size": 8, "console": QUIET}
+SHARED = {
+    "threads": 1,
+    "device": "cpu",
+    "precision": "float32",
+    "steps": 2,
+    "batch_size": 8,
+    "console": QUIET,
+}
 WITHOUT_US = "import sys, json; sys.modules['tellapart'] = None; sys.path.insert(0, sys.argv[1])\n"
 RATE = 8000
-WORDS = ["the", "cat", "sees", "a", "bird", "dog", "house", "under", "red", "blue", "runs", "sleeps", "and", "it"]
+WORDS = [
+    "the",
+    "cat",
+    "sees",
+    "a",
+    "bird",
+    "dog",
+    "house",
+    "under",
+    "red",
+    "blue",
+    "runs",
+    "sleeps",
+    "and",
+    "it",
+]
 
 
 def _sounds(folder, random):
@@ -31,7 +53,9 @@ def _sounds(folder, random):
 
     folder.mkdir()
     for i in range(12):
-        wave = 0.3 * np.sin(np.arange(RATE) * (0.05 + 0.02 * i)) + 0.05 * random.standard_normal(RATE)
+        wave = 0.3 * np.sin(np.arange(RATE) * (0.05 + 0.02 * i)) + 0.05 * random.standard_normal(
+            RATE
+        )
         soundfile.write(folder / f"{i}.wav", wave[: 3000 + 300 * i], RATE)
     return folder, folder / "3.wav"
 
@@ -39,7 +63,10 @@ def _sounds(folder, random):
 def _tables(folder, random):
     folder.mkdir()
     for i in range(12):
-        np.save(folder / f"{i}.npy", random.standard_normal((300 + 10 * i, 3)).cumsum(0).astype(np.float32))
+        np.save(
+            folder / f"{i}.npy",
+            random.standard_normal((300 + 10 * i, 3)).cumsum(0).astype(np.float32),
+        )
     return folder, folder / "3.npy"
 
 
@@ -87,7 +114,9 @@ def trained(tmp_path_factory):
 def elsewhere(folder, code, *arguments):
     """What a fresh interpreter that cannot import tellapart prints."""
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_US + code, str(folder), *map(str, arguments)], capture_output=True, text=True
+        [sys.executable, "-c", WITHOUT_US + code, str(folder), *map(str, arguments)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -95,7 +124,9 @@ def elsewhere(folder, code, *arguments):
 
 def example(folder, item):
     """The features that example.py prints."""
-    code = "import runpy; at, sys.argv = sys.argv[1], sys.argv[1:]; runpy.run_path(at + '/example.py')"
+    code = (
+        "import runpy; at, sys.argv = sys.argv[1], sys.argv[1:]; runpy.run_path(at + '/example.py')"
+    )
     printed = elsewhere(folder, code, item)
     return json.loads(printed[printed.index("])") + 2 :])
 
@@ -106,7 +137,9 @@ def wanted(run, file):
     source = prepared(loaded.encoder, loaded.source(console=QUIET))
     row = 3 if file is None else source.ids.index(file.name)
     with torch.inference_mode():
-        features = loaded.encoder.features(plain(source, source.read(torch.tensor([row]))))[0].numpy()
+        features = loaded.encoder.features(plain(source, source.read(torch.tensor([row]))))[
+            0
+        ].numpy()
     return features, source.text(row) if isinstance(source, TextSource) else file
 
 
@@ -116,24 +149,32 @@ def test_features_without_us_are_those_of_the_run(kind, trained, tmp_path):
 
     run, file = trained(kind)
     onnx = kind != "sounds"  # theirs is written below, with BatchNorm folded
-    found = exporting.export(run, out=tmp_path / "out", onnx=onnx, console=QUIET)
+    found = export.export(run, out=tmp_path / "out", onnx=onnx, console=QUIET)
     features, item = wanted(run, file)
     assert len((tmp_path / "out" / "example.py").read_text().splitlines()) <= 10
     np.testing.assert_allclose(example(tmp_path / "out", item), features, atol=1e-5, rtol=1e-5)
     assert found["features"] == len(features)
     assert found["checked"]["torch"] <= 1e-5
-    assert not [name for name in load_file(tmp_path / "out" / "model.safetensors") if name.startswith("head")]
+    assert not [
+        name
+        for name in load_file(tmp_path / "out" / "model.safetensors")
+        if name.startswith("head")
+    ]
 
     if not onnx:
         return
     assert found["checked"]["onnxruntime"] <= 1e-4
-    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"))  # of any batch and length
+    session = onnxruntime.InferenceSession(
+        str(tmp_path / "out" / "model.onnx")
+    )  # of any batch and length
     loaded = ta.load(run)
     description, _ = loaded.run.encoder_files()
-    made = standalone.of(loaded.encoder, description, rate=loaded.run.manifest["data"].get("rate"), fold=False)
-    inputs = standalone.example_inputs(made, description, 5, 7)
+    made = program.of(
+        loaded.encoder, description, rate=loaded.run.manifest["data"].get("rate"), fold=False
+    )
+    inputs = program.example_inputs(made, description, 5, 7)
     given = {name: x.numpy() for name, x in zip(made.inputs, inputs, strict=True)}
-    wide = exporting._features(loaded.encoder, inputs, made)
+    wide = export._features(loaded.encoder, inputs, made)
     np.testing.assert_allclose(session.run(None, given)[0], wide, atol=1e-4)
 
 
@@ -150,9 +191,14 @@ def test_a_transformers_encoder_is_a_folder_of_its_library(tmp_path):
     transformers.BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "bert")
     transformers.PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path / "bert")
     ta.train(
-        "simcse", data=str(data), out=tmp_path / "run", encoder=str(tmp_path / "bert"), pooler="first-last", **SHARED
+        "simcse",
+        data=str(data),
+        out=tmp_path / "run",
+        encoder=str(tmp_path / "bert"),
+        pooler="first-last",
+        **SHARED,
     )
-    exporting.export(tmp_path / "run", out=tmp_path / "out", bf16=True, console=QUIET)
+    export.export(tmp_path / "run", out=tmp_path / "out", bf16=True, console=QUIET)
     features, sentence = wanted(tmp_path / "run", None)
     found = example(tmp_path / "out", sentence)
     cosine = np.dot(found, features) / np.linalg.norm(found) / np.linalg.norm(features)
@@ -163,14 +209,17 @@ def test_a_transformers_encoder_is_a_folder_of_its_library(tmp_path):
 
 def test_folding_and_rounding_say_what_they_cost(trained, tmp_path, capsys):
     run, file = trained("sounds")
-    found = exporting.export(run, out=tmp_path / "a", onnx=True, fold_batchnorm=True)
-    assert found["lost"] == {"share of the 10 nearest kept": 1.0, "mean cosine": pytest.approx(1, abs=1e-5)}
+    found = export.export(run, out=tmp_path / "a", onnx=True, fold_batchnorm=True)
+    assert found["lost"] == {
+        "share of the 10 nearest kept": 1.0,
+        "mean cosine": pytest.approx(1, abs=1e-5),
+    }
     assert "share of the 10 nearest kept: 1.0" in capsys.readouterr().err
     assert found["checked"].keys() == {"torch", "onnxruntime"}
     features, _ = wanted(run, file)
     np.testing.assert_allclose(example(tmp_path / "a", file), features, atol=1e-4)
     assert json.loads((tmp_path / "a" / "config.json").read_text())["folded"]
-    found = exporting.export(run, out=tmp_path / "b", bf16=True, console=QUIET)
+    found = export.export(run, out=tmp_path / "b", bf16=True, console=QUIET)
     assert found["lost"]["mean cosine"] > 0.99
     assert "mean cosine" in (tmp_path / "b" / "README.md").read_text()
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in "ab"]
@@ -184,15 +233,18 @@ def test_labels_make_it_points_of_knn(trained, tmp_path):
         (tmp_path / "data" / kind).mkdir(parents=True)
         for i in range(6):
             slope = np.linspace(0, 3, 300)[:, None] * (1 if "up" in kind else -1)
-            np.save(tmp_path / "data" / kind / f"{i}.npy", (slope + random.standard_normal((300, 2))).astype("f4"))
+            np.save(
+                tmp_path / "data" / kind / f"{i}.npy",
+                (slope + random.standard_normal((300, 2))).astype("f4"),
+            )
     ta.train(method, data=str(tmp_path / "data"), out=tmp_path / "run", **SHARED, **options)
-    found = exporting.export(tmp_path / "run", out=tmp_path / "out", bf16=True, console=QUIET)
+    found = export.export(tmp_path / "run", out=tmp_path / "out", bf16=True, console=QUIET)
     assert found["lost"].keys() == {"knn@20, points lost", "knn@200, points lost"}
 
 
 def test_the_card_says_where_it_comes_from(trained, tmp_path):
     run, _ = trained("series")
-    exporting.export(run, out=tmp_path / "out", console=QUIET)
+    export.export(run, out=tmp_path / "out", console=QUIET)
     card = (tmp_path / "out" / "README.md").read_text()
     for said in (
         "cpc",
@@ -209,9 +261,9 @@ def test_the_card_says_where_it_comes_from(trained, tmp_path):
 
 
 def test_a_network_that_computes_otherwise_leaves_nothing(trained, tmp_path, monkeypatch):
-    monkeypatch.setitem(exporting.ALLOWED, "torch", -1.0)
+    monkeypatch.setitem(export.ALLOWED, "torch", -1.0)
     with pytest.raises(TellapartError, match="nothing was written"):
-        exporting.export(trained("series")[0], out=tmp_path / "out", console=QUIET)
+        export.export(trained("series")[0], out=tmp_path / "out", console=QUIET)
     assert not list(tmp_path.iterdir())
 
 
@@ -221,7 +273,7 @@ def test_bad_input(trained, tmp_path, monkeypatch):
     (tmp_path / "used" / "file").write_text("")
 
     def export(run, out="out", **options):
-        exporting.export(run, out=tmp_path / out, console=QUIET, **options)
+        export.export(run, out=tmp_path / out, console=QUIET, **options)
 
     with pytest.raises(RunError, match="not empty"):
         export(run, "used")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from tellapart import encoders, losses
+from tellapart import encoders
 from tellapart.errors import ConfigError, DataError
 from tellapart.evaluation.fine_tune import Schedule, distil, fine_tune, right
 from tellapart.evaluation.label_budget import FROZEN, MIDDLE, SELF, SMALLER, Effort, label_budget
+from tellapart.functional import losses
 
 FAST = Schedule(steps=60, batch_size=32, lr=0.05)
 
@@ -50,7 +51,9 @@ def test_fine_tuning_learns_and_leaves_the_encoder_it_was_given(parts):
     assert all(torch.equal(before[k], v) for k, v in encoder.state_dict().items())
     assert not encoder.training
     again = fine_tune(encoder, train, classes=10, schedule=FAST)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
 
 
 def test_the_first_layer_of_the_head_is_kept_and_trained(parts):
@@ -70,7 +73,9 @@ def test_a_student_learns_the_teachers_answers_without_labels(parts):
     unlabelled = train.subset(np.arange(len(train)))
     object.__setattr__(unlabelled, "all_labels", None)
     student = distil(teacher, small, unlabelled, schedule=Schedule(steps=80, lr=0.1))
-    agree = torch.stack([m(test.read(torch.arange(360)) / 255).argmax(1) for m in (teacher, student)])
+    agree = torch.stack(
+        [m(test.read(torch.arange(360)) / 255).argmax(1) for m in (teacher, student)]
+    )
     assert (agree[0] == agree[1]).float().mean() > 0.6
     with pytest.raises(DataError, match="needs a label for each item"):
         fine_tune(small, unlabelled, classes=10)
@@ -79,12 +84,19 @@ def test_a_student_learns_the_teachers_answers_without_labels(parts):
 def test_a_budget_shows_every_way_on_the_same_draws(parts):
     train, test = parts
     quick = Schedule(steps=4, batch_size=16)
-    found = label_budget(_encoder(), _encoder(), train, test, per_class=2, effort=Effort(2, quick, quick, quick))
+    found = label_budget(
+        _encoder(), _encoder(), train, test, per_class=2, effort=Effort(2, quick, quick, quick)
+    )
     assert len(found) == 6
     assert found[FROZEN]["draws"] == found[MIDDLE]["draws"] == 2
     assert found[SELF]["draws"] == found[SMALLER]["draws"] == 1
     assert all(s["low"] <= s["value"] <= s["high"] for s in found.values())
     plain = label_budget(
-        _encoder("linear"), _encoder(), train, test, share=0.1, effort=Effort(1, quick, quick, quick, False)
+        _encoder("linear"),
+        _encoder(),
+        train,
+        test,
+        share=0.1,
+        effort=Effort(1, quick, quick, quick, False),
     )
     assert len(plain) == 3  # no hidden layer to start from, nothing distilled

@@ -9,14 +9,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tellapart import geometry
+from tellapart.functional import geometry
 
 Z = F.normalize(torch.randn(20, 5, generator=torch.Generator().manual_seed(0)), dim=1)
 
 
 def test_uniformity_is_the_log_mean_over_pairs():
-    terms = [math.exp(-2 * float((Z[i] - Z[j]).square().sum())) for i in range(20) for j in range(i)]
-    assert float(geometry.uniformity(Z)) == pytest.approx(math.log(sum(terms) / len(terms)), abs=1e-5)
+    terms = [
+        math.exp(-2 * float((Z[i] - Z[j]).square().sum())) for i in range(20) for j in range(i)
+    ]
+    assert float(geometry.uniformity(Z)) == pytest.approx(
+        math.log(sum(terms) / len(terms)), abs=1e-5
+    )
 
 
 def test_collapse_reads_as_collapse():
@@ -30,7 +34,9 @@ def test_collapse_reads_as_collapse():
 def test_effective_rank_is_the_exponential_of_the_entropy():
     s = np.linalg.svd(Z.numpy(), compute_uv=False)
     p = s / s.sum()
-    assert float(geometry.effective_rank(Z)) == pytest.approx(math.exp(-(p * np.log(p)).sum()), rel=1e-4)
+    assert float(geometry.effective_rank(Z)) == pytest.approx(
+        math.exp(-(p * np.log(p)).sum()), rel=1e-4
+    )
 
 
 def test_relative_std_is_one_minus_the_squared_mean():
@@ -46,13 +52,17 @@ def test_alignment_with_another_exponent():
 
 def test_a_collapsed_encoder_finds_no_view():
     for seed in range(8):
-        row = torch.nn.functional.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(seed)), dim=1)
+        row = torch.nn.functional.normalize(
+            torch.randn(1, 64, generator=torch.Generator().manual_seed(seed)), dim=1
+        )
         z = row.expand(256, 64).contiguous()
         assert geometry.view_retrieval(z, z) < 0.02
 
 
 def test_view_retrieval_and_agreement_are_loops():
-    a, b = torch.nn.functional.normalize(torch.randn(2, 30, 4, generator=torch.Generator().manual_seed(0)), dim=2)
+    a, b = torch.nn.functional.normalize(
+        torch.randn(2, 30, 4, generator=torch.Generator().manual_seed(0)), dim=2
+    )
     b = torch.nn.functional.normalize(a + 0.7 * b, dim=1)
     hits = sum(int((a[i] @ b.T).argmax()) == i for i in range(30))
     assert float(geometry.view_retrieval(a, b)) == pytest.approx(hits / 30)
@@ -66,7 +76,9 @@ def test_view_retrieval_and_agreement_are_loops():
 def test_lidar_is_the_rank_of_what_tells_items_apart():
     random = torch.Generator().manual_seed(0)
     items = torch.randn(200, 1, 3, generator=random)
-    wide = torch.cat([items, torch.zeros(200, 1, 5)], 2) + 0.01 * torch.randn(200, 4, 8, generator=random)
+    wide = torch.cat([items, torch.zeros(200, 1, 5)], 2) + 0.01 * torch.randn(
+        200, 4, 8, generator=random
+    )
     assert float(geometry.lidar(wide)) == pytest.approx(3, abs=0.15)
     s = wide.double()
     mean = s.mean(1)
@@ -74,10 +86,14 @@ def test_lidar_is_the_rank_of_what_tells_items_apart():
     within = torch.cov((s - mean[:, None]).flatten(0, 1).T, correction=0) + 1e-4 * torch.eye(8)
     values = torch.linalg.eigvals(torch.linalg.inv(within) @ between).real.clamp_min(0)
     p = values / values.sum()
-    assert float(geometry.lidar(wide)) == pytest.approx(float(torch.exp(-(p * (p + 1e-12).log()).sum())), rel=1e-4)
+    assert float(geometry.lidar(wide)) == pytest.approx(
+        float(torch.exp(-(p * (p + 1e-12).log()).sum())), rel=1e-4
+    )
 
 
 def test_hubness_grows_with_a_hub():
-    ring = torch.nn.functional.normalize(torch.randn(100, 3, generator=torch.Generator().manual_seed(1)), dim=1)
+    ring = torch.nn.functional.normalize(
+        torch.randn(100, 3, generator=torch.Generator().manual_seed(1)), dim=1
+    )
     hub = torch.nn.functional.normalize(torch.cat([torch.eye(60), torch.full((1, 60), 1.0)]), dim=1)
     assert geometry.hubness(hub, k=1) > geometry.hubness(ring, k=1) + 2

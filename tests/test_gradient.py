@@ -14,7 +14,7 @@ from torch import nn
 from tellapart.encoders import Encoder
 from tellapart.errors import ConfigError
 from tellapart.objectives import InstDiscOptions, SimCLROptions
-from tellapart.training import gradient
+from tellapart.training import gradient_cache
 from tellapart.training.config import TrainConfig
 from tellapart.training.trainer import Trainer
 
@@ -32,7 +32,7 @@ def _pieces(given):
         label = None if given.label is None else given.label[start:stop]
         return type(given)([v[start:stop] for v in given.views], given.index[start:stop], label)
 
-    return gradient.Pieces(len(given.index), part, given._replace(views=[]))
+    return gradient_cache.Pieces(len(given.index), part, given._replace(views=[]))
 
 
 def _gradients(objective, network, given, micro):
@@ -40,9 +40,14 @@ def _gradients(objective, network, given, micro):
     network.zero_grad(set_to_none=True)
     nothing = contextlib.nullcontext()
     args = (objective, network, _pieces(given), random(), nothing)
-    out, backward = gradient.cached(*args, micro) if micro else gradient.whole(*args)
+    out, backward = gradient_cache.cached(*args, micro) if micro else gradient_cache.whole(*args)
     backward()
-    found = {n: p.grad for m in (network, objective) for n, p in m.named_parameters() if p.grad is not None}
+    found = {
+        n: p.grad
+        for m in (network, objective)
+        for n, p in m.named_parameters()
+        if p.grad is not None
+    }
     return out, {n: g.clone() for n, g in found.items()}
 
 
@@ -76,14 +81,23 @@ def test_dropout_is_replayed(source):
         values.append(float(_gradients(objective, network, given, 4)[0].loss.detach()))
         with torch.no_grad():
             weight[0, 0] -= sign * step
-    assert float(found["head.weight"][0, 0]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-4)
+    assert float(found["head.weight"][0, 0]) == pytest.approx(
+        (values[0] - values[1]) / (2 * step), rel=1e-4
+    )
 
 
 def _with_norm(bn_rows):
     torch.manual_seed(0)
     body = nn.Sequential(nn.Flatten(), nn.Linear(256, 20), nn.BatchNorm1d(20), nn.ReLU())
     body.width = 20
-    made = Encoder(body, nn.Linear(20, 8), 8, mean=torch.tensor([0.3]), std=torch.tensor([0.4]), bn_rows=bn_rows)
+    made = Encoder(
+        body,
+        nn.Linear(20, 8),
+        8,
+        mean=torch.tensor([0.3]),
+        std=torch.tensor([0.4]),
+        bn_rows=bn_rows,
+    )
     return made.double()
 
 
@@ -103,7 +117,9 @@ def test_split_batchnorm_is_exact_whatever_divides_what(source, micro, bn_rows):
     network = _with_norm(bn_rows)
     objective = made("simclr", source, network)
     wanted = _gradients(objective, network, given, None)[1]["head.weight"]
-    torch.testing.assert_close(_gradients(objective, network, given, micro)[1]["head.weight"], wanted)
+    torch.testing.assert_close(
+        _gradients(objective, network, given, micro)[1]["head.weight"], wanted
+    )
 
 
 def test_running_statistics_are_updated_once(source):
@@ -122,7 +138,13 @@ def test_a_training_in_pieces_sees_the_views_of_the_whole(source):
     found = []
     for micro in (None, 20):
         config = dataclasses.replace(
-            SMALL, bn="split", bn_rows=10, micro_batch=micro, head="linear-bn", steps=3, precision="float32"
+            SMALL,
+            bn="split",
+            bn_rows=10,
+            micro_batch=micro,
+            head="linear-bn",
+            steps=3,
+            precision="float32",
         )
         trainer = Trainer("simclr", config, source)
         list(trainer)
@@ -130,7 +152,9 @@ def test_a_training_in_pieces_sees_the_views_of_the_whole(source):
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("method", "options"), [("simclr", SimCLROptions()), ("instdisc", InstDiscOptions())])
+@pytest.mark.parametrize(
+    ("method", "options"), [("simclr", SimCLROptions()), ("instdisc", InstDiscOptions())]
+)
 def test_a_continuation_in_pieces_is_bit_for_bit(source, method, options):
     config = dataclasses.replace(SMALL, micro_batch=16, objective=options, steps=4)
     whole = Trainer(method, config, source)
@@ -144,12 +168,18 @@ def test_a_continuation_in_pieces_is_bit_for_bit(source, method, options):
     rest = Trainer(method, config, source)
     rest.load_state(state)
     list(rest)
-    for a, b in zip(whole.encoder.state_dict().values(), rest.encoder.state_dict().values(), strict=True):
+    for a, b in zip(
+        whole.encoder.state_dict().values(), rest.encoder.state_dict().values(), strict=True
+    ):
         assert torch.equal(a, b)
 
 
 def test_a_last_piece_of_one_row_joins_its_neighbour(source):
-    trainer = Trainer("simclr", dataclasses.replace(SMALL, batch_size=7, micro_batch=3, head="mlp-bn", steps=2), source)
+    trainer = Trainer(
+        "simclr",
+        dataclasses.replace(SMALL, batch_size=7, micro_batch=3, head="mlp-bn", steps=2),
+        source,
+    )
     assert len(list(trainer)) == 2
 
 

@@ -13,7 +13,9 @@ def items(count=600, width=16, seed=0, prefix="i"):
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((12, width)) * 2
     rows = centres[rng.integers(0, 12, count)] + rng.standard_normal((count, width))
-    return Embeddings(rows * rng.uniform(0.1, 9, (count, 1)), [f"{prefix}{i}" for i in range(count)])
+    return Embeddings(
+        rows * rng.uniform(0.1, 9, (count, 1)), [f"{prefix}{i}" for i in range(count)]
+    )
 
 
 def by_hand(embeddings, queries, k):
@@ -35,7 +37,9 @@ def test_exact_kinds_find_what_a_plain_product_finds(kind):
     assert row.dtype == np.int64
 
 
-@pytest.mark.parametrize(("kind", "least"), [("exact", 1.0), ("flat", 1.0), ("hnsw", 0.9), ("ivf-pq", 0.6)])
+@pytest.mark.parametrize(
+    ("kind", "least"), [("exact", 1.0), ("flat", 1.0), ("hnsw", 0.9), ("ivf-pq", 0.6)]
+)
 def test_recall_is_measured_against_the_exact_search(kind, least):
     index = Index(items(2000), kind=kind)
     assert least <= index.recall <= 1
@@ -76,7 +80,9 @@ def test_saved_and_opened_it_answers_alike(kind, tmp_path):
     assert isinstance(again.embeddings.vectors, np.memmap)
     assert again.recall == index.recall
     again.save(tmp_path / "index")  # over the files that it is mapped from
-    np.testing.assert_array_equal(Index.load(tmp_path / "index").search(queries, 5)[1], again.search(queries, 5)[1])
+    np.testing.assert_array_equal(
+        Index.load(tmp_path / "index").search(queries, 5)[1], again.search(queries, 5)[1]
+    )
 
 
 def test_a_folder_of_embeddings_alone_is_an_exact_index(tmp_path):

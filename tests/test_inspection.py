@@ -9,23 +9,27 @@ import pytest
 import torch
 from PIL import Image
 
-from tellapart import curation, duplicates, inspection, inspection_page
-from tellapart.console import Console
+from tellapart.curation import duplicates, inspect, outliers
 from tellapart.data import open_source, scenes
 from tellapart.errors import ConfigError, DataError
+from tellapart.reports import dataset_report
+from tellapart.runtime.console import Console
 
 QUIET = Console(quiet=True)
 
 
 def look(data, **options):
-    return inspection.inspect(str(data), console=QUIET, **options)
+    return inspect.inspect(str(data), console=QUIET, **options)
 
 
 def noise(count, seed, side=48):
     """Coloured pictures with coarse and fine parts."""
     draw = torch.Generator().manual_seed(seed)
     parts = [
-        torch.nn.functional.interpolate(torch.rand(count, 3, s, s, generator=draw), (side, side), mode="bicubic") / 3
+        torch.nn.functional.interpolate(
+            torch.rand(count, 3, s, s, generator=draw), (side, side), mode="bicubic"
+        )
+        / 3
         for s in (3, 7, 20)
     ]
     return (sum(parts).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy()
@@ -42,18 +46,24 @@ def plant(folder, images, seed, each=8):
         w, h = picture.size
         if j % 3 == 0:
             scale = random.uniform(0.6, 1.5)
-            picture.resize((round(w * scale), round(h * scale))).save(folder / f"{i:04d}-resized.png")
+            picture.resize((round(w * scale), round(h * scale))).save(
+                folder / f"{i:04d}-resized.png"
+            )
         elif j % 3 == 1:
             picture.save(folder / f"{i:04d}-jpeg.jpg", quality=int(random.integers(40, 71)))
         else:
             cut = 1 + random.integers(0, max(1, w // 32), 4)
-            picture.crop((cut[0], cut[1], w - cut[2], h - cut[3])).save(folder / f"{i:04d}-cropped.png")
+            picture.crop((cut[0], cut[1], w - cut[2], h - cut[3])).save(
+                folder / f"{i:04d}-cropped.png"
+            )
     return 3 * each
 
 
 def found_and_right(seen):
     ids = seen.source.ids
-    pairs = [(ids[a], ids[b]) for g in seen.copies.together for i, a in enumerate(g) for b in g[i + 1 :]]
+    pairs = [
+        (ids[a], ids[b]) for g in seen.copies.together for i, a in enumerate(g) for b in g[i + 1 :]
+    ]
     right = {a + b for a, b in pairs if a[:4] == b[:4]}
     return len(right), len(pairs)
 
@@ -106,8 +116,12 @@ def test_leaks_and_copies_with_other_labels_are_named(leaky):
     assert copies["near"]["first"] == [["test/even/32.png", "train/even/near.jpg"]]
     assert copies["leaks"]["items"] == 2
     assert copies["leaks"]["exact"] == 1
-    assert {"train": "train/odd/leak.png", "test": "test/odd/31.png", "kind": "exact"} in copies["leaks"]["first"]
-    assert copies["of_several_labels"]["first"] == [["train/even/02.png", "train/odd/other-label.png"]]
+    assert {"train": "train/odd/leak.png", "test": "test/odd/31.png", "kind": "exact"} in copies[
+        "leaks"
+    ]["first"]
+    assert copies["of_several_labels"]["first"] == [
+        ["train/even/02.png", "train/odd/other-label.png"]
+    ]
 
 
 def test_a_list_without_copies_is_a_source(leaky, tmp_path):
@@ -119,7 +133,12 @@ def test_a_list_without_copies_is_a_source(leaky, tmp_path):
     assert len(again) == 40
     assert list(again.classes) == ["even", "odd"]
     names = "\n".join(again.ids)
-    for gone in ("leak.png", "near.jpg", "copy.png", "other-label.png"):  # of a leak the training copy goes
+    for gone in (
+        "leak.png",
+        "near.jpg",
+        "copy.png",
+        "other-label.png",
+    ):  # of a leak the training copy goes
         assert gone not in names
     assert look(out).result["duplicates"]["extra"] == 0
     assert sorted(leaky.rglob("*")) == before
@@ -166,17 +185,17 @@ def test_sizes_true_formats_and_what_is_broken(photos):
 
 def test_the_page_needs_no_other_file(leaky, tmp_path, capsys):
     seen = look(leaky)
-    inspection_page.write_page(seen, tmp_path / "p.html", QUIET)
+    dataset_report.write_page(seen, tmp_path / "p.html", QUIET)
     words = (tmp_path / "p.html").read_text()
     assert not re.search(r"<script|https?://|src=\"(?!data:)|href=", words)
     assert words.count("data:image/png;base64,") >= 20
     assert "In training and test" in words
-    inspection_page.print_inspection(seen.result, Console())
+    dataset_report.print_inspection(seen.result, Console())
     said = capsys.readouterr().err
     assert "near.jpg" in said
     assert "2 training item(s) are in the test part too" in said
     with pytest.raises(DataError, match="folder"):
-        inspection_page.write_page(seen, tmp_path, QUIET)
+        dataset_report.write_page(seen, tmp_path, QUIET)
 
 
 def test_copies_in_a_batch_as_simulated():
@@ -198,16 +217,19 @@ def test_copies_in_a_batch_as_simulated():
 
 def test_labels_that_neighbours_contradict():
     labels = np.array([0, 0, 0, 0, 1, -1])
-    near = torch.tensor([[1, 2, 3, 5], [0, 2, 3, 5], [0, 1, 3, 5], [0, 1, 2, 5], [0, 1, 2, 5], [0, 1, 2, 3]])
+    near = torch.tensor(
+        [[1, 2, 3, 5], [0, 2, 3, 5], [0, 1, 3, 5], [0, 1, 2, 5], [0, 1, 2, 5], [0, 1, 2, 3]]
+    )
     odd = {"row": 4, "label": 1, "neighbours": 0, "share": 1.0}
-    assert curation.suspect_labels(labels, near) == [odd]
-    assert curation.suspect_labels(np.full(6, -1), near) == []
-    assert curation.suspect_labels(None, near) == []
+    assert outliers.suspect_labels(labels, near) == [odd]
+    assert outliers.suspect_labels(np.full(6, -1), near) == []
+    assert outliers.suspect_labels(None, near) == []
 
 
 def test_sentences(tmp_path):
     lines = [
-        f"the {a} house of {b} stands on hill {i}" for i, (a, b) in enumerate([("old", "Ann"), ("red", "Bo")] * 15)
+        f"the {a} house of {b} stands on hill {i}"
+        for i, (a, b) in enumerate([("old", "Ann"), ("red", "Bo")] * 15)
     ]
     lines += ["The OLD house, of Ann stands on hill 0!", lines[3], "quarks bind gluons"]
     (tmp_path / "s.txt").write_text("\n".join(lines))
@@ -218,7 +240,7 @@ def test_sentences(tmp_path):
     assert seen.result["lengths"]["unit"] == "words"
     assert seen.result["training"]["method"] == "simcse"
     assert len(open_source(str(tmp_path / "clean.txt"))) == len(lines) - copies["extra"]
-    inspection_page.write_page(seen, tmp_path / "p.html", QUIET)
+    dataset_report.write_page(seen, tmp_path / "p.html", QUIET)
     with pytest.raises(DataError, match=r"\.txt"):
         look(tmp_path / "s.txt", apply=tmp_path / "clean.tsv")
 
@@ -238,7 +260,9 @@ def test_sounds(tmp_path):
 
     time = np.arange(8000) / 8000
     for i in range(12):
-        tone = np.sin(2 * np.pi * (200 + 250 * i) * time) * np.exp(-((time - random.uniform(0.2, 0.8)) ** 2) * 40)
+        tone = np.sin(2 * np.pi * (200 + 250 * i) * time) * np.exp(
+            -((time - random.uniform(0.2, 0.8)) ** 2) * 40
+        )
         save(f"{i:02d}.wav", tone)
         if i == 3:
             save("again.wav", tone)
@@ -251,7 +275,7 @@ def test_sounds(tmp_path):
     assert result["rates"] == {"8000": 14}
     assert result["training"]["preset"] == "cpc_audio"
     assert len(open_source(str(tmp_path / "clean.txt"))) == 12
-    inspection_page.write_page(seen, tmp_path / "p.html", QUIET)
+    dataset_report.write_page(seen, tmp_path / "p.html", QUIET)
 
 
 def test_series(tmp_path):
@@ -262,7 +286,9 @@ def test_series(tmp_path):
         walk = random.normal(size=(300, 2)).cumsum(0).astype(np.float32)
         np.save(folder / f"{i:02d}.npy", walk)
         if i == 4:
-            np.save(folder / "near.npy", walk + random.normal(0, 0.01, walk.shape).astype(np.float32))
+            np.save(
+                folder / "near.npy", walk + random.normal(0, 0.01, walk.shape).astype(np.float32)
+            )
     result = look(folder).result
     assert result["duplicates"]["near"]["first"] == [["04.npy", "near.npy"]]
     assert result["lengths"] == {"min": 300.0, "median": 300.0, "max": 300.0, "unit": "steps"}
@@ -303,7 +329,9 @@ def test_what_is_hardly_a_source_has_a_clear_answer(tmp_path):
 def test_more_equal_pictures_than_neighbours_are_one_group(tmp_path):
     image = noise(1, 3)[0]
     for i in range(30):  # the same pixels in files that differ
-        Image.fromarray(image).save(tmp_path / f"{i}.png", compress_level=i % 9 + 1 if i < 9 else 9, dpi=(i + 1, i + 1))
+        Image.fromarray(image).save(
+            tmp_path / f"{i}.png", compress_level=i % 9 + 1 if i < 9 else 9, dpi=(i + 1, i + 1)
+        )
     assert look(tmp_path).result["duplicates"]["near"]["extra"] == 29
 
 

@@ -13,9 +13,10 @@ from cases import N, batch, encoder, made
 from cases import random as _random
 from torch.nn import functional as F
 
-from tellapart import objectives, presets
+from tellapart import objectives
 from tellapart.errors import ConfigError
 from tellapart.objectives import InstDiscOptions, instdisc
+from tellapart.training import presets
 from tellapart.training.trainer import Trainer
 
 
@@ -84,28 +85,38 @@ def test_z_of_random_rows_has_its_analytic_value(digits):
 
 def test_frozen_z_is_the_mean_of_the_first_batches_and_then_constant(parts):
     source, encoder = parts
-    objective = objectives.build("instdisc", InstDiscOptions(loss="nce", z="frozen", z_batches=2, negatives=64), 0)
+    objective = objectives.build(
+        "instdisc", InstDiscOptions(loss="nce", z="frozen", z_batches=2, negatives=64), 0
+    )
     objective.attach(encoder, source)
     seen, single = [], []
     for step in range(4):
         batch = _batch(source, torch.arange(step * N, step * N + N))
         random = torch.Generator().manual_seed(step)
         if step < 2:
-            fresh = objectives.build("instdisc", InstDiscOptions(loss="nce", z="frozen", negatives=64), 0)
+            fresh = objectives.build(
+                "instdisc", InstDiscOptions(loss="nce", z="frozen", negatives=64), 0
+            )
             fresh.bank = copy.deepcopy(objective.bank)
-            single.append(float(fresh.loss(fresh.embed(encoder, batch), batch, random).writes["log_z"]))
+            single.append(
+                float(fresh.loss(fresh.embed(encoder, batch), batch, random).writes["log_z"])
+            )
             random.manual_seed(step)
         out = objective.loss(objective.embed(encoder, batch), batch, random)
         objective.after_step(encoder, out)
         seen.append(float(objective.log_z))
     assert seen[0] == pytest.approx(single[0], rel=1e-5)
-    assert math.exp(seen[1]) == pytest.approx((math.exp(single[0]) + math.exp(single[1])) / 2, rel=1e-4)
+    assert math.exp(seen[1]) == pytest.approx(
+        (math.exp(single[0]) + math.exp(single[1])) / 2, rel=1e-4
+    )
     assert seen[1] == seen[2] == seen[3]
 
 
 def test_average_z_follows_the_encoder(parts):
     source, encoder = parts
-    objective = objectives.build("instdisc", InstDiscOptions(loss="nce", negatives=64, z_momentum=0.5), 0)
+    objective = objectives.build(
+        "instdisc", InstDiscOptions(loss="nce", negatives=64, z_momentum=0.5), 0
+    )
     objective.attach(encoder, source)
     one = F.normalize(torch.ones(1, 8), dim=1)
     objective.bank.fill(torch.arange(200), one.expand(200, 8))
@@ -138,7 +149,9 @@ def test_the_proximal_term_and_the_bank_momentum_are_two_things(parts):
 def test_a_bank_started_by_the_encoder_holds_its_embeddings(parts):
     source, encoder = parts
     objective = _made("softmax, started by the encoder", parts)
-    torch.testing.assert_close(objective.bank.rows, encoder(source.read(torch.arange(200)).float() / 255).detach())
+    torch.testing.assert_close(
+        objective.bank.rows, encoder(source.read(torch.arange(200)).float() / 255).detach()
+    )
 
 
 def test_a_bank_started_by_a_batchnorm_takes_any_number_of_images(digits):

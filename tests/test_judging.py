@@ -12,17 +12,17 @@ import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 
-from tellapart import encoders, verbs
-from tellapart.console import Console
+from tellapart import api, encoders
 from tellapart.data import open_source
-from tellapart.embeddings import Embeddings, embed
-from tellapart.encoders import starting
+from tellapart.embeddings.embeddings import Embeddings, embed
+from tellapart.encoders import pretrained
 from tellapart.errors import ConfigError, DataError, RunError, TellapartError
-from tellapart.evaluation import protocol, unlabelled
-from tellapart.evaluation.discarded import what_is_discarded
-from tellapart.evaluation.stages import stage_vectors
-from tellapart.evaluation.table import print_table
-from tellapart.subjects import open_subject
+from tellapart.evaluation import label_free, protocol
+from tellapart.evaluation.stage_probe import stage_vectors
+from tellapart.evaluation.transform_probe import what_is_discarded
+from tellapart.reports.tables import print_table
+from tellapart.runtime.console import Console
+from tellapart.training.loading import open_subject
 
 QUIET = Console(quiet=True)
 
@@ -30,7 +30,7 @@ QUIET = Console(quiet=True)
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "r"
-    verbs.train("simclr", data="digits", out=folder, epochs=2, threads=1, save_every=4, console=QUIET)
+    api.train("simclr", data="digits", out=folder, epochs=2, threads=1, save_every=4, console=QUIET)
     return folder
 
 
@@ -40,26 +40,38 @@ def _labels(path, rows):
 
 
 def test_a_run_is_judged_beside_pixels_and_random_weights(run):
-    result = verbs.evaluate(run, console=QUIET)
-    assert set(result["scores"]) == {"centred pixels", "random init", "trained features", "trained embedding"}
+    result = api.evaluate(run, console=QUIET)
+    assert set(result["scores"]) == {
+        "centred pixels",
+        "random init",
+        "trained features",
+        "trained embedding",
+    }
     assert result["geometry"].keys() == result["scores"].keys()
-    assert {"LiDAR", "view retrieval", "hubness", "alpha-ReQ"} <= result["geometry"]["centred pixels"].keys()
+    assert {"LiDAR", "view retrieval", "hubness", "alpha-ReQ"} <= result["geometry"][
+        "centred pixels"
+    ].keys()
     assert json.loads((run / "eval.json").read_text())["verdict"] == result["verdict"]
 
 
 def test_the_embeddings_of_both_outputs_are_those_of_the_modules(run):
-    encoder = verbs.load(run).encoder
+    encoder = api.load(run).encoder
     source = open_source("digits").subset(np.arange(40))
     x = source.read(torch.arange(40)) / 255
     with torch.no_grad():
         for output, wanted in (("features", encoder.features(x)), ("embedding", encoder(x))):
-            assert np.allclose(embed(encoder, source, output=output).vectors, wanted.numpy(), atol=1e-5)
+            assert np.allclose(
+                embed(encoder, source, output=output).vectors, wanted.numpy(), atol=1e-5
+            )
 
 
 def test_a_few_labels_in_a_file_are_judged_by_leaving_out(run, tmp_path):
     digits = open_source("digits")
-    names = _labels(tmp_path / "few.csv", [(digits.ids[i], f"kind {digits.labels[i]}") for i in range(0, 300, 3)])
-    result = verbs.evaluate(run, labels=names, console=QUIET)
+    names = _labels(
+        tmp_path / "few.csv",
+        [(digits.ids[i], f"kind {digits.labels[i]}") for i in range(0, 300, 3)],
+    )
+    result = api.evaluate(run, labels=names, console=QUIET)
     assert result["counts"]["test"] == result["counts"]["train"] == 100
     assert result["scores"]["centred pixels"]["knn@1"]["value"] > 0.8
     assert set(result["split"]) == {"items"}
@@ -78,24 +90,32 @@ def test_a_few_labels_in_a_file_are_judged_by_leaving_out(run, tmp_path):
 def test_bad_files_of_labels_are_named(run, tmp_path, text, said):
     (tmp_path / "few.csv").write_text(text)
     with pytest.raises(DataError, match=said):
-        verbs.evaluate(run, labels=tmp_path / "few.csv", console=QUIET)
+        api.evaluate(run, labels=tmp_path / "few.csv", console=QUIET)
 
 
 def test_as_many_labels_as_a_column_wants_leave_nothing_to_judge_it_on(run, tmp_path):
     digits = open_source("digits")
     rows = [i for c in range(2) for i in np.flatnonzero(digits.labels == c)[:10]]
     names = _labels(tmp_path / "few.csv", [(digits.ids[i], digits.labels[i]) for i in rows])
-    columns = verbs.evaluate(run, labels=names, console=QUIET)["scores"]["centred pixels"]
+    columns = api.evaluate(run, labels=names, console=QUIET)["scores"]["centred pixels"]
     assert "4 labels per class" in columns
     assert "10 labels per class" not in columns
     assert "knn@chosen" not in columns
-    names = _labels(tmp_path / "few.csv", [(digits.ids[i], min(k, 1)) for k, i in enumerate(range(6))])
-    assert 0 <= verbs.evaluate(run, labels=names, console=QUIET)["scores"]["random init"]["linear"]["value"] <= 1
+    names = _labels(
+        tmp_path / "few.csv", [(digits.ids[i], min(k, 1)) for k, i in enumerate(range(6))]
+    )
+    assert (
+        0
+        <= api.evaluate(run, labels=names, console=QUIET)["scores"]["random init"]["linear"][
+            "value"
+        ]
+        <= 1
+    )
 
 
 def test_without_labels_the_verdict_tells_how_many_to_label(run):
     found = {"pixels": np.r_[np.ones(30), np.zeros(70)], "trained": np.ones(100)}
-    said = unlabelled.verdict(found, ("pixels",), "trained", "tellapart eval r --labels few.csv")
+    said = label_free.verdict(found, ("pixels",), "trained", "tellapart eval r --labels few.csv")
     assert "found among 100 items in 100.0% of cases, pixels 30.0% (+70.0 points" in said
     assert "nothing can tell which row is better for your task. Label about 154 items" in said
     assert said.endswith("tellapart eval r --labels few.csv")
@@ -106,12 +126,18 @@ def test_without_labels_the_verdict_tells_how_many_to_label(run):
 
 def _resnet():
     torch.manual_seed(1)
-    return {k: v for k, v in torchvision.models.resnet18().state_dict().items() if not k.startswith("fc.")}
+    return {
+        k: v
+        for k, v in torchvision.models.resnet18().state_dict().items()
+        if not k.startswith("fc.")
+    }
 
 
 def _numbered(weights):
     names = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
-    return {f"backbone.{names[k.split('.')[0]]}.{k.partition('.')[2]}": v for k, v in weights.items()}
+    return {
+        f"backbone.{names[k.split('.')[0]]}.{k.partition('.')[2]}": v for k, v in weights.items()
+    }
 
 
 WRITERS = {
@@ -136,19 +162,23 @@ def test_checkpoints_of_others_are_recognised(tmp_path, writer):
     weights = _resnet()
     torch.save(WRITERS[writer](weights), tmp_path / "w.pth")
     subject = open_subject(tmp_path / "w.pth")
-    assert subject.encoder.mean.flatten().tolist() == pytest.approx(starting.IMAGENET_MEAN)
+    assert subject.encoder.mean.flatten().tolist() == pytest.approx(pretrained.IMAGENET_MEAN)
     x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     network = torchvision.models.resnet18()
     network.load_state_dict(weights, strict=False)
     network.fc = torch.nn.Identity()
     with torch.no_grad():
-        assert torch.allclose(subject.encoder.features(x), network.eval()(subject.encoder.normalised(x)), atol=1e-5)
+        assert torch.allclose(
+            subject.encoder.features(x), network.eval()(subject.encoder.normalised(x)), atol=1e-5
+        )
         assert not torch.allclose(subject.fresh.features(x), subject.encoder.features(x))
 
 
 def test_a_deeper_network_is_not_taken_for_a_shallow_one(tmp_path):
     deep = torchvision.models.resnet34()
-    torch.save({k: v for k, v in deep.state_dict().items() if not k.startswith("fc.")}, tmp_path / "w.pth")
+    torch.save(
+        {k: v for k, v in deep.state_dict().items() if not k.startswith("fc.")}, tmp_path / "w.pth"
+    )
     assert sum("conv1" in n for n in open_subject(tmp_path / "w.pth").encoder.state_dict()) == 17
     with pytest.raises(ConfigError, match="does not fit the encoder"):
         open_subject(tmp_path / "w.pth", encoder="torchvision/resnet18")
@@ -156,14 +186,21 @@ def test_a_deeper_network_is_not_taken_for_a_shallow_one(tmp_path):
 
 def test_weights_with_a_small_stem_are_recognised_by_it(tmp_path):
     body = encoders.backbone("torchvision/resnet18", channels=3, size=32, small_stem=True)
-    save_file({k.removeprefix("model."): v for k, v in body.state_dict().items()}, tmp_path / "w.safetensors")
+    save_file(
+        {k.removeprefix("model."): v for k, v in body.state_dict().items()},
+        tmp_path / "w.safetensors",
+    )
     assert open_subject(tmp_path / "w.safetensors").encoder.backbone.small_stem
 
 
 def test_weights_are_judged_on_images_of_other_channels_too(tmp_path):
     torch.save(_resnet(), tmp_path / "w.pth")
-    result = verbs.evaluate(
-        tmp_path / "w.pth", data="digits", labels=_some_digits(tmp_path), out=tmp_path / "e.json", console=QUIET
+    result = api.evaluate(
+        tmp_path / "w.pth",
+        data="digits",
+        labels=_some_digits(tmp_path),
+        out=tmp_path / "e.json",
+        console=QUIET,
     )
     assert set(result["scores"]) == {"centred pixels", "random init", "its features"}
     assert (tmp_path / "e.json").exists()
@@ -176,10 +213,13 @@ def _some_digits(folder):
 
 def test_a_checkpoint_of_another_architecture_names_the_keys(tmp_path, run):
     torch.save({"layer.weight": torch.zeros(3, 3)}, tmp_path / "w.pth")
-    with pytest.raises(ConfigError, match=r"fits none of the networks tried .*it holds 1 tensors, layer.weight"):
+    with pytest.raises(
+        ConfigError, match=r"fits none of the networks tried .*it holds 1 tensors, layer.weight"
+    ):
         open_subject(tmp_path / "w.pth")
     with pytest.raises(
-        ConfigError, match=r"100 of .* tensors are missing, have another shape or are too many: model.bn1.b"
+        ConfigError,
+        match=r"100 of .* tensors are missing, have another shape or are too many: model.bn1.b",
     ):
         open_subject(tmp_path / "w.pth", encoder="torchvision/resnet18")
     torch.save({k: v for k, v in _resnet().items() if "layer3" not in k}, tmp_path / "w.pth")
@@ -198,8 +238,10 @@ def test_vectors_are_judged_with_and_without_a_test_part(tmp_path):
     vectors = random.normal(size=(90, 8)) + 2 * np.eye(8)[labels]
     np.savez(tmp_path / "a.npz", vectors=vectors[:60], labels=labels[:60])
     Embeddings(vectors[60:], [str(i) for i in range(30)], labels[60:]).save(tmp_path / "b.npz")
-    one = verbs.evaluate(tmp_path / "a.npz", out=tmp_path / "e.json", console=QUIET)
-    two = verbs.evaluate(tmp_path / "a.npz", test=tmp_path / "b.npz", out=tmp_path / "e.json", console=QUIET)
+    one = api.evaluate(tmp_path / "a.npz", out=tmp_path / "e.json", console=QUIET)
+    two = api.evaluate(
+        tmp_path / "a.npz", test=tmp_path / "b.npz", out=tmp_path / "e.json", console=QUIET
+    )
     assert (one["counts"]["test"], two["counts"]["test"]) == (60, 30)
     assert two["scores"]["given vectors"]["knn@5"]["value"] > 0.6
     assert two["comparisons"] == []
@@ -209,7 +251,10 @@ def test_vectors_are_judged_with_and_without_a_test_part(tmp_path):
     ("fields", "said"),
     [
         ({"vectors": np.array([[1.0, np.nan]] * 4)}, "not finite"),
-        ({"vectors": np.eye(4), "labels": np.array(["a", "b", "a", "b"])}, "labels must be integers"),
+        (
+            {"vectors": np.eye(4), "labels": np.array(["a", "b", "a", "b"])},
+            "labels must be integers",
+        ),
         ({"vectors": np.eye(4), "labels": np.array([0.5, 1, 2, 3])}, "labels must be integers"),
         ({"vectors": np.zeros((0, 4)), "labels": np.zeros(0, int)}, "no items"),
         ({"points": np.eye(3)}, "does not hold embeddings"),
@@ -219,7 +264,7 @@ def test_vectors_are_judged_with_and_without_a_test_part(tmp_path):
 def test_bad_vectors_are_named(tmp_path, fields, said):
     np.savez(tmp_path / "x.npz", **fields)
     with pytest.raises(TellapartError, match=said):
-        verbs.evaluate(tmp_path / "x.npz", out=tmp_path / "e.json", console=QUIET)
+        api.evaluate(tmp_path / "x.npz", out=tmp_path / "e.json", console=QUIET)
 
 
 # more ------------------------------------------------------------------------------------------------------
@@ -230,29 +275,31 @@ def test_several_sources_make_a_table_of_transfer(run, tmp_path, photos):
         for file in sorted(photos.rglob("*.png")):
             out = tmp_path / name / file.parent.name / file.name
             out.parent.mkdir(parents=True, exist_ok=True)
-            Image.open(file).convert("L").point(lambda v, n=name: v // 2 if n == "dark" else v).save(out)
+            Image.open(file).convert("L").point(
+                lambda v, n=name: v // 2 if n == "dark" else v
+            ).save(out)
     sources = [str(tmp_path / "gray"), str(tmp_path / "dark")]
-    result = verbs.evaluate(run, data=sources, out=tmp_path / "t.json", console=QUIET)
+    result = api.evaluate(run, data=sources, out=tmp_path / "t.json", console=QUIET)
     assert list(result["transfer"]) == sources
     assert "of 2 sources" in result["verdict"]
     with pytest.raises(DataError, match="has 3 channel"):
-        verbs.evaluate(run, data=str(photos), console=QUIET)
+        api.evaluate(run, data=str(photos), console=QUIET)
 
 
 def test_what_cannot_be_judged_is_an_error(run, tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'eval-v1'"):
-        verbs.evaluate(run, protocol="eval-v2", console=QUIET)
+        api.evaluate(run, protocol="eval-v2", console=QUIET)
     torch.save(_resnet(), tmp_path / "w.pth")
     with pytest.raises(ConfigError, match="brings no images; name them with --data"):
-        verbs.evaluate(tmp_path / "w.pth", console=QUIET)
+        api.evaluate(tmp_path / "w.pth", console=QUIET)
     with pytest.raises(RunError, match=r"holds: .*last.pt"):
-        verbs.evaluate(run, checkpoint="step-77.pt", console=QUIET)
+        api.evaluate(run, checkpoint="step-77.pt", console=QUIET)
     with pytest.raises(ConfigError, match="is not a run folder"):
-        verbs.evaluate("nowhere", console=QUIET)
+        api.evaluate("nowhere", console=QUIET)
 
 
 def test_stages_are_pooled_to_at_most_the_dimensions_asked_for(run):
-    encoder = verbs.load(run).encoder
+    encoder = api.load(run).encoder
     source = open_source("digits").subset(np.arange(10))
     found = stage_vectors(encoder, source, dimensions=100)
     assert [e.vectors.shape[1] for e in found] == [16 * 4, 16 * 4, 32, 64]
@@ -262,24 +309,24 @@ def test_stages_are_pooled_to_at_most_the_dimensions_asked_for(run):
 
 
 def test_rotation_is_read_off_features_and_chance_off_noise(run, digits):
-    found = what_is_discarded(verbs.load(run).encoder, digits.split("train"), digits.split("test"))
+    found = what_is_discarded(api.load(run).encoder, digits.split("train"), digits.split("test"))
     assert set(found["chance"]) == {"rotation", "original or noisy", "original or edges"}
     assert found["features (h)"]["rotation"] > 0.5
     assert found["features (h)"]["original or edges"] > 0.9
 
 
 def test_full_adds_every_table(run, monkeypatch, capsys):
-    from tellapart import thorough
+    from tellapart.evaluation import full
     from tellapart.evaluation.fine_tune import Schedule
     from tellapart.evaluation.label_budget import Effort
 
     quick = Schedule(steps=3, batch_size=8)
-    monkeypatch.setattr(thorough, "SHARES", (0.01, 0.1))
-    monkeypatch.setattr(thorough, "PER_CLASS", (4,))
+    monkeypatch.setattr(full, "SHARES", (0.01, 0.1))
+    monkeypatch.setattr(full, "PER_CLASS", (4,))
     monkeypatch.setattr(protocol, "SHARES", (0.01, 0.04))
-    monkeypatch.setattr(thorough, "Effort", lambda distil: Effort(1, quick, quick, quick, distil))
-    before = {k: v.clone() for k, v in verbs.load(run).encoder.state_dict().items()}
-    result = verbs.evaluate(run, full=True, stage_dims=64, stage_rows=150, console=QUIET)
+    monkeypatch.setattr(full, "Effort", lambda distil: Effort(1, quick, quick, quick, distil))
+    before = {k: v.clone() for k, v in api.load(run).encoder.state_dict().items()}
+    result = api.evaluate(run, full=True, stage_dims=64, stage_rows=150, console=QUIET)
     budgets = result["full"]["a budget of labels, %"]
     assert set(budgets["fine-tuned"]) == {"1%", "10%", "4 a class"}
     assert set(budgets["distilled into itself"]) == {"1%", "10%"}
@@ -287,5 +334,5 @@ def test_full_adds_every_table(run, monkeypatch, capsys):
     assert len(result["full"]) == 5
     print_table(result, Console())
     assert "fine-tuned" in capsys.readouterr().err
-    after = verbs.load(run).encoder.state_dict()
+    after = api.load(run).encoder.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)

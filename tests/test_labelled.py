@@ -9,15 +9,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tellapart import losses, tiled
 from tellapart.errors import ConfigError
-from tellapart.labelled import sup_con_anchors, triplets
+from tellapart.functional import losses, tiled
+from tellapart.functional.label_losses import sup_con_anchors, triplets
 
 D, TAU = 6, 0.3
 
 
 def _rows(n, seed, d=D):
-    return F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=1)
+    return F.normalize(
+        torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=1
+    )
 
 
 LABELS = torch.tensor([0, 0, 1, 1, 1, 2, 3, 3])
@@ -32,7 +34,9 @@ def _sup_con_loop(z, labels, reduction):
             continue
         total = sum(math.exp(float(z[i] @ z[a]) / TAU) for a in range(len(z)) if a != i)
         p = [math.exp(float(z[i] @ z[p]) / TAU) / total for p in positives]
-        values.append(-sum(map(math.log, p)) / len(p) if reduction == "out" else -math.log(sum(p) / len(p)))
+        values.append(
+            -sum(map(math.log, p)) / len(p) if reduction == "out" else -math.log(sum(p) / len(p))
+        )
     return sum(values) / len(values)
 
 
@@ -47,10 +51,14 @@ def test_sup_con_is_equations_2_and_3(monkeypatch, reduction, limit):
 
 @pytest.mark.parametrize("reduction", ["out", "in"])
 def test_any_number_of_views_are_rows_of_one_label(reduction):
-    z = F.normalize(torch.randn(4, 3, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=2)
+    z = F.normalize(
+        torch.randn(4, 3, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=2
+    )
     labels = torch.tensor([0, 1, 1, 2])
     found = losses.sup_con(z, labels, temperature=TAU, reduction=reduction)
-    rows = losses.sup_con(z.flatten(0, 1), labels.repeat_interleave(3), temperature=TAU, reduction=reduction)
+    rows = losses.sup_con(
+        z.flatten(0, 1), labels.repeat_interleave(3), temperature=TAU, reduction=reduction
+    )
     assert float(found) == pytest.approx(float(rows), rel=1e-12)
 
 
@@ -62,10 +70,14 @@ def test_with_instance_ids_it_is_nt_xent_exactly():
 
 def test_in_is_at_most_out_and_equal_for_one_positive():
     z = _rows(8, 3)
-    inside, outside = (losses.sup_con(z, LABELS, temperature=TAU, reduction=r) for r in ("in", "out"))
+    inside, outside = (
+        losses.sup_con(z, LABELS, temperature=TAU, reduction=r) for r in ("in", "out")
+    )
     assert float(inside) < float(outside)
     pairs = torch.arange(4).repeat(2)
-    inside, outside = (losses.sup_con(z, pairs, temperature=TAU, reduction=r) for r in ("in", "out"))
+    inside, outside = (
+        losses.sup_con(z, pairs, temperature=TAU, reduction=r) for r in ("in", "out")
+    )
     assert float(inside) == pytest.approx(float(outside), rel=1e-12)
 
 
@@ -94,7 +106,9 @@ def test_sup_con_at_collapse_is_at_chance():
 def test_sup_con_passes_gradcheck_tiled(monkeypatch, reduction):
     monkeypatch.setattr(tiled, "DENSE_ELEMENTS", 0)
     z = _rows(8, 0, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: losses.sup_con(x, LABELS, temperature=0.4, reduction=reduction), (z,))
+    assert torch.autograd.gradcheck(
+        lambda x: losses.sup_con(x, LABELS, temperature=0.4, reduction=reduction), (z,)
+    )
 
 
 def test_the_triplet_limit_of_sup_con_and_its_true_margin():
@@ -108,9 +122,13 @@ def test_the_triplet_limit_of_sup_con_and_its_true_margin():
             torch.stack([anchor, p, n]), torch.tensor([0, 0, 1]), temperature=tau, reduction="out"
         )
         d_p, d_n = float((anchor - p).square().sum()), float((anchor - n).square().sum())
-        assert float(values[0]) == pytest.approx(math.log1p(math.exp((d_p - d_n) / (2 * tau))), rel=1e-9)
+        assert float(values[0]) == pytest.approx(
+            math.log1p(math.exp((d_p - d_n) / (2 * tau))), rel=1e-9
+        )
         if abs(d_p - d_n) < 0.01:
-            assert float(values[0]) == pytest.approx((d_p - d_n + 4 * tau * math.log(2)) / (4 * tau), rel=1e-6)
+            assert float(values[0]) == pytest.approx(
+                (d_p - d_n + 4 * tau * math.log(2)) / (4 * tau), rel=1e-6
+            )
 
 
 # margin ------------------------------------------------------------------------------------------------------
@@ -123,7 +141,9 @@ def test_margin_contrastive_is_equation_4():
     for x, y, s in zip(a, b, same.tolist(), strict=True):
         d = math.sqrt(float((x - y).square().sum()))
         loop += 0.5 * d**2 if s else 0.5 * max(0.0, 1.3 - d) ** 2
-    assert float(losses.margin_contrastive(a, b, same, margin=1.3)) == pytest.approx(loop / 6, rel=1e-12)
+    assert float(losses.margin_contrastive(a, b, same, margin=1.3)) == pytest.approx(
+        loop / 6, rel=1e-12
+    )
 
 
 def test_the_spring_pulls_in_proportion_and_is_slack_beyond_the_margin():
@@ -178,7 +198,9 @@ def _triplet_loop(z, labels, margin, mining):
 def test_triplet_equals_a_loop_over_all_triplets(mining, margin):
     z = _rows(8, 5, 3)
     wanted, kinds = _triplet_loop(z, LABELS.tolist(), margin, mining)
-    assert float(losses.triplet(z, LABELS, margin=margin, mining=mining)) == pytest.approx(wanted, rel=1e-9)
+    assert float(losses.triplet(z, LABELS, margin=margin, mining=mining)) == pytest.approx(
+        wanted, rel=1e-9
+    )
     found = triplets(z, LABELS, margin=margin, mining=mining)
     assert [int(found.easy), int(found.semi_hard), int(found.hard)] == list(kinds.values())
 
@@ -186,7 +208,9 @@ def test_triplet_equals_a_loop_over_all_triplets(mining, margin):
 @pytest.mark.parametrize("mining", ["semi-hard", "hard", "all", "batch-hard"])
 def test_triplet_passes_gradcheck(mining):
     z = _rows(8, 5, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: losses.triplet(x, LABELS, margin=0.5, mining=mining), (z,))
+    assert torch.autograd.gradcheck(
+        lambda x: losses.triplet(x, LABELS, margin=0.5, mining=mining), (z,)
+    )
 
 
 @pytest.mark.parametrize("mining", ["semi-hard", "hard", "all", "batch-hard"])
@@ -252,4 +276,6 @@ def test_margin_shows_what_is_not_a_number_and_refuses_no_pairs(same):
 
 def test_half_precision_is_summed_in_float32():
     a, b = (200 * torch.ones(2, 8, dtype=torch.float16) * s for s in (1, -1))
-    assert float(losses.margin_contrastive(a, b, torch.tensor([True, True]))) == pytest.approx(0.5 * 8 * 400**2)
+    assert float(losses.margin_contrastive(a, b, torch.tensor([True, True]))) == pytest.approx(
+        0.5 * 8 * 400**2
+    )

@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tellapart import losses, tiled
 from tellapart.errors import ConfigError
+from tellapart.functional import losses, tiled
 
 S, N, D, M, TAU = 23, 5, 6, 9, 0.3
 
 
 def _rows(n, seed):
-    return F.normalize(torch.randn(n, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=1)
+    return F.normalize(
+        torch.randn(n, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dim=1
+    )
 
 
 @pytest.fixture
@@ -35,7 +37,9 @@ def test_instance_softmax_is_equation_2(case):
     loop = 0.0
     for v, i in zip(query, index, strict=True):
         loop -= math.log(_p(v, bank, i) / sum(_p(v, bank, j) for j in range(S)))
-    assert float(losses.instance_softmax(query, bank, index, temperature=TAU)) == pytest.approx(loop / N, abs=1e-12)
+    assert float(losses.instance_softmax(query, bank, index, temperature=TAU)) == pytest.approx(
+        loop / N, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("uniform", [True, False])
@@ -52,7 +56,13 @@ def test_nce_is_equations_3_to_7(case, uniform, shared):
             h = _p(v, bank, j, log_z) / (_p(v, bank, j, log_z) + M * float(p_n[j]))
             loop -= math.log(1 - h)
     found = losses.nce(
-        query, bank, index, noise, temperature=TAU, log_z=log_z, log_noise=None if uniform else p_n.double().log()
+        query,
+        bank,
+        index,
+        noise,
+        temperature=TAU,
+        log_z=log_z,
+        log_noise=None if uniform else p_n.double().log(),
     )
     assert float(found) == pytest.approx(loop / N, rel=1e-7)
 
@@ -80,7 +90,9 @@ def test_the_gradient_of_nce_tends_to_that_of_the_softmax():
     """With Z exact, the error of the gradient falls as 1 / m (Mnih & Teh 2012; every row drawn equally often)."""
     bank, index = _rows(S, 1), torch.tensor([3])
     query = _rows(1, 0).requires_grad_()
-    exact = torch.autograd.grad(losses.instance_softmax(query, bank, index, temperature=TAU), query)[0]
+    exact = torch.autograd.grad(
+        losses.instance_softmax(query, bank, index, temperature=TAU), query
+    )[0]
     log_z = tiled.logsumexp(query.detach(), bank, temperature=TAU)[:, None]
     errors = []
     for copies in (1, 10, 100, 1000):
@@ -101,8 +113,12 @@ def test_gradients_in_float64(case):
     query, bank, index, noise = case
     query.requires_grad_()
     bank.requires_grad_()
-    assert torch.autograd.gradcheck(lambda q, b: losses.instance_softmax(q, b, index, temperature=TAU), (query, bank))
-    assert torch.autograd.gradcheck(lambda q, b: losses.nce(q, b, index, noise, log_z=3.0), (query, bank))
+    assert torch.autograd.gradcheck(
+        lambda q, b: losses.instance_softmax(q, b, index, temperature=TAU), (query, bank)
+    )
+    assert torch.autograd.gradcheck(
+        lambda q, b: losses.nce(q, b, index, noise, log_z=3.0), (query, bank)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -177,7 +193,9 @@ def _spread_loop(a, b):
 
 def test_invariant_spread_is_equations_3_to_7():
     a, b = _rows(N, 2), _rows(N, 3)
-    assert float(losses.invariant_spread(a, b, temperature=TAU)) == pytest.approx(_spread_loop(a, b), rel=1e-10)
+    assert float(losses.invariant_spread(a, b, temperature=TAU)) == pytest.approx(
+        _spread_loop(a, b), rel=1e-10
+    )
 
 
 def _released(x, tau):
@@ -194,9 +212,14 @@ def _released(x, tau):
 
 def test_the_released_variant_has_the_value_and_the_gradient_of_the_released_code():
     a, b = _rows(N, 2).requires_grad_(), _rows(N, 3).requires_grad_()
-    found, wanted = losses.invariant_spread_released(a, b, temperature=TAU), _released(torch.cat([a, b]), TAU)
+    found, wanted = (
+        losses.invariant_spread_released(a, b, temperature=TAU),
+        _released(torch.cat([a, b]), TAU),
+    )
     assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-10)
-    torch.testing.assert_close(torch.autograd.grad(found, [a, b]), torch.autograd.grad(wanted, [a, b]))
+    torch.testing.assert_close(
+        torch.autograd.grad(found, [a, b]), torch.autograd.grad(wanted, [a, b])
+    )
 
 
 def test_the_released_variant_is_finite_where_the_positive_is_certain():
@@ -236,7 +259,9 @@ def test_two_view_losses_refuse_what_they_cannot_answer(loss):
 
 
 @pytest.mark.parametrize("loss", TWO_VIEWS)
-@pytest.mark.parametrize("scale", [1.0, 3.0])  # 3: rows that nobody normalised have a defined answer too
+@pytest.mark.parametrize(
+    "scale", [1.0, 3.0]
+)  # 3: rows that nobody normalised have a defined answer too
 def test_two_view_losses_pass_gradcheck_dense_and_tiled(monkeypatch, loss, scale):
     for limit in (0, 1 << 30):
         monkeypatch.setattr(tiled, "DENSE_ELEMENTS", limit)
@@ -266,7 +291,9 @@ def test_further_rows_are_negatives_but_not_anchors():
             loss(a[:4], b[:4], temperature=TAU, others=extra(a[4:], b[4:])),
             loss(a[4:], b[4:], temperature=TAU, others=extra(a[:4], b[:4])),
         ]
-        assert float(sum(halves) / 2) == pytest.approx(float(loss(a, b, temperature=TAU)), rel=1e-10)
+        assert float(sum(halves) / 2) == pytest.approx(
+            float(loss(a, b, temperature=TAU)), rel=1e-10
+        )
 
 
 def test_the_nce_gradient_tends_to_that_of_maximum_likelihood():
@@ -282,7 +309,9 @@ def test_the_nce_gradient_tends_to_that_of_maximum_likelihood():
     errors = []
     for k in (1, 10, 100, 1000):
         u = (words @ z[0] - log_z).exp()
-        expected = -(data * (u / (u + k * q)).log()).sum() - k * (q * (k * q / (u + k * q)).log()).sum()
+        expected = (
+            -(data * (u / (u + k * q)).log()).sum() - k * (q * (k * q / (u + k * q)).log()).sum()
+        )
         (found,) = torch.autograd.grad(expected, words)
         errors.append(float((found - exact).norm() / exact.norm()))
     assert errors[0] > 0.2
@@ -293,7 +322,7 @@ def test_the_nce_gradient_tends_to_that_of_maximum_likelihood():
 
 def test_nce_with_many_draws_has_the_expected_gradient():
     """The function, fed by an alias table, against the expectation of its formula."""
-    from tellapart.noise import AliasTable
+    from tellapart.objectives.alias_table import AliasTable
 
     draw = torch.Generator().manual_seed(0)
     words = (torch.randn(12, 4, generator=draw, dtype=torch.float64) * 0.5).requires_grad_()
@@ -314,7 +343,13 @@ def test_nce_with_many_draws_has_the_expected_gradient():
 
 def test_noise_of_another_row_count_is_refused():
     with pytest.raises(ConfigError, match="noise must be"):
-        losses.nce(_rows(3, 0), _rows(5, 1), torch.arange(3), torch.zeros(2, 4, dtype=torch.int64), log_z=0.0)
+        losses.nce(
+            _rows(3, 0),
+            _rows(5, 1),
+            torch.arange(3),
+            torch.zeros(2, 4, dtype=torch.int64),
+            log_z=0.0,
+        )
 
 
 def test_half_precision_queries_are_summed_in_float32():

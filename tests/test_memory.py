@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from tellapart.errors import ConfigError
-from tellapart.memory import MemoryBank, Queue
+from tellapart.objectives.memory import MemoryBank, Queue
 
 
 def _bank(**options):
@@ -26,7 +26,9 @@ def test_update_is_the_normalised_moving_average(momentum):
     before, z = bank.rows.clone(), F.normalize(torch.randn(3, 8), dim=1)
     index = torch.tensor([4, 0, 30])
     bank.update(index, z)
-    torch.testing.assert_close(bank.rows[index], F.normalize(momentum * before[index] + (1 - momentum) * z, dim=1))
+    torch.testing.assert_close(
+        bank.rows[index], F.normalize(momentum * before[index] + (1 - momentum) * z, dim=1)
+    )
     untouched = torch.ones(50, dtype=torch.bool)
     untouched[index] = False
     assert torch.equal(bank.rows[untouched], before[untouched])

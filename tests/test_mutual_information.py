@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy.stats import entropy as scipy_entropy
 
-from tellapart import mutual_information as mi
 from tellapart.errors import ConfigError
+from tellapart.functional import mutual_information as mi
 
 N, WIDTH = 64, 20
 
@@ -24,7 +24,9 @@ def _gaussian_log_q(level, batches=200, n=N):
     rho = mi.correlation_of(level, WIDTH)
     generator = torch.Generator().manual_seed(0)
     for _ in range(batches):
-        x, noise = (torch.randn(n, WIDTH, generator=generator, dtype=torch.float64) for _ in range(2))
+        x, noise = (
+            torch.randn(n, WIDTH, generator=generator, dtype=torch.float64) for _ in range(2)
+        )
         y = rho * x + math.sqrt(1 - rho**2) * noise
         variance = 1 - rho**2
         apart = (y[None] - rho * x[:, None]).square().sum(2)
@@ -35,7 +37,10 @@ def test_tables_agree_with_scipy_and_with_the_chain_rule():
     joint = torch.rand(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     joint /= joint.sum()
     assert float(mi.entropy(joint)) == pytest.approx(scipy_entropy(joint.flatten().numpy()))
-    by_rows = sum(float(p) * scipy_entropy((row / p).numpy()) for p, row in zip(joint.sum(1), joint, strict=True))
+    by_rows = sum(
+        float(p) * scipy_entropy((row / p).numpy())
+        for p, row in zip(joint.sum(1), joint, strict=True)
+    )
     assert float(mi.conditional_entropy(joint)) == pytest.approx(by_rows)
     loop = sum(
         float(joint[i, j] * torch.log(joint[i, j] / (joint.sum(1)[i] * joint.sum(0)[j])))
@@ -52,7 +57,9 @@ def test_gaussians_agree_with_their_formulas():
     d = 3
     covariance = torch.eye(2 * d, dtype=torch.float64)
     covariance[:d, d:] = covariance[d:, :d] = rho * torch.eye(d)
-    assert float(mi.gaussian_information(covariance, d)) == pytest.approx(-d / 2 * math.log(1 - rho**2))
+    assert float(mi.gaussian_information(covariance, d)) == pytest.approx(
+        -d / 2 * math.log(1 - rho**2)
+    )
     conditional = d / 2 * math.log(2 * math.pi * math.e * (1 - rho**2))
     assert float(mi.gaussian_conditional_entropy(covariance, d)) == pytest.approx(conditional)
     assert mi.correlation_of(float(mi.gaussian_information(covariance, d)), d) == pytest.approx(rho)
@@ -65,10 +72,17 @@ def test_lower_bounds_are_their_formulas():
     n = len(s)
     apart = [float(s[i, j]) for i in range(n) for j in range(n) if i != j]
     diagonal = np.mean([float(s[i, i]) for i in range(n)])
-    nce = np.mean([float(s[i, i]) - math.log(sum(math.exp(float(s[i, j])) for j in range(n))) for i in range(n)])
+    nce = np.mean(
+        [
+            float(s[i, i]) - math.log(sum(math.exp(float(s[i, j])) for j in range(n)))
+            for i in range(n)
+        ]
+    )
     assert float(mi.info_nce(s)) == pytest.approx(nce + math.log(n))
     assert float(mi.nwj(s)) == pytest.approx(diagonal - np.mean(np.exp(np.array(apart) - 1)))
-    assert float(mi.donsker_varadhan(s)) == pytest.approx(diagonal - math.log(np.mean(np.exp(apart))))
+    assert float(mi.donsker_varadhan(s)) == pytest.approx(
+        diagonal - math.log(np.mean(np.exp(apart)))
+    )
     assert float(mi.jensen_shannon(s)) == pytest.approx(1 + diagonal - np.mean(np.exp(apart)))
     soft = np.mean(np.log1p(np.exp(-s.diagonal().numpy()))) + np.mean(np.log1p(np.exp(apart)))
     assert float(mi.jensen_shannon_loss(s)) == pytest.approx(soft)
@@ -89,7 +103,8 @@ def test_upper_bounds_are_their_formulas_and_leave_one_out_is_not_club():
     assert float(mi.club(s)) == pytest.approx(club)
     leaving = np.mean(
         [
-            float(s[i, i]) - math.log(sum(math.exp(float(s[j, i])) for j in range(n) if j != i) / (n - 1))
+            float(s[i, i])
+            - math.log(sum(math.exp(float(s[j, i])) for j in range(n) if j != i) / (n - 1))
             for i in range(n)
         ]
     )
@@ -102,7 +117,9 @@ def test_upper_bounds_are_their_formulas_and_leave_one_out_is_not_club():
 @pytest.mark.parametrize(("level", "exact"), [(2, 4.43), (6, 16.44), (10, 34.37)])
 def test_club_with_the_true_conditional_is_far_above_the_information(level, exact):
     found = np.mean([float(mi.club(log_q)) for log_q, _ in _gaussian_log_q(level)])
-    assert found == pytest.approx(exact * (1 - 1 / N), rel=0.03)  # the N own pairs are among its N^2
+    assert found == pytest.approx(
+        exact * (1 - 1 / N), rel=0.03
+    )  # the N own pairs are among its N^2
 
 
 def test_leave_one_out_and_the_variational_bound_with_the_true_conditional():
@@ -112,7 +129,9 @@ def test_leave_one_out_and_the_variational_bound_with_the_true_conditional():
         marginal = -y.square().sum(1) / 2 - WIDTH / 2 * math.log(2 * math.pi)
         variational.append(float(mi.variational_upper(log_q.diagonal(), marginal)))
     assert np.mean(leaving) == pytest.approx(7.89, abs=0.15)
-    assert np.mean(variational) == pytest.approx(6.0, abs=0.1)  # the marginal is exact, so the bound is the truth
+    assert np.mean(variational) == pytest.approx(
+        6.0, abs=0.1
+    )  # the marginal is exact, so the bound is the truth
 
 
 def test_the_gradient_of_mine_is_divided_by_the_running_mean():
@@ -122,7 +141,9 @@ def test_the_gradient_of_mine_is_divided_by_the_running_mean():
     n = len(s)
     mean = s.detach().exp().masked_fill(torch.eye(n, dtype=torch.bool), 0).sum() / (n * (n - 1))
     assert float(running) == pytest.approx(float(mean))
-    assert float(s.grad[0, 1]) == pytest.approx(float(s.detach()[0, 1].exp() / (n * (n - 1)) / mean))
+    assert float(s.grad[0, 1]) == pytest.approx(
+        float(s.detach()[0, 1].exp() / (n * (n - 1)) / mean)
+    )
     _, later = mi.mine_loss(s.detach() + 1, running)
     assert float(later) == pytest.approx(float(0.99 * mean + 0.01 * mean * math.e))
 
@@ -150,12 +171,12 @@ def test_shapes_and_names_that_are_wrong_are_named():
 
 
 def test_a_bound_near_its_ceiling_is_said():
-    from tellapart.training import verdict
+    from tellapart.training import diagnosis
 
     rows = [
         {"step": i, "loss": 4.0 * 0.8**i + 0.05, "chance": 4.16, "std": 1.0, "effective_rank": 9.0}
         | {"information": 4.16 - (4.0 * 0.8**i + 0.05)}
         for i in range(40)
     ]
-    assert "bigger --batch-size" in verdict.judge(rows).sentence
-    assert "bigger --batch-size" not in verdict.judge(rows[:8]).sentence
+    assert "bigger --batch-size" in diagnosis.judge(rows).sentence
+    assert "bigger --batch-size" not in diagnosis.judge(rows[:8]).sentence

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from tellapart.errors import ConfigError
-from tellapart.noise import AliasTable
+from tellapart.objectives.alias_table import AliasTable
 
 
 @pytest.mark.parametrize(
-    "weights", [[1.0] * 10, [1.0, 0.0, 3.0], [5.0], [1e-6, 1.0, 2.0, 1e3], list(range(50)), [0.0, 0.0, 1.0]]
+    "weights",
+    [[1.0] * 10, [1.0, 0.0, 3.0], [5.0], [1e-6, 1.0, 2.0, 1e3], list(range(50)), [0.0, 0.0, 1.0]],
 )
 def test_the_table_holds_the_distribution_exactly(weights):
     """Probability of a word: its own kept slices and the rest of the slices that point at it."""
@@ -18,7 +19,9 @@ def test_the_table_holds_the_distribution_exactly(weights):
     s = len(weights)
     p = table.keep.double() / s
     p = p.index_add(0, table.alias, (1 - table.keep.double()) / s)
-    torch.testing.assert_close(p, torch.tensor(weights).double() / sum(weights), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        p, torch.tensor(weights).double() / sum(weights), rtol=1e-5, atol=1e-7
+    )
     torch.testing.assert_close(table.log_probability.double().exp(), p, rtol=1e-4, atol=1e-7)
 
 

@@ -13,8 +13,9 @@ from cases import BY_PLACE, CASES, N, batch, encoder, leak, made
 from cases import random as _random
 from torch.nn import functional as F
 
-from tellapart import losses, objectives
+from tellapart import objectives
 from tellapart.errors import ConfigError, DataError
+from tellapart.functional import losses
 from tellapart.objectives import (
     Batch,
     ExemplarOptions,
@@ -102,7 +103,9 @@ def test_collapse_sits_exactly_at_chance(name, parts):
         elif isinstance(objective, objectives.NCE):
             objective.words.copy_(point.expand_as(objective.words))
             objective.noise = objectives.nce.AliasTable(torch.ones(len(objective.words)))
-            objective.log_z.copy_(1 / objective.options.temperature + math.log(len(objective.words)))
+            objective.log_z.copy_(
+                1 / objective.options.temperature + math.log(len(objective.words))
+            )
     given = batch(source, objective.views)
     embedded = {k: point.expand(N, 8) for k in objective.embed(network, given)}
     out = objective.loss(embedded, given, _random())
@@ -154,7 +157,9 @@ def test_the_queue_takes_the_keys_after_the_loss_and_the_key_encoder_moves_after
     out = _loss(objective, network, Batch([given.views[0]] * 2, given.index))
     queue = objective.queue.rows.clone()
     q = network(given.views[0]).detach()
-    wanted = losses.info_nce(q, q, queue, temperature=0.01)  # were the keys in the queue already: at least ln 2
+    wanted = losses.info_nce(
+        q, q, queue, temperature=0.01
+    )  # were the keys in the queue already: at least ln 2
     torch.testing.assert_close(out.loss.detach(), wanted)
     assert float(wanted) < math.log(2)
     slow = objective.key.backbone.linear.weight.clone()
@@ -189,7 +194,9 @@ def test_a_queue_longer_than_the_data_is_warned_of(parts):
 def test_batchnorm_gives_pairs_away_unless_it_is_split_and_shuffled():
     assert leak(2, shuffle=False) < -0.5  # the pretext is solved though there is nothing to learn
     assert abs(leak(2, shuffle=True)) < 0.1
-    assert leak(None, True, 5) == pytest.approx(leak(None, False, 5), abs=1e-5)  # shuffling alone does nothing
+    assert leak(None, True, 5) == pytest.approx(
+        leak(None, False, 5), abs=1e-5
+    )  # shuffling alone does nothing
 
 
 def test_neighbours_by_pixels_are_those_of_a_full_sort(parts):
@@ -198,7 +205,9 @@ def test_neighbours_by_pixels_are_those_of_a_full_sort(parts):
     distance = torch.cdist(x, x)
     distance.fill_diagonal_(math.inf)
     near = nearest_by_pixels(source, 5, torch.device("cpu"))
-    assert (near.sort(1).values == distance.topk(5, largest=False).indices.sort(1).values).float().mean() > 0.99
+    assert (
+        near.sort(1).values == distance.topk(5, largest=False).indices.sort(1).values
+    ).float().mean() > 0.99
 
 
 def test_margin_pairs_are_views_neighbours_or_classes(parts):
@@ -238,7 +247,9 @@ def test_an_item_without_a_label_is_a_class_of_its_own(parts):
     hidden = given._replace(label=torch.full((N,), -1))
     embedded = objective.embed(network, given)
     alone = objective.loss(embedded, hidden, _random()).loss
-    torch.testing.assert_close(alone, losses.nt_xent(embedded["z"], embedded["z1"], temperature=0.1))
+    torch.testing.assert_close(
+        alone, losses.nt_xent(embedded["z"], embedded["z1"], temperature=0.1)
+    )
 
 
 def test_anchors_without_a_positive_are_counted(parts):
@@ -276,6 +287,8 @@ def test_words_are_drawn_as_often_as_they_occur(parts):
     source, network = parts
     objective = _made("words, classes, fixed Z", parts)
     counts = np.bincount(source.labels).astype(float) ** 0.75
-    np.testing.assert_allclose(objective.noise.log_probability.exp().numpy(), counts / counts.sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        objective.noise.log_probability.exp().numpy(), counts / counts.sum(), rtol=1e-5
+    )
     assert not objective.log_z.requires_grad
     assert made("words", source, network).log_z.requires_grad

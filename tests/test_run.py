@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tellapart import verbs
-from tellapart.console import Console
+from tellapart import api
 from tellapart.errors import ConfigError, RunError, TrainingError
-from tellapart.run import Run
+from tellapart.runtime.console import Console
+from tellapart.training.run import Run
 
 QUIET = Console(quiet=True)
 FAST = {"epochs": 1, "batch_size": 128, "threads": 1, "dim": 16, "log_every": 2, "console": QUIET}
@@ -27,7 +27,7 @@ COMMAND = [
 
 
 def _train(out, **options):
-    return verbs.train("instdisc", data="digits", out=out, **(FAST | options))
+    return api.train("instdisc", data="digits", out=out, **(FAST | options))
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
@@ -35,7 +35,10 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 
 def _numbers(run):
-    return [{k: v for k, v in row.items() if k not in ("seconds", "items_per_second")} for row in run.metrics()]
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "items_per_second")}
+        for row in run.metrics()
+    ]
 
 
 def test_kill_and_resume_equals_an_uninterrupted_run(tmp_path):
@@ -51,10 +54,14 @@ def test_kill_and_resume_equals_an_uninterrupted_run(tmp_path):
     step = Run.open(broken).load()["step"]
     assert 0 < step < 264  # the kill came in the middle: 22 steps an epoch, 12 epochs
     assert Run.open(broken).manifest["status"] == "running"
-    done = subprocess.run([*COMMAND, "--out", str(broken), "--resume"], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [*COMMAND, "--out", str(broken), "--resume"], check=True, capture_output=True, text=True
+    )
     assert f"after step {step}" in done.stderr
     a, b = Run.open(whole), Run.open(broken)
-    assert (whole / "encoder/model.safetensors").read_bytes() == (broken / "encoder/model.safetensors").read_bytes()
+    assert (whole / "encoder/model.safetensors").read_bytes() == (
+        broken / "encoder/model.safetensors"
+    ).read_bytes()
     first, second = a.load(), b.load()
     assert first["step"] == second["step"] == 264
     for part in ("encoder", "objective"):
@@ -93,8 +100,8 @@ def test_resume_without_a_checkpoint_starts_fresh(tmp_path):
 
 
 def test_a_resumption_does_not_need_the_weights_it_started_from(tmp_path):
-    from tellapart.settings import open_for, resolve, training_part
     from tellapart.training import session
+    from tellapart.training.resolve import open_for, resolve, training_part
     from tellapart.training.trainer import Trainer
 
     _train(tmp_path / "first")
@@ -105,7 +112,9 @@ def test_a_resumption_does_not_need_the_weights_it_started_from(tmp_path):
     settings = resolve("instdisc", "digits", None, None, options)
     source = open_for("digits", settings)
     trainer = Trainer("instdisc", settings, training_part(source, settings))
-    run = Run.create(tmp_path / "part", session.manifest("instdisc", settings, source, trainer.source))
+    run = Run.create(
+        tmp_path / "part", session.manifest("instdisc", settings, source, trainer.source)
+    )
     next(iter(trainer))
     session.save(run, trainer)
     weights.unlink()
@@ -129,8 +138,13 @@ def test_resuming_with_other_settings_or_data_names_them(tmp_path):
     with pytest.raises(RunError, match=r"--objective.temperature .* \(now 0\.9\)"):
         _train(tmp_path / "run", resume=True, objective={"temperature": 0.9})
     with pytest.raises(RunError, match="the data"):
-        verbs.train(
-            "instdisc", data="scenes:digits", out=tmp_path / "run", resume=True, preset="instdisc_digits", **FAST
+        api.train(
+            "instdisc",
+            data="scenes:digits",
+            out=tmp_path / "run",
+            resume=True,
+            preset="instdisc_digits",
+            **FAST,
         )
     assert _bytes(tmp_path / "run") == before
 
@@ -179,8 +193,8 @@ def test_a_damaged_manifest_and_another_format_are_errors(tmp_path):
 FULL_DISK = """
 import resource, signal, sys
 from tellapart import verbs
-from tellapart.console import Console
-from tellapart.run import Run
+from tellapart.runtime.console import Console
+from tellapart.training.run import Run
 quiet = Console(quiet=True)
 options = dict(batch_size=128, threads=1, dim=16, save_every=5, console=quiet)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -197,10 +211,15 @@ except Exception as error:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files through Linux's setrlimit")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="limits the size of files through Linux's setrlimit"
+)
 def test_a_full_disk_is_an_error_and_the_previous_checkpoint_survives(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path / "run")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.startswith("RunError cannot write"), done.stdout + done.stderr
     assert "What was saved before is whole" in done.stdout
@@ -220,7 +239,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_a_number_names_the_batch(tmp_path, monkeypatch):
-    from tellapart import losses
+    from tellapart.functional import losses
 
     real, calls = losses.instance_softmax, []
 
@@ -248,7 +267,9 @@ def test_a_collapse_is_said_while_it_happens(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Trainer, "measure", collapsed)
     found = _train(tmp_path / "run", epochs=4, console=Console())
     assert "collapsed since step 12" in found.verdict
-    assert capsys.readouterr().err.count("collapsed since step 12") == 2  # once while it happens, once at the end
+    assert (
+        capsys.readouterr().err.count("collapsed since step 12") == 2
+    )  # once while it happens, once at the end
 
 
 def test_run_json_says_what_was_decided(tmp_path):
@@ -280,5 +301,5 @@ def test_settings_of_a_wrong_name_come_with_the_nearest(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'temperature'"):
         _train(tmp_path / "run", objective={"temprature": 0.1})
     with pytest.raises(ConfigError, match="did you mean 'instdisc'"):
-        verbs.train("instdic", data="digits", out=tmp_path / "run")
+        api.train("instdic", data="digits", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

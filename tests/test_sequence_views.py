@@ -24,7 +24,9 @@ def test_windows_are_cut_inside_and_short_sequences_padded_at_their_end():
     assert (x[0].diff() == 1).all()
     assert 1000 <= float(x[0, 0]) <= 1042
     assert x[1].tolist() == [2000, 2001, 2002, 2003, 2004, 0, 0, 0]
-    starts = {int(SequenceViews(window=8)(_ramps([50]), seeded(i))["values"][0, 0, 0]) for i in range(400)}
+    starts = {
+        int(SequenceViews(window=8)(_ramps([50]), seeded(i))["values"][0, 0, 0]) for i in range(400)
+    }
     assert starts == set(range(1000, 1043))
 
 
@@ -45,7 +47,11 @@ def test_changes_of_sound_do_what_they_say():
     assert 1.7 < float(ratio.max()) <= 10 ** (6 / 20) + 1e-3
     noisy = SequenceViews(window=steps, noise=0.5)(batch, seeded())["values"][:, 0]
     assert float((noisy - plain).std() / plain.std()) == pytest.approx(0.5, abs=0.02)
-    peaks = torch.fft.rfft(SequenceViews(window=steps, pitch=12)(batch, seeded())["values"][:, 0]).abs().argmax(1)
+    peaks = (
+        torch.fft.rfft(SequenceViews(window=steps, pitch=12)(batch, seeded())["values"][:, 0])
+        .abs()
+        .argmax(1)
+    )
     heard = peaks * 4000 / steps
     assert 245 < float(heard.min()) < 350
     assert 720 < float(heard.max()) < 1005
@@ -58,13 +64,17 @@ def test_changes_of_sound_do_what_they_say():
 def test_band_reject_silences_one_band():
     noise = torch.randn(32 * 4096, generator=seeded())[:, None]
     batch = {"values": noise, "length": torch.full((32,), 4096)}
-    spectrum = torch.fft.rfft(SequenceViews(window=4096, band_reject=1)(batch, seeded())["values"][:, 0]).abs()
+    spectrum = torch.fft.rfft(
+        SequenceViews(window=4096, band_reject=1)(batch, seeded())["values"][:, 0]
+    ).abs()
     silent = spectrum < 1e-3
     assert float(silent.float().mean(1).max()) < 0.26
     assert int((silent.int().diff(dim=1) == 1).sum(1).max()) == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [("window", 1), ("pitch", 30), ("gain", -1), ("band_reject", 2)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("window", 1), ("pitch", 30), ("gain", -1), ("band_reject", 2)]
+)
 def test_settings_outside_their_range_are_named(name, value):
     with pytest.raises(ConfigError, match=name.replace("_", "-")):
         SequenceViews(**({"window": 8} | {name: value}))
@@ -73,6 +83,8 @@ def test_settings_outside_their_range_are_named(name, value):
 def test_changes_of_a_series_leave_its_level():
     table = 1013 + 5 * torch.randn(4000, 1, generator=seeded())
     batch = {"values": table, "length": torch.tensor([4000])}
-    view = SequenceViews(window=1024, gain=3, time_mask=1, band_reject=1, noise=0.1)(batch, seeded())["values"]
+    view = SequenceViews(window=1024, gain=3, time_mask=1, band_reject=1, noise=0.1)(
+        batch, seeded()
+    )["values"]
     assert float((view - 1013).abs().max()) < 60
     assert float(view.mean()) == pytest.approx(1013, abs=1)

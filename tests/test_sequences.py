@@ -20,18 +20,27 @@ import tellapart as ta
 from tellapart import encoders
 from tellapart.data import audio, kind_of, open_source
 from tellapart.errors import ConfigError, DataError, MissingExtraError
-from tellapart.evaluation import frames
+from tellapart.evaluation import frame_probe
 from tellapart.evaluation.baselines import LogMel
 from tellapart.training.trainer import Trainer
 
 soundfile = pytest.importorskip("soundfile")
 RATE = 4000
-SMALL = {"width": 16, "context_width": 16, "kernels": (8, 4), "strides": (4, 2), "window": 1024, "batch_size": 8}
+SMALL = {
+    "width": 16,
+    "context_width": 16,
+    "kernels": (8, 4),
+    "strides": (4, 2),
+    "window": 1024,
+    "batch_size": 8,
+}
 
 
 def _tone(seconds, pitch, rate=RATE, seed=0):
     t = np.arange(round(seconds * rate)) / rate
-    return 0.3 * np.sin(2 * np.pi * pitch * t) + 0.02 * np.random.default_rng(seed).standard_normal(len(t))
+    return 0.3 * np.sin(2 * np.pi * pitch * t) + 0.02 * np.random.default_rng(seed).standard_normal(
+        len(t)
+    )
 
 
 @pytest.fixture
@@ -56,7 +65,12 @@ def sounds(tmp_path):
 def test_a_folder_of_sounds_is_read_with_its_labels(sounds):
     assert kind_of(str(sounds)) == "audio"
     source = open_source(str(sounds))
-    assert (len(source), source.rate, source.classes, source.kind) == (24, RATE, ["high", "low"], "audio")
+    assert (len(source), source.rate, source.classes, source.kind) == (
+        24,
+        RATE,
+        ["high", "low"],
+        "audio",
+    )
     batch = source.read(torch.tensor([0, 5]))
     assert batch["values"].dtype == torch.int16
     assert batch["length"].tolist() == [3200, 3200]
@@ -135,7 +149,10 @@ def test_series_are_read_and_pieces_with_nan_left_out(tmp_path):
 def test_a_csv_with_a_heading_is_a_series_and_other_tables_are_errors(tmp_path):
     rows = "\n".join(f"{i},{i * 2}" for i in range(5000))
     (tmp_path / "a.csv").write_text(f"time,speed\n{rows}\n")
-    assert open_source(str(tmp_path / "a.csv")).read(torch.tensor([0]))["values"][3].tolist() == [3.0, 6.0]
+    assert open_source(str(tmp_path / "a.csv")).read(torch.tensor([0]))["values"][3].tolist() == [
+        3.0,
+        6.0,
+    ]
     (tmp_path / "b.csv").write_text("1,2\n3,x\n")
     with pytest.raises(DataError, match="not a table of numbers"):
         open_source(str(tmp_path / "b.csv"))
@@ -158,7 +175,9 @@ def test_marks_that_are_none_are_an_error(tmp_path):
 @pytest.mark.parametrize("norm", ["channel", "batch"])
 def test_shapes_of_frames_and_context(context, norm):
     encoder = small_sequence_encoder(context=context, norm=norm)
-    z, c, count = encoder.sequence({"values": torch.randn(3, 1, 160), "length": torch.tensor([160, 80, 17])})
+    z, c, count = encoder.sequence(
+        {"values": torch.randn(3, 1, 160), "length": torch.tensor([160, 80, 17])}
+    )
     assert (z.shape, c.shape, count.tolist()) == ((3, 20, 12), (3, 20, 10), [20, 10, 2])
     assert encoder.features(torch.randn(3, 1, 160)).shape == (3, 10)
     assert [m.shape[1] for m in encoder.maps(torch.randn(3, 1, 160))] == [12, 12]
@@ -200,9 +219,9 @@ def test_train_resume_judge_search_and_embed_sounds(sounds, tmp_path, cut):
     config = dict(options, steps=8)
     trainer_stops = ta.presets.named(f"{cut}_audio")
     settings = type(trainer_stops)(**{**vars(trainer_stops), **config})
-    from tellapart.run import Run
-    from tellapart.settings import open_for, training_part
     from tellapart.training import session
+    from tellapart.training.resolve import open_for, training_part
+    from tellapart.training.run import Run
 
     source = open_for(str(sounds), settings)
     trainer = Trainer(cut, settings, training_part(source, settings))
@@ -236,10 +255,21 @@ def test_cpc_learns_tones_and_says_so(sounds, tmp_path):
 
 def test_series_train_and_are_judged_without_labels(tmp_path):
     t = np.arange(9000)
-    table = np.stack([np.sin(t / 9), np.sin(t / 31)], 1) + 0.1 * np.random.default_rng(0).standard_normal((9000, 2))
+    table = np.stack([np.sin(t / 9), np.sin(t / 31)], 1) + 0.1 * np.random.default_rng(
+        0
+    ).standard_normal((9000, 2))
     np.save(tmp_path / "a.npy", table)
     data = str(tmp_path / "a.npy")
-    ta.train("cpc", data=data, out=tmp_path / "run", steps=4, threads=1, width=16, context_width=16, batch_size=4)
+    ta.train(
+        "cpc",
+        data=data,
+        out=tmp_path / "run",
+        steps=4,
+        threads=1,
+        width=16,
+        context_width=16,
+        batch_size=4,
+    )
     result = ta.evaluate(tmp_path / "run")
     assert "channel statistics" in result["geometry"]
     assert "view_retrieval" in result
@@ -273,9 +303,9 @@ def test_log_mel_puts_a_tone_into_its_band():
 
 def test_frames_are_labelled_at_their_middle(sounds):
     source = open_source(str(sounds))
-    labels = frames.frame_labels(source, source.ids.index("low/1.wav"), 400, ["a", "b"])
+    labels = frame_probe.frame_labels(source, source.ids.index("low/1.wav"), 400, ["a", "b"])
     assert labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
-    assert frames.has_marks(source)
+    assert frame_probe.has_marks(source)
 
 
 # what is missing, and real sounds -------------------------------------------------------------------------------------
@@ -302,7 +332,9 @@ def test_spoken_sentences_come_with_their_phonemes(tmp_path):
     if not ctypes.util.find_library("espeak-ng"):
         pytest.skip("apt-get install espeak-ng")
     script = Path(__file__).parent.parent / "scripts" / "prepare_speech.py"
-    done = subprocess.run([sys.executable, script, "phones", tmp_path, "12"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, script, "phones", tmp_path, "12"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     source = open_source(f"audio:{tmp_path}")
     assert {"train", "test"} == source.splits.keys()
@@ -330,7 +362,10 @@ def test_files_cut_off_in_other_containers_are_left_out(tmp_path):
 def test_the_commonest_number_of_channels_stays(tmp_path):
     np.save(tmp_path / "a_index.npy", np.zeros((50, 4), np.float32))
     for i in range(3):
-        np.save(tmp_path / f"b{i}.npy", np.random.default_rng(i).standard_normal((50, 3)).astype(np.float32))
+        np.save(
+            tmp_path / f"b{i}.npy",
+            np.random.default_rng(i).standard_normal((50, 3)).astype(np.float32),
+        )
     source = open_source(str(tmp_path))
     assert (source.channels, len(source), len(source.skipped)) == (3, 3, 1)
     assert "most files have 3" in source.skipped[0]["reason"]
@@ -346,7 +381,9 @@ def test_the_commonest_number_of_channels_stays(tmp_path):
 )
 def test_options_that_would_do_nothing_are_refused(sounds, tmp_path, options, said):
     with pytest.raises(ConfigError, match=said):
-        ta.train("cpc", data=str(sounds), out=tmp_path / "run", steps=1, threads=1, **(SMALL | options))
+        ta.train(
+            "cpc", data=str(sounds), out=tmp_path / "run", steps=1, threads=1, **(SMALL | options)
+        )
 
 
 def test_labels_of_frames_that_cannot_be_read_cost_only_their_table(sounds, tmp_path):
@@ -365,5 +402,7 @@ def test_pieces_of_one_sound_are_held_out_together(tmp_path):
         soundfile.write(tmp_path / f"{i}#x.wav", _tone(45, 300 + 50 * i, 1000), 1000)
     source = open_source(str(tmp_path))
     rest, held = source.hold_out(6)
-    assert not {str(rest.file(i)) for i in range(len(rest))} & {str(held.file(i)) for i in range(len(held))}
+    assert not {str(rest.file(i)) for i in range(len(rest))} & {
+        str(held.file(i)) for i in range(len(held))
+    }
     assert source.file(1) == tmp_path / "0#x.wav"

@@ -11,9 +11,10 @@ from samples import open_like, seeded, small_text_encoder, some_sentences
 from torch.nn import functional as F
 
 import tellapart as ta
-from tellapart import losses, objectives
+from tellapart import objectives
 from tellapart.data import open_source
 from tellapart.errors import ConfigError
+from tellapart.functional import losses
 from tellapart.objectives import Batch, SimCSEOptions
 from tellapart.training.trainer import Trainer
 
@@ -31,7 +32,9 @@ def test_hard_negatives_are_the_papers_equation(weight):
     tau, total = 0.3, []
     for i in range(len(a)):
         below = sum(math.exp(float(a[i] @ b[j]) / tau) for j in range(len(a)))
-        below += sum(math.exp(float(a[i] @ h[j]) / tau + (weight if i == j else 0)) for j in range(len(a)))
+        below += sum(
+            math.exp(float(a[i] @ h[j]) / tau + (weight if i == j else 0)) for j in range(len(a))
+        )
         total.append(-float(a[i] @ b[i]) / tau + math.log(below))
     found = losses.info_nce_hard(a, b, h, temperature=tau, weight=weight)
     assert float(found) == pytest.approx(np.mean(total))

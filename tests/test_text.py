@@ -26,7 +26,9 @@ SMALL = {"width": 32, "layers": 1, "vocabulary": 400, "dim": 16, "threads": 1, "
 
 def test_lines_are_sentences_and_unusable_ones_are_listed(tmp_path):
     path = tmp_path / "a.txt"
-    path.write_text("one sentence\n\nzwei Sätze 😀\nשלום עולם\n" + "x" * 100_000 + "\n", encoding="utf-8")
+    path.write_text(
+        "one sentence\n\nzwei Sätze 😀\nשלום עולם\n" + "x" * 100_000 + "\n", encoding="utf-8"
+    )
     assert kind_of(str(path)) == "text"
     source = open_source(str(path))
     assert source.ids == ["1", "3", "4"]
@@ -46,7 +48,9 @@ def test_a_list_of_images_is_still_one(photos, tmp_path):
 
 def test_pairs_come_in_columns_with_or_without_a_heading(tmp_path):
     path = tmp_path / "pairs.tsv"
-    path.write_text("sent0\tsent1\thard_neg\na cat\tan animal\ta stone\nonly one\nred\tcolour\tblue\n")
+    path.write_text(
+        "sent0\tsent1\thard_neg\na cat\tan animal\ta stone\nonly one\nred\tcolour\tblue\n"
+    )
     source = open_source(str(path))
     assert (source.columns, source.ids) == (3, ["2", "4"])
     assert source.column(2) == ["a stone", "blue"]
@@ -62,7 +66,11 @@ def test_documents_of_a_folder_have_its_folders_as_labels(tmp_path):
         for i in range(3):
             (tmp_path / kind / f"{i}.txt").write_text(f"{kind} number {i}\nsecond line")
     source = open_source(str(tmp_path))
-    assert (source.kind, source.classes, source.text(0)) == ("text", ["mail", "news"], "mail number 0 second line")
+    assert (source.kind, source.classes, source.text(0)) == (
+        "text",
+        ["mail", "news"],
+        "mail number 0 second line",
+    )
 
 
 def test_what_is_not_utf8_or_holds_nothing_is_an_error(tmp_path):
@@ -118,8 +126,12 @@ def test_the_share_of_words_that_stays(views, low, high):
     assert counts.min() >= 1
     first, last = batch["ids"][0, 0], batch["ids"][0, batch["mask"][0].sum() - 1]
     assert (view["ids"][:, 0] == first).all()  # the special tokens stay at both ends
-    assert all(int(ids[mask][-1]) == int(last) for ids, mask in zip(view["ids"], view["mask"], strict=True))
-    assert torch.equal(view["mask"], torch.arange(view["mask"].shape[1]) < view["mask"].sum(1)[:, None])
+    assert all(
+        int(ids[mask][-1]) == int(last) for ids, mask in zip(view["ids"], view["mask"], strict=True)
+    )
+    assert torch.equal(
+        view["mask"], torch.arange(view["mask"].shape[1]) < view["mask"].sum(1)[:, None]
+    )
     assert len({tuple(s) for s in said}) > (1 if views.word_deletion < 1 else 0)
 
 
@@ -142,7 +154,9 @@ def test_stretches_are_contiguous_and_reordering_keeps_every_word():
 
 def test_substitution_uses_the_table_and_cutoffs_act_on_embeddings():
     encoder = small_text_encoder()
-    table = synonyms.nearest(encoder, sorted(synonyms.whole_words(encoder.tokenizer.get_vocab()).values()))
+    table = synonyms.nearest(
+        encoder, sorted(synonyms.whole_words(encoder.tokenizer.get_vocab()).values())
+    )
     batch = _batch(encoder, ["cat dog bird"] * 50)
     view = TextViews(substitution=0.5, synonyms=table)(batch, seeded())
     changed = view["ids"] != batch["ids"]
@@ -155,7 +169,9 @@ def test_substitution_uses_the_table_and_cutoffs_act_on_embeddings():
     kept = text._kept_features(cut["seed"], cut["cut"], 1000)
     assert float(kept.mean()) == pytest.approx(0.6, abs=0.02)
     assert not torch.equal(kept[0], kept[1])
-    assert sorted(cut["position"][0][cut["mask"][0]].tolist()) == list(range(int(cut["mask"][0].sum())))
+    assert sorted(cut["position"][0][cut["mask"][0]].tolist()) == list(
+        range(int(cut["mask"][0].sum()))
+    )
     seen = encoder.eval().features(cut)
     assert not torch.allclose(seen, encoder.features(batch))
 
@@ -163,14 +179,18 @@ def test_substitution_uses_the_table_and_cutoffs_act_on_embeddings():
 def test_wordnet_files_are_read(tmp_path):
     for kind in synonyms.KINDS:
         (tmp_path / f"data.{kind}").write_text("  1 licence text\n")
-    (tmp_path / "data.noun").write_text("  1 licence\n00001740 03 n 02 cat 0 feline 0 001 @ 0 n 0000 | an animal\n")
+    (tmp_path / "data.noun").write_text(
+        "  1 licence\n00001740 03 n 02 cat 0 feline 0 001 @ 0 n 0000 | an animal\n"
+    )
     assert synonyms.synonyms(tmp_path) == {"cat": {"feline"}, "feline": {"cat"}}
 
 
 def test_any_callable_is_a_further_view_and_views_are_a_function_of_the_generator():
     encoder = small_text_encoder()
     batch = _batch(encoder, some_sentences(6))
-    views = TextViews(word_deletion=0.3, change=lambda view, generator: view | {"seen": torch.ones(6)})
+    views = TextViews(
+        word_deletion=0.3, change=lambda view, generator: view | {"seen": torch.ones(6)}
+    )
     first, again = views(batch, seeded(3)), views(batch, seeded(3))
     assert "seen" in first
     assert all(torch.equal(first[k], again[k]) for k in first)
@@ -182,13 +202,17 @@ def test_any_callable_is_a_further_view_and_views_are_a_function_of_the_generato
 
 
 @pytest.mark.parametrize(
-    ("name", "pooler"), [("bag-of-tokens", "mean"), *(("small-transformer", p) for p in ("cls", "mean", "first-last"))]
+    ("name", "pooler"),
+    [("bag-of-tokens", "mean"), *(("small-transformer", p) for p in ("cls", "mean", "first-last"))],
 )
 def test_a_sentence_does_not_depend_on_its_batch(name, pooler):
     encoder = small_text_encoder(name, pooler=pooler).eval()
     alone, long = ["the cat sees"], ["the cat sees", " ".join(WORDS)]
     torch.testing.assert_close(
-        encoder.features(_batch(encoder, alone))[0], encoder.features(_batch(encoder, long))[0], atol=1e-5, rtol=0
+        encoder.features(_batch(encoder, alone))[0],
+        encoder.features(_batch(encoder, long))[0],
+        atol=1e-5,
+        rtol=0,
     )
 
 
@@ -222,13 +246,23 @@ def test_a_transformers_model_without_pooler_or_pad_token(tmp_path):
     dropped = {m.p for m in encoder.modules() if isinstance(m, torch.nn.Dropout)}
     assert dropped == {0.2}
     batch = _batch(encoder.eval(), ["the cat", "the dog sees a bird"])
-    theirs = encoder.body.model(batch["ids"], attention_mask=batch["mask"].long(), output_hidden_states=True)
+    theirs = encoder.body.model(
+        batch["ids"], attention_mask=batch["mask"].long(), output_hidden_states=True
+    )
     hidden, mask = theirs.hidden_states, batch["mask"][:, :, None]
     wanted = sum((h * mask).sum(1) / mask.sum(1) for h in (hidden[1], hidden[-1])) / 2
     torch.testing.assert_close(encoder.features(batch), wanted)
     path = tmp_path / "s.txt"
     path.write_text("\n".join(some_sentences(40)))
-    ta.train("simcse", data=str(path), out=tmp_path / "run", encoder=str(folder), steps=2, batch_size=8, threads=1)
+    ta.train(
+        "simcse",
+        data=str(path),
+        out=tmp_path / "run",
+        encoder=str(folder),
+        steps=2,
+        batch_size=8,
+        threads=1,
+    )
     result = ta.evaluate(folder, data=str(path), out=tmp_path / "eval.json")
     assert "its features" in result["geometry"]
     with pytest.raises(ConfigError, match="not a transformers encoder"):
@@ -268,7 +302,9 @@ def test_pairs_with_hard_negatives_are_trained_on_and_judged(tmp_path):
     rows = zip(some_sentences(40), some_sentences(40, 1), some_sentences(40, 2), strict=True)
     path.write_text("".join("\t".join(row) + "\n" for row in rows))
     out = tmp_path / "run"
-    trained = ta.train("simcse", data=str(path), out=out, steps=10, micro_batch=8, log_every=2, **SMALL)
+    trained = ta.train(
+        "simcse", data=str(path), out=out, steps=10, micro_batch=8, log_every=2, **SMALL
+    )
     assert trained.steps == 10
     result = ta.evaluate(out)
     assert {"R@1", "R@5", "R@10", "MRR"} == result["partners"]["trained features"].keys()
@@ -279,7 +315,9 @@ def test_classes_of_documents_are_judged_as_those_of_images(tmp_path):
     for kind, words in (("animals", ["cat", "dog", "bird"]), ("colours", ["red", "green", "blue"])):
         (tmp_path / "docs" / kind).mkdir(parents=True)
         for i in range(20):
-            (tmp_path / "docs" / kind / f"{i}.txt").write_text(" ".join(random.choice(words, 8)) + f" {i}")
+            (tmp_path / "docs" / kind / f"{i}.txt").write_text(
+                " ".join(random.choice(words, 8)) + f" {i}"
+            )
     out = tmp_path / "run"
     ta.train("simcse", data=str(tmp_path / "docs"), out=out, steps=3, **SMALL)
     result = ta.evaluate(out)
@@ -292,12 +330,18 @@ def test_a_missing_package_is_named_with_its_command(lines, tmp_path, monkeypatc
         ta.train("simcse", data=str(lines), out=tmp_path / "run", steps=1, **SMALL)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tellapart\[text\]'"):
-        ta.train("simcse", data=str(lines), out=tmp_path / "run", steps=1, encoder="some/model", **SMALL)
+        ta.train(
+            "simcse", data=str(lines), out=tmp_path / "run", steps=1, encoder="some/model", **SMALL
+        )
 
 
 def test_pairs_are_judged_on_those_that_were_not_trained_on(tmp_path):
     path = tmp_path / "pairs.tsv"
-    path.write_text("".join(f"{a}\t{b}\n" for a, b in zip(some_sentences(60), some_sentences(60, 1), strict=True)))
+    path.write_text(
+        "".join(
+            f"{a}\t{b}\n" for a, b in zip(some_sentences(60), some_sentences(60, 1), strict=True)
+        )
+    )
     source = open_source(str(path))
     assert not set(source.splits["train"]) & set(source.splits["test"])
     out = tmp_path / "run"
@@ -320,13 +364,21 @@ def test_files_are_taken_for_what_most_of_them_are(tmp_path, photos):
 
 def test_a_checkpoint_is_watched_through_words_left_out(lines, tmp_path):
     ta.train("simcse", data=str(lines), out=tmp_path / "run", steps=6, save_every=3, **SMALL)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert rows[-1]["features_alignment"] > 0
 
 
 def test_moco_with_batchnorm_in_its_head_shuffles_sentences(lines, tmp_path):
     trained = ta.train(
-        "moco", data=str(lines), out=tmp_path / "run", steps=2, head="mlp-bn", objective={"queue": 32}, **SMALL
+        "moco",
+        data=str(lines),
+        out=tmp_path / "run",
+        steps=2,
+        head="mlp-bn",
+        objective={"queue": 32},
+        **SMALL,
     )
     assert trained.steps == 2
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tellapart import losses, tiled
 from tellapart.errors import ConfigError
+from tellapart.functional import losses, tiled
 
 
 @pytest.fixture
@@ -18,7 +18,9 @@ def small_tiles(monkeypatch):
 
 
 def _rows(n, d, seed=0, dtype=torch.float64):
-    return F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype), dim=1)
+    return F.normalize(
+        torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype), dim=1
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.07, 1.0])
@@ -60,10 +62,14 @@ def test_the_same_value_under_autocast(small_tiles):
     assert torch.equal(inside, tiled.logsumexp(q, k, temperature=0.1))
 
 
-@pytest.mark.parametrize("name", ["nt_xent", "info_nce", "invariant_spread", "sup_con", "triplet", "nce", "softmax"])
+@pytest.mark.parametrize(
+    "name", ["nt_xent", "info_nce", "invariant_spread", "sup_con", "triplet", "nce", "softmax"]
+)
 def test_losses_and_gradients_do_not_feel_the_autocast_around_them(name):
     """Forward and backward inside, at a size that is tiled."""
-    a, b = (torch.nn.functional.normalize(_rows(600, 16, i, dtype=torch.float32), dim=1) for i in (0, 1))
+    a, b = (
+        torch.nn.functional.normalize(_rows(600, 16, i, dtype=torch.float32), dim=1) for i in (0, 1)
+    )
     index = torch.arange(600)
 
     def loss(x):
@@ -87,12 +93,17 @@ def test_losses_and_gradients_do_not_feel_the_autocast_around_them(name):
         found.append((value.detach(), x.grad))
     torch.testing.assert_close(found[0][0], found[1][0])
     gap = float((found[0][1] - found[1][1]).norm() / found[0][1].norm())
-    assert gap < 0.02  # products of torch's own backward are rounded to bfloat16 there; those of the tiles are not
+    assert (
+        gap < 0.02
+    )  # products of torch's own backward are rounded to bfloat16 there; those of the tiles are not
 
 
 def test_a_second_derivative_of_tiles_is_refused_rather_than_wrong():
     a, b = (_rows(600, 8, i, dtype=torch.float32).requires_grad_() for i in (0, 1))
-    for value in (tiled.logsumexp(a, b, temperature=1.0), tiled.logsumexp(a / 9, a / 9, temperature=1.0)):
+    for value in (
+        tiled.logsumexp(a, b, temperature=1.0),
+        tiled.logsumexp(a / 9, a / 9, temperature=1.0),
+    ):
         with pytest.raises(NotImplementedError, match="second derivatives"):
             torch.autograd.grad(value.sum(), a, create_graph=True)
 
@@ -110,7 +121,9 @@ def _naive(q, k, temperature, exclude_self=False, labels=None):
     out = []
     for i in range(len(q)):
         rows = [
-            j for j in range(len(k)) if not (exclude_self and i == j) and (labels is None or labels[i] == labels[j])
+            j
+            for j in range(len(k))
+            if not (exclude_self and i == j) and (labels is None or labels[i] == labels[j])
         ]
         s = (k[rows] @ q[i]) / temperature
         out.append(torch.logsumexp(s, 0) if rows else q.new_full((), float("-inf")))
@@ -146,7 +159,8 @@ def test_more_rows_than_queries_stand_behind_them(small_tiles, options):
     value, wanted = tiled.logsumexp(q, k, temperature=0.2, **options), _naive(q, k, 0.2, **options)
     torch.testing.assert_close(value, wanted)
     torch.testing.assert_close(
-        torch.autograd.grad(value.sum(), [q, rest], retain_graph=True), torch.autograd.grad(wanted.sum(), [q, rest])
+        torch.autograd.grad(value.sum(), [q, rest], retain_graph=True),
+        torch.autograd.grad(wanted.sum(), [q, rest]),
     )
 
 
@@ -155,7 +169,10 @@ def test_the_symmetric_form_passes_gradcheck(small_tiles, monkeypatch, exclude_s
     monkeypatch.setitem(tiled.SQUARE, "cpu", 4)
     z = _rows(7, 3).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda a: tiled.logsumexp(a, a, temperature=0.3, exclude_self=exclude_self, labels=torch.arange(7) % 2), (z,)
+        lambda a: tiled.logsumexp(
+            a, a, temperature=0.3, exclude_self=exclude_self, labels=torch.arange(7) % 2
+        ),
+        (z,),
     )
 
 
@@ -235,7 +252,9 @@ def test_repulsion_is_finite_where_a_row_is_certain(small_tiles):
     z = _rows(3, 4, dtype=torch.float32).requires_grad_()
     k = torch.cat([z, _rows(90, 4, 1, dtype=torch.float32)])
     log_z = (k @ z.T / 0.01).amax(0)  # the nearest row has P = 1
-    value = tiled.repulsion(z, k, log_z.detach(), torch.zeros(3, 0, dtype=torch.int64), temperature=0.01)
+    value = tiled.repulsion(
+        z, k, log_z.detach(), torch.zeros(3, 0, dtype=torch.int64), temperature=0.01
+    )
     value.sum().backward()
     assert bool(value.isfinite().all() & z.grad.isfinite().all())
 

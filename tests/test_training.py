@@ -21,10 +21,10 @@ from tellapart.objectives import (
     SupConOptions,
     TripletOptions,
 )
-from tellapart.presets import PRESETS, name_for, named
-from tellapart.training import machine, session, verdict
+from tellapart.training import diagnosis, hardware, session
 from tellapart.training.config import TrainConfig, differences
-from tellapart.training.optim import learning_rate, optimizer
+from tellapart.training.optimizer import learning_rate, optimizer
+from tellapart.training.presets import PRESETS, name_for, named
 from tellapart.training.trainer import NotANumber, Trainer, statistics
 
 SMALL = TrainConfig(epochs=2, batch_size=64, threads=1, dim=16, head="linear-bn")
@@ -87,19 +87,27 @@ def test_the_probe_leaves_the_trainer_alone(source):
 
 
 def test_every_trained_parameter_moves(source):
-    trainer = Trainer("exemplar", dataclasses.replace(SMALL, objective=ExemplarOptions(), weight_decay=0.0), source)
+    trainer = Trainer(
+        "exemplar",
+        dataclasses.replace(SMALL, objective=ExemplarOptions(), weight_decay=0.0),
+        source,
+    )
     before = [p.detach().clone() for p in trainer._parameters()]
     _run(trainer, 2)
     assert all(not torch.equal(a, b) for a, b in zip(before, trainer._parameters(), strict=True))
-    assert len(before) == len(list(trainer.encoder.parameters())) - 1 + 1  # the last shift is fixed; the weights of S
+    assert (
+        len(before) == len(list(trainer.encoder.parameters())) - 1 + 1
+    )  # the last shift is fixed; the weights of S
 
 
 def test_training_learns_on_real_digits(source):
     trainer = Trainer("instdisc", dataclasses.replace(SMALL, epochs=12, flip=0.0, hue=0.0), source)
     rows = [trainer.measure(step) for step in trainer]
-    assert verdict.judge(rows).kind == "learning"
+    assert diagnosis.judge(rows).kind == "learning"
     assert rows[-1]["gap"] > rows[0]["gap"] + 0.1
-    assert {"loss", "chance", "lr", "alignment", "uniformity", "effective_rank", "std"} <= rows[-1].keys()
+    assert {"loss", "chance", "lr", "alignment", "uniformity", "effective_rank", "std"} <= rows[
+        -1
+    ].keys()
 
 
 def test_the_batch_is_at_most_the_source(source):
@@ -162,12 +170,14 @@ def test_schedules():
     assert rates[10] == pytest.approx(2.0)
     assert rates[55] == pytest.approx(2.0 * 0.5 * (1 + math.cos(math.pi * 0.5)))
     theirs = named("spread_cifar10")
-    rates = [learning_rate(theirs, epoch, 301, 1) / theirs.lr for epoch in (0, 119, 120, 160, 200, 300)]
+    rates = [
+        learning_rate(theirs, epoch, 301, 1) / theirs.lr for epoch in (0, 119, 120, 160, 200, 300)
+    ]
     assert rates == pytest.approx([1, 1, 0.1, 0.05, 0.01, 0.01])
     stepped = TrainConfig(lr=1.0, schedule="step", lr_steps=(0.6, 0.8))
-    assert [learning_rate(stepped, s, 200, 1) for s in (0, 119, 120, 159, 160, 199)] == pytest.approx(
-        [1, 1, 0.1, 0.1, 0.01, 0.01]
-    )
+    assert [
+        learning_rate(stepped, s, 200, 1) for s in (0, 119, 120, 159, 160, 199)
+    ] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     assert learning_rate(TrainConfig(lr=1.0, schedule="constant"), 99, 100, 1) == 1.0
 
 
@@ -202,7 +212,10 @@ def test_a_configuration_survives_json():
 
 
 def test_differences_name_the_flags():
-    old, new = TrainConfig(), TrainConfig(lr=0.1, cache="elsewhere", objective=InstDiscOptions(temperature=0.2))
+    old, new = (
+        TrainConfig(),
+        TrainConfig(lr=0.1, cache="elsewhere", objective=InstDiscOptions(temperature=0.2)),
+    )
     assert differences(old.to_dict(), new.to_dict()) == [
         "--lr 0.03 (now 0.1)",
         "--objective.temperature 0.07 (now 0.2)",
@@ -221,14 +234,18 @@ def test_presets_are_configurations_of_their_method():
 def test_the_authors_cifar_preset_holds_their_numbers():
     c = named("instdisc_cifar10")
     assert (c.batch_size, c.lr, c.weight_decay, c.epochs, c.flip) == (128, 0.03, 5e-4, 200, 0.0)
-    assert (c.objective.temperature, c.objective.loss, c.objective.bank_momentum) == (0.1, "softmax", 0.5)
+    assert (c.objective.temperature, c.objective.loss, c.objective.bank_momentum) == (
+        0.1,
+        "softmax",
+        0.5,
+    )
 
 
 def test_a_device_that_is_not_there_is_an_error():
     with pytest.raises(ConfigError, match="--device cuda:7 cannot be used"):
-        machine.decide(TrainConfig(device="cuda:7"))
+        hardware.decide(TrainConfig(device="cuda:7"))
     with pytest.raises(ConfigError, match="--device warp cannot be used"):
-        machine.decide(TrainConfig(device="warp"))
+        hardware.decide(TrainConfig(device="warp"))
 
 
 # verdicts --------------------------------------------------------------------------------------------------
@@ -236,25 +253,31 @@ def test_a_device_that_is_not_there_is_an_error():
 
 def _rows(losses, std=0.9, rank=40.0, chance=7.0):
     return [
-        {"step": 20 * i, "loss": x, "std": std, "effective_rank": rank, "chance": chance} for i, x in enumerate(losses)
+        {"step": 20 * i, "loss": x, "std": std, "effective_rank": rank, "chance": chance}
+        for i, x in enumerate(losses)
     ]
 
 
 def test_verdicts():
-    assert verdict.judge(_rows([9, 8, 7.5, 7, 6.5, 6])).kind == "learning"
-    assert verdict.judge(_rows([7.0] * 10)).kind == "at chance"
-    assert "Raise --lr" in verdict.judge(_rows([7.0] * 10)).sentence
-    assert verdict.judge(_rows([9.0] * 10)).kind == "flat"
-    assert verdict.judge(_rows([7.0] * 3)).kind == "too early"
+    assert diagnosis.judge(_rows([9, 8, 7.5, 7, 6.5, 6])).kind == "learning"
+    assert diagnosis.judge(_rows([7.0] * 10)).kind == "at chance"
+    assert "Raise --lr" in diagnosis.judge(_rows([7.0] * 10)).sentence
+    assert diagnosis.judge(_rows([9.0] * 10)).kind == "flat"
+    assert diagnosis.judge(_rows([7.0] * 3)).kind == "too early"
 
 
 def test_a_random_bank_above_chance_that_falls_is_healthy():
-    assert verdict.judge(_rows([11.96, 12.3, 12.1, 11.5, 11.0, 10.5, 10.2], chance=11.0)).kind == "learning"
+    assert (
+        diagnosis.judge(_rows([11.96, 12.3, 12.1, 11.5, 11.0, 10.5, 10.2], chance=11.0)).kind
+        == "learning"
+    )
 
 
 def test_collapse_is_dated():
-    rows = _rows([9, 8.5, 8]) + [r | {"step": 100 + 20 * i} for i, r in enumerate(_rows([7.0] * 5, std=0.01, rank=1.1))]
-    found = verdict.judge(rows)
+    rows = _rows([9, 8.5, 8]) + [
+        r | {"step": 100 + 20 * i} for i, r in enumerate(_rows([7.0] * 5, std=0.01, rank=1.1))
+    ]
+    found = diagnosis.judge(rows)
     assert found.kind == "collapsed"
     assert "collapsed since step 100" in found.sentence
 
@@ -269,23 +292,36 @@ def test_the_cifar_recipes_take_twenty_steps_on_synthetic_images(name):
         name="cifar10", pixels=Pixels.of(images), image_size=32, all_ids=[str(i) for i in range(64)],
         all_labels=np.arange(64) % 10, classes=[], parts={}, fingerprint="synthetic",
     )  # fmt: skip
-    small = {"encoder": "small-resnet", "width": 8, "batch_size": 32, "bn_rows": 8, "threads": 1, "steps": 20}
+    small = {
+        "encoder": "small-resnet",
+        "width": 8,
+        "batch_size": 32,
+        "bn_rows": 8,
+        "threads": 1,
+        "steps": 20,
+    }
     config = dataclasses.replace(named(name), **small)
     if hasattr(config.objective, "queue"):
-        config = dataclasses.replace(config, objective=dataclasses.replace(config.objective, queue=48))
+        config = dataclasses.replace(
+            config, objective=dataclasses.replace(config.objective, queue=48)
+        )
     steps = list(Trainer(name.partition("_")[0], config, source))
     assert len(steps) == 20
     assert all(math.isfinite(s.loss) for s in steps)
 
 
 def test_two_rows_are_no_collapse(source):
-    trainer = Trainer("simclr", dataclasses.replace(SMALL, batch_size=2, objective=SimCLROptions()), source)
+    trainer = Trainer(
+        "simclr", dataclasses.replace(SMALL, batch_size=2, objective=SimCLROptions()), source
+    )
     assert "effective_rank" not in trainer.measure(trainer.advance())
 
 
 def test_a_batch_of_one_group_says_that_nothing_is_split(source):
     config = dataclasses.replace(SMALL, batch_size=48, bn="split", objective=MoCoOptions(queue=100))
-    assert "48 are one group: nothing is split; give --bn-rows 24" in session.plan(Trainer("moco", config, source), 0.1)
+    assert "48 are one group: nothing is split; give --bn-rows 24" in session.plan(
+        Trainer("moco", config, source), 0.1
+    )
     config = dataclasses.replace(config, bn_rows=24)
     assert "nothing is split" not in session.plan(Trainer("moco", config, source), 0.1)
 

@@ -14,7 +14,7 @@ from scipy import stats
 from torchvision.transforms.v2 import functional as tv
 
 from tellapart.errors import ConfigError
-from tellapart.views import colour, geometry
+from tellapart.views import affine, colour
 from tellapart.views.images import ImageViews, centre_view
 
 NEUTRAL = {"area": (1.0, 1.0), "aspect": (1.0, 1.0), "flip": 0.0, "jitter": 0.0, "grayscale": 0.0}
@@ -31,7 +31,13 @@ def _images(n=6, c=3, h=32, w=32, seed=0):
 def _adjust(x, **given):
     n = len(x)
     ones, zeros = torch.ones(n), torch.zeros(n)
-    values = {"brightness": ones, "contrast": ones, "saturation": ones, "hue": zeros, "gray": zeros.bool()}
+    values = {
+        "brightness": ones,
+        "contrast": ones,
+        "saturation": ones,
+        "hue": zeros,
+        "gray": zeros.bool(),
+    }
     space = given.pop("hue_space", "hsv")
     values |= {k: torch.as_tensor(v).expand(n) for k, v in given.items()}
     return colour.adjust(x, **values, hue_space=space)
@@ -48,7 +54,15 @@ def test_neutral_views_are_the_image_exactly(channels):
 @given(st.integers(0, 2**31), st.integers(1, 5), st.sampled_from([1, 3, 4]))
 def test_views_stay_in_range_and_are_a_function_of_the_generator(seed, n, channels):
     views = ImageViews(
-        24, rotation=20, translation=0.1, blur=0.5, solarize=0.5, sobel=0.3, cutout=0.5, noise=0.1, area=(0.1, 1)
+        24,
+        rotation=20,
+        translation=0.1,
+        blur=0.5,
+        solarize=0.5,
+        sobel=0.3,
+        cutout=0.5,
+        noise=0.1,
+        area=(0.1, 1),
     )
     x = _images(n, channels, seed=seed % 1000)
     first, again = views(x, _generator(seed)), views(x, _generator(seed))
@@ -61,7 +75,9 @@ def test_a_view_does_not_depend_on_how_many_are_made_at_once(photos, monkeypatch
     """All that is random is drawn before: blocks of the cache's size give what one block gives."""
     from tellapart.data import open_source
 
-    views = ImageViews(24, rotation=20, translation=0.1, blur=0.5, solarize=0.5, sobel=0.3, cutout=0.5)
+    views = ImageViews(
+        24, rotation=20, translation=0.1, blur=0.5, solarize=0.5, sobel=0.3, cutout=0.5
+    )
     for x in (_images(7), open_source(str(photos), image_size=24).read(torch.arange(6))):
         whole = views(x, _generator())
         monkeypatch.setattr("tellapart.views.images.CACHED", 2 * 24 * 24)
@@ -88,7 +104,9 @@ def test_colour_in_torchvisions_order_with_its_clamps_noted():
     """Factors above 1 clip: torchvision clips after each operation, here once, so only unclipped pixels agree."""
     x = (_images().float() / 255) * 0.3 + 0.2
     wanted = tv.adjust_saturation(tv.adjust_contrast(tv.adjust_brightness(x, 1.3), 1.2), 0.7)
-    torch.testing.assert_close(_adjust(x, brightness=1.3, contrast=1.2, saturation=0.7), wanted, atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        _adjust(x, brightness=1.3, contrast=1.2, saturation=0.7), wanted, atol=2e-3, rtol=0
+    )
 
 
 def test_grayscale_agrees_with_torchvision():
@@ -100,7 +118,9 @@ def test_hue_in_yiq_keeps_gray_and_luma():
     turns = torch.tensor([0.0, 1.0, -0.25, 0.1, 0.5])
     matrix = colour.hue_rotation(turns).double()
     eye = torch.eye(3, dtype=torch.float64)
-    torch.testing.assert_close(matrix[:2], eye.expand(2, 3, 3), atol=1e-5, rtol=0)  # nothing, and a full turn
+    torch.testing.assert_close(
+        matrix[:2], eye.expand(2, 3, 3), atol=1e-5, rtol=0
+    )  # nothing, and a full turn
     gray = torch.full((3,), 0.4, dtype=torch.float64)
     torch.testing.assert_close(matrix @ gray, gray.expand(5, 3), atol=1e-5, rtol=0)
     luma = torch.tensor(colour.LUMA, dtype=torch.float64)
@@ -139,7 +159,7 @@ def test_hue_in_yiq_turns_the_same_way_and_about_as_far(rgb, turn):
 def test_crops_have_the_area_and_aspect_promised():
     n = 20_000
     side = torch.full((n,), 400)
-    boxes = geometry.crop_boxes(side, side, (0.2, 0.6), (3 / 4, 4 / 3), _generator()).double()
+    boxes = affine.crop_boxes(side, side, (0.2, 0.6), (3 / 4, 4 / 3), _generator()).double()
     top, left, h, w = boxes.unbind(1)
     area = (h * w / 160_000).numpy()
     aspect = (w / h).log().numpy()
@@ -157,19 +177,25 @@ def test_crops_are_distributed_as_torchvisions():
     for _ in range(n):
         h, w = _torchvision_crop(60, 100)
         theirs.append(h * w)
-    ours = geometry.crop_boxes(torch.full((n,), 60), torch.full((n,), 100), (0.08, 1.0), (3 / 4, 4 / 3), _generator())
+    ours = affine.crop_boxes(
+        torch.full((n,), 60), torch.full((n,), 100), (0.08, 1.0), (3 / 4, 4 / 3), _generator()
+    )
     assert stats.ks_2samp((ours[:, 2] * ours[:, 3]).numpy(), np.array(theirs)).pvalue > 1e-3
 
 
 def _torchvision_crop(height, width):
     from torchvision.transforms import RandomResizedCrop
 
-    _, _, h, w = RandomResizedCrop.get_params(torch.zeros(3, height, width), [0.08, 1.0], [3 / 4, 4 / 3])
+    _, _, h, w = RandomResizedCrop.get_params(
+        torch.zeros(3, height, width), [0.08, 1.0], [3 / 4, 4 / 3]
+    )
     return h, w
 
 
 def test_impossible_aspects_fall_back_to_the_middle():
-    boxes = geometry.crop_boxes(torch.tensor([10]), torch.tensor([400]), (1.0, 1.0), (0.75, 4 / 3), _generator())
+    boxes = affine.crop_boxes(
+        torch.tensor([10]), torch.tensor([400]), (1.0, 1.0), (0.75, 4 / 3), _generator()
+    )
     assert boxes.tolist() == [[0, 193, 10, 13]]
 
 
@@ -177,13 +203,24 @@ def test_impossible_aspects_fall_back_to_the_middle():
 def test_crop_and_flip_agree_with_torchvision(size):
     """Both the batched path (32) and the one with antialiasing (64), on crops that are enlarged."""
     x = _images(4, 3, size, size)
-    boxes = torch.tensor([[2, 3, size - 8, size - 6], [0, 0, size, size], [5, 1, size // 2, size // 2], [1, 0, 20, 30]])
+    boxes = torch.tensor(
+        [
+            [2, 3, size - 8, size - 6],
+            [0, 0, size, size],
+            [5, 1, size // 2, size // 2],
+            [1, 0, 20, 30],
+        ]
+    )
     flip = torch.tensor([False, True, False, True])
-    out = geometry.resample(x, boxes, flip, size)
+    out = affine.resample(x, boxes, flip, size)
     for image, (t, left, h, w), mirrored, found in zip(x, boxes.tolist(), flip, out, strict=True):
         wanted = tv.resized_crop(image.float() / 255, t, left, h, w, [size, size], antialias=False)
         wanted = wanted.flip(2) if mirrored else wanted
-        inner = (slice(None), slice(2, -2), slice(2, -2))  # at the rim grid_sample may see past the crop
+        inner = (
+            slice(None),
+            slice(2, -2),
+            slice(2, -2),
+        )  # at the rim grid_sample may see past the crop
         torch.testing.assert_close(found[inner], wanted[inner], atol=6e-3, rtol=0)
 
 
@@ -192,7 +229,7 @@ def test_a_strong_shrink_is_antialiased():
     stripes = torch.zeros(1, 1, 32, 256, dtype=torch.uint8)
     stripes[..., ::2] = 255
     stripes = stripes.repeat(1, 1, 8, 1)
-    out = geometry.resample(stripes, torch.tensor([[0, 0, 256, 256]]), torch.tensor([False]), 32)
+    out = affine.resample(stripes, torch.tensor([[0, 0, 256, 256]]), torch.tensor([False]), 32)
     assert float((out - 0.5).abs().max()) < 0.02
 
 
@@ -202,9 +239,9 @@ def test_rotation_and_translation_go_where_they_say(size):
     x[..., size // 2 - 2 : size // 2 + 2, -6:-2] = 255  # a spot at three o'clock
     whole = torch.tensor([[0, 0, size, size]])
     off = torch.tensor([False])
-    turned = geometry.resample(x, whole, off, size, angle=torch.tensor([math.pi / 2]))[0, 0]
+    turned = affine.resample(x, whole, off, size, angle=torch.tensor([math.pi / 2]))[0, 0]
     assert turned[: size // 4].sum() > 0.9 * turned.sum()  # counter-clockwise: twelve o'clock
-    moved = geometry.resample(x, whole, off, size, shift=torch.tensor([[-0.5, 0.25]]))[0, 0]
+    moved = affine.resample(x, whole, off, size, shift=torch.tensor([[-0.5, 0.25]]))[0, 0]
     y, x_ = np.unravel_index(int(moved.argmax()), moved.shape)
     assert abs(x_ - (size / 2 - 4)) < 3
     assert abs(y - 0.75 * size) < 3
@@ -224,7 +261,9 @@ def test_blur_is_torchvisions_gaussian():
     sigma = torch.tensor([0.3, 1.0, 2.0])
     out = colour.gaussian_blur(x, sigma)
     for image, s, found in zip(x, sigma.tolist(), out, strict=True):
-        torch.testing.assert_close(found, tv.gaussian_blur(image, [7, 7], [s, s]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            found, tv.gaussian_blur(image, [7, 7], [s, s]), atol=1e-5, rtol=0
+        )
 
 
 def test_sobel_sees_an_edge_and_nothing_on_flat_ground():
@@ -246,7 +285,14 @@ def test_probabilities_are_kept():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("flip", 1.5), ("hue", 0.7), ("area", (0.0, 1.0)), ("area", (0.9, 0.2)), ("rotation", -1), ("blur_sigma", (0, 1))],
+    [
+        ("flip", 1.5),
+        ("hue", 0.7),
+        ("area", (0.0, 1.0)),
+        ("area", (0.9, 0.2)),
+        ("rotation", -1),
+        ("blur_sigma", (0, 1)),
+    ],
 )
 def test_values_outside_their_range_are_named(field, value):
     with pytest.raises(ConfigError, match=f"--{field.replace('_', '-')}"):

@@ -9,24 +9,32 @@ import numpy as np
 import pytest
 import torch
 
-from tellapart import presets, verbs
-from tellapart.console import Console
+from tellapart import api
 from tellapart.data import open_source
-from tellapart.embeddings import Embeddings
+from tellapart.embeddings.embeddings import Embeddings
 from tellapart.errors import ConfigError
-from tellapart.run import Run
+from tellapart.evaluation.monitor import Watch, few_label_knn
+from tellapart.runtime.console import Console
+from tellapart.training import presets
+from tellapart.training.diagnosis import judge
+from tellapart.training.run import Run
 from tellapart.training.trainer import build_encoder
-from tellapart.training.verdict import judge
-from tellapart.watching import Watch, few_label_knn
 
 QUIET = Console(quiet=True)
-SHORT = {"data": "digits", "steps": 12, "batch_size": 128, "threads": 1, "save_every": 3, "console": QUIET}
+SHORT = {
+    "data": "digits",
+    "steps": 12,
+    "batch_size": 128,
+    "threads": 1,
+    "save_every": 3,
+    "console": QUIET,
+}
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
     out = tmp_path_factory.mktemp("w") / "r"
-    verbs.train("simclr", out=out, eval_every=6, validation=200, **SHORT)
+    api.train("simclr", out=out, eval_every=6, validation=200, **SHORT)
     return out
 
 
@@ -39,8 +47,8 @@ def _equal(a, b):
 
 
 def test_watching_leaves_the_weights_as_they_are(watched, tmp_path, monkeypatch):
-    monkeypatch.setattr("tellapart.verbs.Watch", lambda *_, **__: None)
-    verbs.train("simclr", out=tmp_path / "r", validation=200, **SHORT)
+    monkeypatch.setattr("tellapart.api.Watch", lambda *_, **__: None)
+    api.train("simclr", out=tmp_path / "r", validation=200, **SHORT)
     assert _equal(_weights(watched)["encoder"], _weights(tmp_path / "r")["encoder"])
 
 
@@ -53,25 +61,34 @@ def test_checkpoints_are_measured_and_looks_are_logged(watched):
 
 def test_the_best_checkpoint_is_kept_and_can_be_loaded(watched):
     best = Run.open(watched).manifest["best"]
-    rows = {row["step"]: row for row in Run.open(watched).metrics() if "features_view_retrieval" in row}
+    rows = {
+        row["step"]: row for row in Run.open(watched).metrics() if "features_view_retrieval" in row
+    }
     assert best["by"] == "view retrieval"
     assert best["value"] == max(row["features_view_retrieval"] for row in rows.values())
     kept = torch.load(watched / "checkpoints/best-unlabelled.pt", weights_only=True)
     assert kept["step"] == best["step"]
-    assert _equal(verbs.load(watched, checkpoint="best-unlabelled").encoder.state_dict(), kept["encoder"])
+    assert _equal(
+        api.load(watched, checkpoint="best-unlabelled").encoder.state_dict(), kept["encoder"]
+    )
 
 
-def test_shuffled_test_labels_leave_every_weight_and_the_choice_as_they_are(watched, tmp_path, monkeypatch):
+def test_shuffled_test_labels_leave_every_weight_and_the_choice_as_they_are(
+    watched, tmp_path, monkeypatch
+):
     digits = open_source("digits")
     moved = digits.all_labels.copy()
     test = digits.parts["test"]
     moved[test] = np.random.default_rng(1).permutation(moved[test])
     assert not np.array_equal(moved, digits.all_labels)
     other = replace(digits, all_labels=moved)
-    monkeypatch.setattr("tellapart.settings.open_source", lambda *_, **__: other)
-    verbs.train("simclr", out=tmp_path / "r", eval_every=6, validation=200, **SHORT)
+    monkeypatch.setattr("tellapart.training.resolve.open_source", lambda *_, **__: other)
+    api.train("simclr", out=tmp_path / "r", eval_every=6, validation=200, **SHORT)
     for name in ("last.pt", "best-unlabelled.pt"):
-        ours, theirs = (torch.load(r / "checkpoints" / name, weights_only=True) for r in (watched, tmp_path / "r"))
+        ours, theirs = (
+            torch.load(r / "checkpoints" / name, weights_only=True)
+            for r in (watched, tmp_path / "r")
+        )
         assert ours["step"] == theirs["step"]
         assert _equal(ours["encoder"], theirs["encoder"])
 
@@ -80,7 +97,7 @@ def test_a_few_labels_choose_where_they_are_given(tmp_path):
     digits = open_source("digits")
     rows = "".join(f"{digits.ids[i]},{digits.labels[i]}\n" for i in range(60))
     (tmp_path / "few.csv").write_text(rows)
-    verbs.train("simclr", out=tmp_path / "r", labels=str(tmp_path / "few.csv"), **SHORT)
+    api.train("simclr", out=tmp_path / "r", labels=str(tmp_path / "few.csv"), **SHORT)
     best = Run.open(tmp_path / "r").manifest["best"]
     assert best["by"] == "few_label_knn"
     assert 0.3 < best["value"] <= 1
@@ -89,8 +106,10 @@ def test_a_few_labels_choose_where_they_are_given(tmp_path):
 def test_auto_stops_once_no_checkpoint_is_better(tmp_path, monkeypatch):
     values = iter([1.0, 3.0, 2.0, 2.5, 2.0, 2.0, 2.0, 9.0])
     real = Watch.checkpoint
-    monkeypatch.setattr(Watch, "checkpoint", lambda self, e: real(self, e)._replace(choice=next(values)))
-    verbs.train("simclr", out=tmp_path / "r", stop="auto", **SHORT | {"steps": 40, "save_every": 1})
+    monkeypatch.setattr(
+        Watch, "checkpoint", lambda self, e: real(self, e)._replace(choice=next(values))
+    )
+    api.train("simclr", out=tmp_path / "r", stop="auto", **SHORT | {"steps": 40, "save_every": 1})
     manifest = json.loads((tmp_path / "r/run.json").read_text())
     assert (manifest["status"], manifest["step"], manifest["best"]["step"]) == ("finished", 7, 2)
 
@@ -106,16 +125,24 @@ def test_weights_that_are_not_numbers_are_never_chosen(digits):
 
 
 def test_a_look_that_would_cost_too_much_is_an_error_with_the_remedy(tmp_path):
-    with pytest.raises(ConfigError, match=r"costs more than 5 % of the time; give --eval-every \d+"):
-        verbs.train("simclr", out=tmp_path / "r", eval_every=1, **SHORT | {"batch_size": 32})
+    with pytest.raises(
+        ConfigError, match=r"costs more than 5 % of the time; give --eval-every \d+"
+    ):
+        api.train("simclr", out=tmp_path / "r", eval_every=1, **SHORT | {"batch_size": 32})
     assert not (tmp_path / "r").exists()
 
 
 def test_the_verdict_tells_what_the_looks_saw():
-    rows = [{"step": s, "loss": 5 - s / 100, "std": 0.9, "effective_rank": 40.0} for s in range(0, 200, 20)]
+    rows = [
+        {"step": s, "loss": 5 - s / 100, "std": 0.9, "effective_rank": 40.0}
+        for s in range(0, 200, 20)
+    ]
     for step, value in ((60, 0.3), (120, 0.6), (180, 0.5)):
         rows[step // 20]["held_out_knn"] = value
-    assert "kNN (k=20) on held-out items went from 30.0% to 50.0%, after 60.0% at step 120" in judge(rows).sentence
+    assert (
+        "kNN (k=20) on held-out items went from 30.0% to 50.0%, after 60.0% at step 120"
+        in judge(rows).sentence
+    )
 
 
 def test_few_label_knn_is_leave_one_out(digits):

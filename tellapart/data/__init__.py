@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, unknown
-from . import audio, builtin, folder, packing, scenes, series, text
-from . import listing as listings
+from . import audio, builtin, image_folder, image_packing, scenes, series, text
+from . import files as listings
 from .cache import Cache, default_folder
+from .files import Listing
 from .images import ImageSource, Pixels
-from .listing import Listing
 from .sequences import SequenceSource
 from .source import Source
 from .text import TextSource
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 KINDS = {
-    "images": folder.EXTENSIONS, "audio": audio.EXTENSIONS, "series": series.EXTENSIONS, "text": text.EXTENSIONS,
+    "images": image_folder.EXTENSIONS, "audio": audio.EXTENSIONS, "series": series.EXTENSIONS, "text": text.EXTENSIONS,
 }  # fmt: skip
 
 BUILTIN = ("digits", *builtin.READERS)
@@ -94,7 +94,9 @@ def open_source(
         return text.text_source(spec, listing)
     if kind == "series":
         return series.series_source(spec, listing, store, progress=report)
-    return folder.image_source(spec, listing, store, size=image_size, large=large, progress=report)
+    return image_folder.image_source(
+        spec, listing, store, size=image_size, large=large, progress=report
+    )
 
 
 def kind_of(spec: str) -> str:
@@ -107,7 +109,11 @@ def kind_of(spec: str) -> str:
     if kind in KINDS:
         return kind
     path = Path(spec).expanduser()
-    return kind_of_path(path) if spec and kind not in (*BUILTIN, "scenes") and path.exists() else "images"
+    return (
+        kind_of_path(path)
+        if spec and kind not in (*BUILTIN, "scenes") and path.exists()
+        else "images"
+    )
 
 
 def kind_of_path(path: Path) -> str:
@@ -148,19 +154,25 @@ def _listed(path: Path, kind: str) -> Listing:
     return listings.list_file(path)
 
 
-def _scenes(spec: str, inner: str, size: int, store: Cache, progress: Progress | None) -> ImageSource:
+def _scenes(
+    spec: str, inner: str, size: int, store: Cache, progress: Progress | None
+) -> ImageSource:
     name, _, place = inner.partition(":")
     if name not in BUILTIN:
         raise unknown("items for scenes:", name, BUILTIN)
     items = builtin.read(name, Path(place) if place else None, store.folder, None)
     key = hashlib.blake2b(items.images.tobytes(), digest_size=16).hexdigest()
-    report = (lambda done: progress("composing scenes", done, len(items.labels))) if progress else None
+    report = (
+        (lambda done: progress("composing scenes", done, len(items.labels))) if progress else None
+    )
 
     def make(into: Path, limit: float) -> None:
         made = builtin.composed(items, size, report)
         if made.images.nbytes > limit:
-            raise DataError(f"the scenes need {made.images.nbytes / 1e9:.1f} GB, more than --cache-limit")
-        packing.save_array(into, made.images)
+            raise DataError(
+                f"the scenes need {made.images.nbytes / 1e9:.1f} GB, more than --cache-limit"
+            )
+        image_packing.save_array(into, made.images)
 
     entry = store.entry(f"{scenes.VERSION}-{size}-{key}", make)
     images = np.load(entry / "images.npy", mmap_mode="r")
@@ -170,4 +182,6 @@ def _scenes(spec: str, inner: str, size: int, store: Cache, progress: Progress |
 
 def _missing(spec: str, path: Path) -> DataError:
     hint = unknown("data", spec.split(":")[0], BUILTIN)
-    return DataError(f"{path} does not exist (a folder of images, a list of paths, or a known name: {hint})")
+    return DataError(
+        f"{path} does not exist (a folder of images, a list of paths, or a known name: {hint})"
+    )

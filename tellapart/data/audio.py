@@ -16,22 +16,30 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, MissingExtraError
-from . import listing as listings
-from . import packing, sequences
+from . import files as listings
+from . import image_packing, sequences
 from .cache import Cache
-from .listing import Listing
+from .files import Listing
 from .sequences import SequenceSource
 from .source import Array
 
 EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
 HIGHEST = 16_000  # Hz: a file of more is resampled to this unless --sample-rate says otherwise
-LEAST, MOST = 0.1, 20.0  # seconds of an instance: shorter files are left out, longer ones cut evenly
+LEAST, MOST = (
+    0.1,
+    20.0,
+)  # seconds of an instance: shorter files are left out, longer ones cut evenly
 SILENT = 8 / 32768  # largest sample of a file that says nothing
 CLIPPED = 0.05  # share of samples at full scale above which a file is left out
 
 
 def audio_source(
-    name: str, listing: Listing, cache: Cache, *, rate: int | None, progress: sequences.Progress | None = None
+    name: str,
+    listing: Listing,
+    cache: Cache,
+    *,
+    rate: int | None,
+    progress: sequences.Progress | None = None,
 ) -> SequenceSource:
     """Pack the listed sounds (once) and describe them.
 
@@ -48,18 +56,26 @@ def audio_source(
     rate = rate or _survey(listing.files)
 
     def make(into: Path, limit: float) -> None:
-        with packing.appearing(into) as work:
+        with image_packing.appearing(into) as work:
             pieces = sequences.reported(_decoded(listing.files, rate), len(listing.names), progress)
             sequences.pack(work, pieces, listing.names, longest=round(MOST * rate), limit=limit)
 
-    packed = sequences.load(cache.entry(listings.key(listing, "audio", sequences.FORMAT, rate), make))
+    packed = sequences.load(
+        cache.entry(listings.key(listing, "audio", sequences.FORMAT, rate), make)
+    )
     if len(packed.offset) < 2:
         raise listings.too_few(name, "sound(s)", len(packed.offset), packed.skipped)
     ends = sequences.endings(packed, rate)
-    identity = listings.identity(name, listing, packed.file.tolist(), packed.hashes, packed.skipped, ends)
-    firsts = Counter(h for h, start in zip(packed.hashes, packed.start.tolist(), strict=True) if not start)
+    identity = listings.identity(
+        name, listing, packed.file.tolist(), packed.hashes, packed.skipped, ends
+    )
+    firsts = Counter(
+        h for h, start in zip(packed.hashes, packed.start.tolist(), strict=True) if not start
+    )
     duplicates = sum(count - 1 for count in firsts.values())
-    return SequenceSource(**identity, packed=packed, kind="audio", rate=rate, root=listing.root, duplicates=duplicates)
+    return SequenceSource(
+        **identity, packed=packed, kind="audio", rate=rate, root=listing.root, duplicates=duplicates
+    )
 
 
 def decode(path: Path, rate: int) -> tuple[Array, str]:
@@ -73,7 +89,11 @@ def decode(path: Path, rate: int) -> tuple[Array, str]:
         raise DataError("the file is empty")
     _check_whole(raw)
     with soundfile().SoundFile(io.BytesIO(raw)) as file:
-        expected, native, coarse = file.frames, file.samplerate, file.subtype in ("PCM_U8", "PCM_S8")
+        expected, native, coarse = (
+            file.frames,
+            file.samplerate,
+            file.subtype in ("PCM_U8", "PCM_S8"),
+        )
         samples = file.read(dtype="float32", always_2d=True)
     if len(samples) < expected:
         raise DataError(f"cut off: {len(samples):,} of {expected:,} samples")
@@ -157,13 +177,19 @@ def _decoded(files: list[Path], rate: int) -> Iterator[tuple[int, Array | str, s
             return decode(path, rate)
         except DataError as error:
             return str(error), ""
-        except (OSError, RuntimeError, ValueError) as error:  # soundfile's own error is a RuntimeError
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # soundfile's own error is a RuntimeError
             return f"not a sound that can be read ({str(error).split(': ')[-1]})", ""
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for begin in range(0, len(files), 64):  # bounded: decoded sounds never pile up
             chunk = range(begin, min(begin + 64, len(files)))
-            for number, (sequence, digest) in zip(chunk, pool.map(lambda i: one(files[i]), chunk), strict=True):
+            for number, (sequence, digest) in zip(
+                chunk, pool.map(lambda i: one(files[i]), chunk), strict=True
+            ):
                 yield number, sequence, digest
 
 

@@ -48,7 +48,9 @@ def digits(size: int) -> Labelled:
     rows = np.arange(len(images))
     parts = {"train": rows[:-DIGITS_TEST], "test": rows[-DIGITS_TEST:]}
     names = tuple(str(i) for i in range(10))
-    return Labelled(images[..., None], bunch.target.astype(np.int64), names, parts, "CC BY 4.0 (UCI digits)")
+    return Labelled(
+        images[..., None], bunch.target.astype(np.int64), names, parts, "CC BY 4.0 (UCI digits)"
+    )
 
 
 def fashion_mnist(folder: Path | None, download_to: Path) -> Labelled:
@@ -56,11 +58,24 @@ def fashion_mnist(folder: Path | None, download_to: Path) -> Labelled:
     found = folder or DEBIAN_FASHION
     if not any(found.glob("train-images*")):
         if folder:
-            raise DataError(f"{folder} does not hold Fashion-MNIST's IDX files (train-images-idx3-ubyte[.gz] ...)")
+            raise DataError(
+                f"{folder} does not hold Fashion-MNIST's IDX files (train-images-idx3-ubyte[.gz] ...)"
+            )
         found = _torchvision("FashionMNIST", download_to, "fashion-mnist").raw_folder
-    train = _read_idx(Path(found), "train-images-idx3-ubyte"), _read_idx(Path(found), "train-labels-idx1-ubyte")
-    test = _read_idx(Path(found), "t10k-images-idx3-ubyte"), _read_idx(Path(found), "t10k-labels-idx1-ubyte")
-    return _joined([train[0][..., None], test[0][..., None]], [train[1], test[1]], FASHION_CLASSES, "MIT (Zalando SE)")
+    train = (
+        _read_idx(Path(found), "train-images-idx3-ubyte"),
+        _read_idx(Path(found), "train-labels-idx1-ubyte"),
+    )
+    test = (
+        _read_idx(Path(found), "t10k-images-idx3-ubyte"),
+        _read_idx(Path(found), "t10k-labels-idx1-ubyte"),
+    )
+    return _joined(
+        [train[0][..., None], test[0][..., None]],
+        [train[1], test[1]],
+        FASHION_CLASSES,
+        "MIT (Zalando SE)",
+    )
 
 
 def cifar10(folder: Path | None, download_to: Path) -> Labelled:
@@ -114,10 +129,14 @@ def as_source(name: str, data: Labelled, size: int | None) -> ImageSource:
 def composed(data: Labelled, size: int, progress: Callable[[int], None] | None = None) -> Labelled:
     """The scenes of a labelled set of single-channel items: seed 1 for its training part, 2 for its test part."""
     if data.images.shape[3] != 1:
-        raise DataError("scenes are composed from single-channel items: scenes:digits or scenes:fashion-mnist")
+        raise DataError(
+            "scenes are composed from single-channel items: scenes:digits or scenes:fashion-mnist"
+        )
     images = np.empty((len(data.images), size, size, 3), np.uint8)
     for name, rows in data.parts.items():
-        made = scenes.compose(data.images[rows, :, :, 0], seed=scenes.SEEDS[name], size=size, progress=progress)
+        made = scenes.compose(
+            data.images[rows, :, :, 0], seed=scenes.SEEDS[name], size=size, progress=progress
+        )
         images[rows] = made.images
     return Labelled(images, data.labels, data.classes, data.parts, data.licence)
 
@@ -130,11 +149,15 @@ def _numbered(data: Labelled) -> list[str]:
     return ids
 
 
-def _joined(images: list[Array], labels: list[Array], classes: tuple[str, ...], licence: str) -> Labelled:
+def _joined(
+    images: list[Array], labels: list[Array], classes: tuple[str, ...], licence: str
+) -> Labelled:
     n = len(images[0])
     rows = np.arange(n + len(images[1]))
     parts = {"train": rows[:n], "test": rows[n:]}
-    return Labelled(np.concatenate(images), np.concatenate(labels).astype(np.int64), classes, parts, licence)
+    return Labelled(
+        np.concatenate(images), np.concatenate(labels).astype(np.int64), classes, parts, licence
+    )
 
 
 def _read_idx(folder: Path, stem: str) -> Array:

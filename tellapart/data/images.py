@@ -45,7 +45,9 @@ class Pixels:
     def image(self, row: int) -> Array:
         """(H, W, C) uint8."""
         start, h, w = self.offset[row], self.height[row], self.width[row]
-        return np.asarray(self.flat[start : start + h * w * self.channels]).reshape(h, w, self.channels)
+        return np.asarray(self.flat[start : start + h * w * self.channels]).reshape(
+            h, w, self.channels
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

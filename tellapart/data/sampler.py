@@ -34,7 +34,10 @@ def epoch_order(size: int, seed: int, epoch: int, *shard: int) -> Tensor:
 
 def steps_per_epoch(size: int, batch: int) -> int:
     """Whole batches in an epoch; the rest of that epoch's order is left for the next one's shuffle."""
-    require(1 <= batch <= size, f"the batch must lie in 1..{size} (the number of instances), got {batch}")
+    require(
+        1 <= batch <= size,
+        f"the batch must lie in 1..{size} (the number of instances), got {batch}",
+    )
     return size // batch
 
 

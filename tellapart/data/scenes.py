@@ -76,7 +76,12 @@ def compose(
 
 def _numbers(seed: int, copy: int, first: int, count: int) -> Tensor:
     """(count, 823) uniform in [0, 1), 24 bits each, from Philox keyed by (seed, copy) and the item."""
-    raw = np.stack([np.random.Philox(key=[(seed << 32) | copy, first + i]).random_raw(_NUMBERS) for i in range(count)])
+    raw = np.stack(
+        [
+            np.random.Philox(key=[(seed << 32) | copy, first + i]).random_raw(_NUMBERS)
+            for i in range(count)
+        ]
+    )
     return torch.from_numpy((raw >> np.uint64(40)).astype(np.float32) * np.float32(2**-24))
 
 
@@ -84,7 +89,9 @@ def masks(items: Array) -> Tensor:
     """(n, 1, 28, 28) intensities in [0, 1]."""
     found = torch.from_numpy(items.astype(np.float32) / 255)[:, None]
     if found.shape[-2:] != (ITEM, ITEM):
-        found = F.interpolate(found, size=(ITEM, ITEM), mode="bicubic", align_corners=False).clamp(0, 1)
+        found = F.interpolate(found, size=(ITEM, ITEM), mode="bicubic", align_corners=False).clamp(
+            0, 1
+        )
     return found
 
 
@@ -119,7 +126,9 @@ def blend(scene: Tensor, placed: Tensor, tint: Tensor) -> tuple[Tensor, Tensor]:
 def place(masks: Tensor, scale: Tensor, angle: Tensor, offset: Tensor, size: int) -> Tensor:
     """The item turned by `angle`, shrunk by `scale` and moved by `offset` (in half sides of the scene)."""
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    turn = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)  # scene -> item
+    turn = torch.stack(
+        [torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1
+    )  # scene -> item
     theta = torch.cat([turn, -turn @ offset[:, :, None]], 2)
     grid = F.affine_grid(theta, [len(masks), 1, size, size], align_corners=False)
     return F.grid_sample(masks, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -71,7 +71,9 @@ class SequenceSource(Source):
     def described(self) -> str:
         steps = int(self.lengths.sum())
         if self.rate:
-            return f"{len(self):,} sounds, {steps / self.rate / 60:,.1f} minutes at {self.rate:,} Hz"
+            return (
+                f"{len(self):,} sounds, {steps / self.rate / 60:,.1f} minutes at {self.rate:,} Hz"
+            )
         return f"{len(self):,} pieces of series, {steps:,} steps of {self.channels} channel(s)"
 
     def read(self, index: Tensor) -> dict[str, Tensor]:
@@ -104,7 +106,9 @@ class SequenceSource(Source):
         return start / rate, (start + float(self.packed.length[row])) / rate
 
 
-Pieces = Iterable[tuple[int, "Array | str", str]]  # file, its sequence (T, C) or why it is left out, hash of the file
+Pieces = Iterable[
+    tuple[int, "Array | str", str]
+]  # file, its sequence (T, C) or why it is left out, hash of the file
 
 
 def pack(folder: Path, files: Pieces, names: list[str], *, longest: int, limit: float) -> None:
@@ -121,7 +125,10 @@ def pack(folder: Path, files: Pieces, names: list[str], *, longest: int, limit: 
             kind = kind or (sequence.dtype.name, sequence.shape[1])
             if kind[1] != sequence.shape[1]:
                 skipped.append(
-                    {"path": names[number], "reason": f"{sequence.shape[1]} channels, others have {kind[1]}"}
+                    {
+                        "path": names[number],
+                        "reason": f"{sequence.shape[1]} channels, others have {kind[1]}",
+                    }
                 )
                 continue
             out.write(np.ascontiguousarray(sequence).tobytes())
@@ -131,9 +138,13 @@ def pack(folder: Path, files: Pieces, names: list[str], *, longest: int, limit: 
                 hashes.append(digest)
             total += len(sequence)
             if total * sequence.itemsize * kind[1] > limit:
-                raise DataError(f"the packed data need more than --cache-limit {limit / 1e9:g} (GB); raise it")
+                raise DataError(
+                    f"the packed data need more than --cache-limit {limit / 1e9:g} (GB); raise it"
+                )
     columns = np.array(table, np.int64).reshape(-1, 4).T
-    np.savez(folder / "table.npz", offset=columns[0], length=columns[1], of=columns[2], start=columns[3])
+    np.savez(
+        folder / "table.npz", offset=columns[0], length=columns[1], of=columns[2], start=columns[3]
+    )
     about = {"format": FORMAT, "kind": kind, "hashes": hashes, "skipped": skipped}
     (folder / "about.json").write_text(json.dumps(about))
 
@@ -147,7 +158,13 @@ def load(folder: Path) -> Packed:
         if (folder / "values.bin").stat().st_size:
             values = np.memmap(folder / "values.bin", dtype, mode="r").reshape(-1, channels)
         return Packed(
-            values, table["offset"], table["length"], table["of"], table["start"], about["hashes"], about["skipped"]
+            values,
+            table["offset"],
+            table["length"],
+            table["of"],
+            table["start"],
+            about["hashes"],
+            about["skipped"],
         )
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from . import listing as listings
-from . import packing, sequences
+from . import files as listings
+from . import image_packing, sequences
 from .cache import Cache
-from .listing import Listing
+from .files import Listing
 from .sequences import SequenceSource
 from .source import Array
 
@@ -34,15 +34,22 @@ def series_source(
         raise DataError(f"{name} holds no series ({', '.join(sorted(EXTENSIONS))})")
 
     def make(into: Path, limit: float) -> None:
-        with packing.appearing(into) as work:
+        with image_packing.appearing(into) as work:
             pieces = sequences.reported(_read(listing.files), len(listing.names), progress)
             sequences.pack(work, pieces, listing.names, longest=LONGEST, limit=limit)
 
-    packed = _without_nan(sequences.load(cache.entry(listings.key(listing, "series", sequences.FORMAT), make)), listing)
+    packed = _without_nan(
+        sequences.load(cache.entry(listings.key(listing, "series", sequences.FORMAT), make)),
+        listing,
+    )
     if len(packed.offset) < 2:
-        raise listings.too_few(name, f"piece(s) of up to {LONGEST} steps", len(packed.offset), packed.skipped)
+        raise listings.too_few(
+            name, f"piece(s) of up to {LONGEST} steps", len(packed.offset), packed.skipped
+        )
     ends = sequences.endings(packed, None)
-    identity = listings.identity(name, listing, packed.file.tolist(), packed.hashes, packed.skipped, ends)
+    identity = listings.identity(
+        name, listing, packed.file.tolist(), packed.hashes, packed.skipped, ends
+    )
     return SequenceSource(**identity, packed=packed, kind="series", root=listing.root)
 
 
@@ -60,14 +67,20 @@ def read_table(path: Path) -> Array:
                 lines = [line for line in csv.reader(file) if line]
             if lines and not _numbers(lines[0]):
                 lines = lines[1:]
-            table = np.array([[float(cell) if cell.strip() else np.nan for cell in line] for line in lines])
+            table = np.array(
+                [[float(cell) if cell.strip() else np.nan for cell in line] for line in lines]
+            )
         table = np.asarray(table)
         if table.ndim == 1:
             table = table[:, None]
         if table.ndim != 2 or not np.issubdtype(table.dtype, np.number) or np.iscomplexobj(table):
-            raise DataError(f"a table (steps, channels) of numbers is needed, got shape {table.shape} of {table.dtype}")
+            raise DataError(
+                f"a table (steps, channels) of numbers is needed, got shape {table.shape} of {table.dtype}"
+            )
     except (OSError, ValueError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(str(error) if isinstance(error, DataError) else f"not a table of numbers ({error})") from error
+        raise DataError(
+            str(error) if isinstance(error, DataError) else f"not a table of numbers ({error})"
+        ) from error
     if len(table) < 2:
         raise DataError(f"{len(table)} step(s), 2 or more are needed")
     return table.astype(np.float32)

@@ -174,7 +174,9 @@ def read_labels(path: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if len(line) != 2 or not line[1].strip():
-            raise DataError(f"{path}, label {number}: lines of id,label are needed, got {','.join(line)!r}")
+            raise DataError(
+                f"{path}, label {number}: lines of id,label are needed, got {','.join(line)!r}"
+            )
         if line[0] in found:
             raise DataError(f"{path} labels {line[0]!r} twice")
         found[line[0]] = line[1].strip()

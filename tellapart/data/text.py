@@ -17,15 +17,28 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
-from . import listing as listings
-from .listing import Listing
+from . import files as listings
+from .files import Listing
 from .source import Array, Source, hash_split
 
 EXTENSIONS = {".txt", ".tsv"}
 LONGEST = 50_000  # characters of a sentence or document; a longer line is rarely one
-HEADINGS = {"sent0", "sent1", "hard_neg", "sentence1", "sentence2", "anchor", "positive", "negative", "premise", "text"}
+HEADINGS = {
+    "sent0",
+    "sent1",
+    "hard_neg",
+    "sentence1",
+    "sentence2",
+    "anchor",
+    "positive",
+    "negative",
+    "premise",
+    "text",
+}
 
-Encode = Callable[[list[str]], list[tuple[list[int], list[int]]]]  # texts -> of each, token ids and their words
+Encode = Callable[
+    [list[str]], list[tuple[list[int], list[int]]]
+]  # texts -> of each, token ids and their words
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,11 @@ class TextSource(Source):
 
     @property
     def described(self) -> str:
-        what = {1: "sentences", 2: "pairs of sentences", 3: "pairs of sentences, each with one that is no match"}
+        what = {
+            1: "sentences",
+            2: "pairs of sentences",
+            3: "pairs of sentences, each with one that is no match",
+        }
         return f"{len(self):,} {what[self.columns]}"
 
     def text(self, position: int, column: int = 0) -> str:
@@ -120,7 +137,11 @@ def text_source(name: str, listing: Listing) -> TextSource:
         texts, ids, skipped = _lines(listing.files[0])
         hashes = [hashlib.blake2b("\t".join(t).encode(), digest_size=16).hexdigest() for t in texts]
         identity = listings.identity(
-            name, Listing(listing.root, ids, [None] * len(ids), [None] * len(ids), []), range(len(ids)), hashes, skipped
+            name,
+            Listing(listing.root, ids, [None] * len(ids), [None] * len(ids), []),
+            range(len(ids)),
+            hashes,
+            skipped,
         )
     else:
         texts, kept, skipped = _documents(listing)
@@ -128,7 +149,9 @@ def text_source(name: str, listing: Listing) -> TextSource:
         identity = listings.identity(name, listing, kept, hashes, skipped)
     if len(texts) < 2:
         raise listings.too_few(name, "sentence(s)", len(texts), skipped)
-    if len(texts[0]) > 1:  # a fifth of the pairs is kept for judging, by the hash of their first sentence
+    if (
+        len(texts[0]) > 1
+    ):  # a fifth of the pairs is kept for judging, by the hash of their first sentence
         identity["parts"] = hash_split([t[0] for t in texts], listings.TEST_SHARE)
     return TextSource(**identity, texts=texts, duplicates=len(hashes) - len(set(hashes)))
 
@@ -157,7 +180,9 @@ def _lines(path: Path) -> tuple[list[tuple[str, ...]], list[str], Skipped]:
     rows = _rows(path)
     if rows and len(rows[0][1]) > 1 and {c.strip().lower() for c in rows[0][1]} & HEADINGS:
         rows = rows[1:]
-    columns = max(1, min(3, round(float(np.median([len(cells) for _, cells in rows if any(cells)] or [1])))))
+    columns = max(
+        1, min(3, round(float(np.median([len(cells) for _, cells in rows if any(cells)] or [1]))))
+    )
     texts, ids, skipped = [], [], []
     for number, cells in rows:
         given = [cell.strip() for cell in cells]

@@ -29,7 +29,14 @@ class Encoder(nn.Module):
     std: Tensor
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, dim: int, *, mean: Tensor, std: Tensor, bn_rows: int | None = None
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        dim: int,
+        *,
+        mean: Tensor,
+        std: Tensor,
+        bn_rows: int | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.dim, self.bn_rows = backbone, head, dim, bn_rows

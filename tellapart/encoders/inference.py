@@ -10,9 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..allocator import keep_freed_memory
 from ..data import ImageSource, SequenceSource, Source, TextSource
 from ..errors import ConfigError, require
+from ..runtime.allocator import keep_freed_memory
 from ..views import plain
 from .encoder import Encoder
 from .norms import batchnorms
@@ -22,7 +22,11 @@ from .text import TextEncoder
 AnyEncoder = Encoder | SequenceEncoder | TextEncoder
 Output = Literal["features", "embedding"]
 STEPS = 1 << 18  # of the sequences of a batch, padding included
-PIXELS, MOST, LEAST = 1 << 18, 256, 8  # of a batch on a processor: 256 images of 32 px, whose maps stay near its cache
+PIXELS, MOST, LEAST = (
+    1 << 18,
+    256,
+    8,
+)  # of a batch on a processor: 256 images of 32 px, whose maps stay near its cache
 
 
 def prepared(encoder: AnyEncoder, source: Source) -> Source:
@@ -59,7 +63,10 @@ def outputs(
     def run(index: Tensor) -> list[Tensor]:
         with torch.inference_mode():
             features = features_of(plain(source, to_device(source.read(index), device)))
-            made = [features if name == "features" else encoder.from_features(features) for name in wanted]
+            made = [
+                features if name == "features" else encoder.from_features(features)
+                for name in wanted
+            ]
             return [out.float().cpu() for out in made]
 
     found: list[list[Tensor]] = []
@@ -73,7 +80,9 @@ def outputs(
     return {name: torch.cat([out[i] for out in found]) for i, name in enumerate(wanted)}
 
 
-def patches(encoder: AnyEncoder, source: Source, *, progress: Callable[[int], None] | None = None) -> Tensor:
+def patches(
+    encoder: AnyEncoder, source: Source, *, progress: Callable[[int], None] | None = None
+) -> Tensor:
     """The last feature map of every image, a row for each of its places: (S, h w, F) on the CPU, row by row.
 
     Raises:
@@ -87,7 +96,10 @@ def patches(encoder: AnyEncoder, source: Source, *, progress: Callable[[int], No
     def run(index: Tensor) -> list[Tensor]:
         with torch.inference_mode():
             last = encoder.maps(plain(source, to_device(source.read(index), device)))[-1]
-            require(last.ndim == 4, f"the last stage of this network gives {tuple(last.shape)}, not a map of places")
+            require(
+                last.ndim == 4,
+                f"the last stage of this network gives {tuple(last.shape)}, not a map of places",
+            )
             return [last.flatten(2).transpose(1, 2).float().cpu()]
 
     found: list[Tensor] = []
@@ -133,7 +145,9 @@ def _in_order(
     if device.type != "cpu" or threads == 1:
         yield from map(run, parts)
         return
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:  # of that thread alone
+    with ThreadPoolExecutor(
+        threads, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:  # of that thread alone
         yield from pool.map(run, parts)
 
 
@@ -155,7 +169,9 @@ def folded(network: nn.Module) -> nn.Module:
     return made.eval().to(memory_format=torch.channels_last)
 
 
-def to_device(images: Tensor | dict[str, Tensor], device: torch.device) -> Tensor | dict[str, Tensor]:
+def to_device(
+    images: Tensor | dict[str, Tensor], device: torch.device
+) -> Tensor | dict[str, Tensor]:
     """A batch as read, on `device`."""
     if isinstance(images, dict):
         return {k: v.to(device, non_blocking=True) for k, v in images.items()}

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 def batchnorms(*modules: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """Every layer that normalises over the batch."""
-    return [m for module in modules for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [
+        m
+        for module in modules
+        for m in module.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]
 
 
 def without_batchnorm(module: nn.Module) -> nn.Module:
@@ -24,4 +29,9 @@ def without_batchnorm(module: nn.Module) -> nn.Module:
 
 def running_statistics(*modules: nn.Module) -> list[Tensor]:
     """Their running means and variances."""
-    return [b for norm in batchnorms(*modules) for b in (norm.running_mean, norm.running_var) if b is not None]
+    return [
+        b
+        for norm in batchnorms(*modules)
+        for b in (norm.running_mean, norm.running_var)
+        if b is not None
+    ]

@@ -25,7 +25,10 @@ class Patches(Backbone):
 
     def __init__(self, channels: int, size: int, base: int) -> None:
         super().__init__()
-        require(size % 8 == 0 and size >= 16, f"--encoder patches wants --image-size 16, 24, 32, ...; got {size}")
+        require(
+            size % 8 == 0 and size >= 16,
+            f"--encoder patches wants --image-size 16, 24, 32, ...; got {size}",
+        )
         self.side, self.step = size // 4, size // 8
         self.network = without_batchnorm(SmallResNet(channels, base))
         self.width = 4 * base

@@ -36,15 +36,24 @@ class Frames(nn.Module):
     They run as images of one row, channels last in memory: there the norm of a frame reads neighbouring values.
     """
 
-    def __init__(self, channels: int, width: int, kernels: Sequence[int], strides: Sequence[int], norm: Norm) -> None:
+    def __init__(
+        self, channels: int, width: int, kernels: Sequence[int], strides: Sequence[int], norm: Norm
+    ) -> None:
         super().__init__()
         self.width, self.hop = width, math.prod(strides)
         self.steps = list(zip(kernels, strides, strict=True))
         layers: list[nn.Module] = []
         for kernel, stride in zip(kernels, strides, strict=True):
             plain = norm != "batch"  # BatchNorm brings a shift of its own
-            layers += [nn.Conv2d(channels, width, (1, kernel), (1, stride), (0, _pad(kernel, stride)), bias=plain)]
-            layers += [ChannelNorm(width) if plain else nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Conv2d(
+                    channels, width, (1, kernel), (1, stride), (0, _pad(kernel, stride)), bias=plain
+                )
+            ]
+            layers += [
+                ChannelNorm(width) if plain else nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
             channels = width
         self.layers = nn.ModuleList(layers)
 
@@ -68,7 +77,9 @@ class Frames(nn.Module):
                 x = x * (torch.arange(x.shape[3], device=x.device) < length[:, None])[:, None, None]
             x = relu(norm(conv(x)))
             kernel, stride = self.steps[i // 3]
-            length = ((length + 2 * _pad(kernel, stride) - kernel) // stride + 1).clamp(1, x.shape[3])
+            length = ((length + 2 * _pad(kernel, stride) - kernel) // stride + 1).clamp(
+                1, x.shape[3]
+            )
             found.append(x[:, :, 0])
         return found, length
 
@@ -107,13 +118,18 @@ class SequenceEncoder(nn.Module):
             raise unknown("norm", norm, get_args(Norm))
         if context not in get_args(Context):
             raise unknown("context", context, get_args(Context))
-        require(len(kernels) == len(strides) > 0, f"--kernels {kernels} and --strides {strides} must be as many")
+        require(
+            len(kernels) == len(strides) > 0,
+            f"--kernels {kernels} and --strides {strides} must be as many",
+        )
         require(
             all(1 <= s <= k for k, s in zip(kernels, strides, strict=True)),
             f"each of --kernels {kernels} must be at least its stride {strides}, and that 1 or more",
         )
         self.frames = Frames(channels, width, kernels, strides, norm)
-        self.context = (nn.GRU if context == "gru" else nn.LSTM)(width, context_width, batch_first=True)
+        self.context = (nn.GRU if context == "gru" else nn.LSTM)(
+            width, context_width, batch_first=True
+        )
         self.width, self.context_width = width, context_width
         self.head = head(head_kind, context_width, dim)
         self.dim = dim if head_kind != "none" else context_width
@@ -180,7 +196,11 @@ def _pad(kernel: int, stride: int) -> int:
 def signal(x: Signal) -> tuple[Tensor, Tensor]:
     """Values (N, C, L) in float and lengths (N,)."""
     values = x["values"] if isinstance(x, dict) else x
-    length = x["length"] if isinstance(x, dict) else torch.full((len(values),), values.shape[2], device=values.device)
+    length = (
+        x["length"]
+        if isinstance(x, dict)
+        else torch.full((len(values),), values.shape[2], device=values.device)
+    )
     return (values if values.is_floating_point() else values.float() / 32768), length
 
 
@@ -190,7 +210,9 @@ def mean_of(c: Tensor, count: Tensor) -> Tensor:
     return torch.where(inside[:, :, None], c, 0.0).sum(1) / count[:, None]
 
 
-def build(*, seed: int, mean: Tensor | None = None, std: Tensor | None = None, **given: Any) -> SequenceEncoder:
+def build(
+    *, seed: int, mean: Tensor | None = None, std: Tensor | None = None, **given: Any
+) -> SequenceEncoder:
     """A SequenceEncoder whose weights are a function of the seed."""
     make: Callable[..., SequenceEncoder] = SequenceEncoder
     channels = given["channels"]

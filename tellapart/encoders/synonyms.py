@@ -11,7 +11,10 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from .text import OWN, TextEncoder
 
-WORDNET = (Path("/usr/share/wordnet"), Path("/usr/share/wn"))  # of the packages wordnet-base and wordnet
+WORDNET = (
+    Path("/usr/share/wordnet"),
+    Path("/usr/share/wn"),
+)  # of the packages wordnet-base and wordnet
 KINDS = ("noun", "verb", "adj", "adv")
 NEAREST = 5
 MARKS = ("\u0120", "\u2581")  # of byte-level and of sentencepiece vocabularies
@@ -46,7 +49,13 @@ def whole_words(vocabulary: dict[str, int]) -> dict[str, int]:
     marked = any(token.startswith(MARKS) for token in vocabulary)
     found = {}
     for token in sorted(vocabulary):
-        word = token[1:] if token.startswith(MARKS) else "" if marked or token.startswith("##") else token
+        word = (
+            token[1:]
+            if token.startswith(MARKS)
+            else ""
+            if marked or token.startswith("##")
+            else token
+        )
         if word.isalpha() and len(word) > 1:
             found[word] = vocabulary[token]
     return found
@@ -56,7 +65,9 @@ def synonyms(folder: Path) -> dict[str, set[str]]:
     """Word -> the words that share a meaning with it, from WordNet's data files (wndb(5WN))."""
     found: dict[str, set[str]] = {}
     for kind in KINDS:
-        for line in (folder / f"data.{kind}").read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in (
+            (folder / f"data.{kind}").read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
             if line.startswith("  "):  # the licence
                 continue
             cells = line.split(" ")

@@ -29,15 +29,24 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 class SmallTransformer(nn.Module):
     """Token and position embeddings and `layers` of attention; heads of 32."""
 
-    def __init__(self, vocabulary: int, width: int, layers: int, max_length: int, dropout: float) -> None:
+    def __init__(
+        self, vocabulary: int, width: int, layers: int, max_length: int, dropout: float
+    ) -> None:
         super().__init__()
-        require(width % 32 == 0, f"--width of a small-transformer must be a multiple of 32, got {width}")
-        self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(max_length, width)
+        require(
+            width % 32 == 0, f"--width of a small-transformer must be a multiple of 32, got {width}"
+        )
+        self.tokens, self.positions = (
+            nn.Embedding(vocabulary, width),
+            nn.Embedding(max_length, width),
+        )
         nn.init.normal_(self.tokens.weight, std=0.02)
         nn.init.normal_(self.positions.weight, std=0.02)
         self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, width // 32, 4 * width, dropout, F.gelu, batch_first=True)
+            nn.TransformerEncoderLayer(
+                width, width // 32, 4 * width, dropout, F.gelu, batch_first=True
+            )
             for _ in range(layers)
         )
 
@@ -71,7 +80,9 @@ class Pretrained(nn.Module):
         self.model: Any = model
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         padded = "roberta" in model.config.model_type or model.config.model_type == "camembert"
-        self.first_position = int(model.config.pad_token_id) + 1 if padded else 0  # theirs begin behind the padding's
+        self.first_position = (
+            int(model.config.pad_token_id) + 1 if padded else 0
+        )  # theirs begin behind the padding's
 
     @property
     def tokens(self) -> nn.Module:
@@ -100,7 +111,15 @@ class TextEncoder(nn.Module):
     description: dict[str, Any]
 
     def __init__(
-        self, body: Any, tokenizer: Any, *, width: int, pooler: Pooler, max_length: int, head_kind: str, dim: int
+        self,
+        body: Any,
+        tokenizer: Any,
+        *,
+        width: int,
+        pooler: Pooler,
+        max_length: int,
+        head_kind: str,
+        dim: int,
     ) -> None:
         super().__init__()
         if pooler not in get_args(Pooler):
@@ -113,7 +132,9 @@ class TextEncoder(nn.Module):
     @property
     def has_positions(self) -> bool:
         """Whether the order of tokens reaches it through position ids that can be shuffled."""
-        return isinstance(self.body, SmallTransformer) or getattr(self.body, "takes_positions", False)
+        return isinstance(self.body, SmallTransformer) or getattr(
+            self.body, "takes_positions", False
+        )
 
     @property
     def device(self) -> torch.device:
@@ -139,7 +160,9 @@ class TextEncoder(nn.Module):
             x = x * view["keep"][:, :, None]
         if "cut" in view:  # feature cutoff
             x = x * _kept_features(view["seed"], view["cut"], x.shape[2])[:, None, :]
-        position = view.get("position", torch.arange(ids.shape[1], device=ids.device).expand_as(ids))
+        position = view.get(
+            "position", torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        )
         found: list[Tensor] = self.body(x, mask, position)
         return found
 
@@ -193,13 +216,22 @@ def build(
     Raises:
         MissingExtraError: without tokenizers or transformers. ConfigError: no such model, or not an encoder.
     """
-    require(name != "bag-of-tokens" or pooler == "mean", "a bag-of-tokens has no layers: --pooler mean")
-    shared: dict[str, Any] = {"pooler": pooler, "max_length": max_length, "head_kind": head_kind, "dim": dim}
+    require(
+        name != "bag-of-tokens" or pooler == "mean", "a bag-of-tokens has no layers: --pooler mean"
+    )
+    shared: dict[str, Any] = {
+        "pooler": pooler,
+        "max_length": max_length,
+        "head_kind": head_kind,
+        "dim": dim,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name in OWN:
             words = (
-                _tokenizers().Tokenizer.from_str(tokenizer) if tokenizer else train_tokenizer(texts or [], vocabulary)
+                _tokenizers().Tokenizer.from_str(tokenizer)
+                if tokenizer
+                else train_tokenizer(texts or [], vocabulary)
             )
             size = words.get_vocab_size()
             body: nn.Module = BagOfTokens(size, width, dropout)
@@ -221,7 +253,9 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
     """A byte-pair vocabulary of `texts`: any string can be written in it, emoji and all scripts included."""
     package = _tokenizers()
     words = package.Tokenizer(package.models.BPE(unk_token="[UNK]"))
-    words.normalizer = package.normalizers.Sequence([package.normalizers.NFKC(), package.normalizers.Lowercase()])
+    words.normalizer = package.normalizers.Sequence(
+        [package.normalizers.NFKC(), package.normalizers.Lowercase()]
+    )
     words.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=True)
     trainer = package.trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -232,7 +266,9 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
     words.train_from_iterator(texts, trainer)
     words.decoder = package.decoders.ByteLevel()
     ends = [(s, words.token_to_id(s)) for s in ("[CLS]", "[SEP]")]
-    words.post_processor = package.processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    words.post_processor = package.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
     return words
 
 
@@ -246,9 +282,9 @@ def _pretrained(
         raise MissingExtraError("transformers", "text") from error
     if tokenizer and config:
         anew: Any = transformers.AutoModel
-        return anew.from_config(transformers.AutoConfig.for_model(**config)), _tokenizers().Tokenizer.from_str(
-            tokenizer
-        )
+        return anew.from_config(
+            transformers.AutoConfig.for_model(**config)
+        ), _tokenizers().Tokenizer.from_str(tokenizer)
     said: Any = transformers.logging
     said.set_verbosity_error()
     said.disable_progress_bar()
@@ -262,7 +298,9 @@ def _pretrained(
             ):
                 setattr(settings, setting, dropout)
         if getattr(settings, "is_encoder_decoder", False):
-            raise ConfigError(f"--encoder {name} is an encoder with a decoder; a plain encoder is needed")
+            raise ConfigError(
+                f"--encoder {name} is an encoder with a decoder; a plain encoder is needed"
+            )
         model = transformers.AutoModel.from_pretrained(name, config=settings)
         words = transformers.AutoTokenizer.from_pretrained(name, use_fast=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -304,7 +342,10 @@ def _mean(x: Tensor, mask: Tensor) -> Tensor:
 
 def _kept_features(seed: Tensor, rate: Tensor, width: int) -> Tensor:
     """(N, F) 0 where a feature of a sentence is cut, else 1: a hash of its seed and the feature, whatever the batch."""
-    x = seed[:, None] * 6364136223846793005 + torch.arange(1, width + 1, device=seed.device) * 1442695040888963407
+    x = (
+        seed[:, None] * 6364136223846793005
+        + torch.arange(1, width + 1, device=seed.device) * 1442695040888963407
+    )
     x = (x ^ (x >> 31)) * 7046029254386353131
     share = ((x >> 20) & 0xFFFFFF).float() / 0x1000000
     return (share >= rate[:, None]).float()

@@ -42,11 +42,17 @@ class SmallResNet(Backbone):
     def __init__(self, channels: int, base: int = 16) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            nn.Conv2d(channels, base, 3, padding=1, bias=False), nn.BatchNorm2d(base), nn.ReLU(inplace=True)
+            nn.Conv2d(channels, base, 3, padding=1, bias=False),
+            nn.BatchNorm2d(base),
+            nn.ReLU(inplace=True),
         )
         self.pool = nn.MaxPool2d(2)
         self.blocks = nn.ModuleList(
-            [BasicBlock(base, base, 1), BasicBlock(base, 2 * base, 2), BasicBlock(2 * base, 4 * base, 2)]
+            [
+                BasicBlock(base, base, 1),
+                BasicBlock(base, 2 * base, 2),
+                BasicBlock(2 * base, 4 * base, 2),
+            ]
         )
         self.width = 4 * base
         for module in self.modules():
@@ -84,7 +90,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(outside)
         self.shortcut = nn.Sequential()
         if stride != 1 or inside != outside:
-            self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -94,7 +102,9 @@ class BasicBlock(nn.Module):
 class TimmBackbone(Backbone):
     """Any timm model without its classifier."""
 
-    def __init__(self, name: str, channels: int, size: int, pretrained: bool, small_stem: bool) -> None:
+    def __init__(
+        self, name: str, channels: int, size: int, pretrained: bool, small_stem: bool
+    ) -> None:
         super().__init__()
         import timm
 
@@ -102,8 +112,12 @@ class TimmBackbone(Backbone):
             raise unknown("timm model", name, timm.list_models())
         try:
             options: dict[str, Any] = {"img_size": size} if "vit" in name or "swin" in name else {}
-            model: Any = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels, **options)
-        except Exception as error:  # timm raises many kinds: a hub that cannot be reached among them
+            model: Any = timm.create_model(
+                name, pretrained=pretrained, num_classes=0, in_chans=channels, **options
+            )
+        except (
+            Exception
+        ) as error:  # timm raises many kinds: a hub that cannot be reached among them
             raise ConfigError(f"timm/{name} could not be made: {error}") from error
         self.model, self.width = model, int(model.num_features)
         self.small_stem = small_stem and cifar_stem(self.model)
@@ -123,7 +137,9 @@ class TimmBackbone(Backbone):
 class TorchvisionBackbone(Backbone):
     """Any torchvision classifier without its last linear layer."""
 
-    def __init__(self, name: str, channels: int, size: int, pretrained: bool, small_stem: bool) -> None:
+    def __init__(
+        self, name: str, channels: int, size: int, pretrained: bool, small_stem: bool
+    ) -> None:
         super().__init__()
         import torchvision.models
 
@@ -133,7 +149,9 @@ class TorchvisionBackbone(Backbone):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # initialisation notices of old models
-                self.model = torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
+                self.model = torchvision.models.get_model(
+                    name, weights="DEFAULT" if pretrained else None
+                )
         except Exception as error:  # the weights could not be fetched
             raise ConfigError(f"torchvision/{name} could not be made: {error}") from error
         self.small_stem = small_stem and cifar_stem(self.model)
@@ -146,7 +164,9 @@ class TorchvisionBackbone(Backbone):
 
     def maps(self, x: Tensor) -> list[Tensor]:
         stages = getattr(self.model, "features", None) or nn.ModuleList(
-            m for n, m in self.model.named_children() if n not in ("avgpool", "fc", "classifier", "heads", "head")
+            m
+            for n, m in self.model.named_children()
+            if n not in ("avgpool", "fc", "classifier", "heads", "head")
         )
         out: list[Tensor] = []
         for stage in stages:
@@ -218,8 +238,14 @@ def split_stages(body: Backbone) -> tuple[nn.Module, nn.Module, int, int]:
         model = getattr(body, "model", body)
         layers = resnet_layers(model)
         if not layers:
-            raise ConfigError("only a ResNet can be cut before its last stage; use the pyramid (--head fpn)")
-        stem = [getattr(model, name) for name in ("conv1", "bn1", "act1", "relu", "maxpool") if hasattr(model, name)]
+            raise ConfigError(
+                "only a ResNet can be cut before its last stage; use the pyramid (--head fpn)"
+            )
+        stem = [
+            getattr(model, name)
+            for name in ("conv1", "bn1", "act1", "relu", "maxpool")
+            if hasattr(model, name)
+        ]
         first, last = nn.Sequential(*stem, *layers[:-1]), layers[-1]
     between = next(m for m in last.modules() if isinstance(m, nn.Conv2d)).in_channels
     return first, last, between, body.width
@@ -253,5 +279,9 @@ def take_channels(model: nn.Module, channels: int) -> None:
     if conv.in_channels == channels:
         return
     with torch.no_grad():
-        weight = conv.weight.mean(1, keepdim=True).expand(-1, channels, -1, -1) * conv.in_channels / channels
+        weight = (
+            conv.weight.mean(1, keepdim=True).expand(-1, channels, -1, -1)
+            * conv.in_channels
+            / channels
+        )
         conv.in_channels, conv.weight = channels, nn.Parameter(weight.contiguous())

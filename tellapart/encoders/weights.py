@@ -48,20 +48,28 @@ def read(path: Path) -> tuple[dict[str, Tensor], str | None]:
         with torch.serialization.safe_globals([argparse.Namespace]):  # MoCo's and DINO's settings
             found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
-        said = next(iter(str(error).splitlines()), "")  # torch goes on with advice that would run what is in it
-        raise ConfigError(f"{path} cannot be read as weights ({type(error).__name__}: {said})") from error
+        said = next(
+            iter(str(error).splitlines()), ""
+        )  # torch goes on with advice that would run what is in it
+        raise ConfigError(
+            f"{path} cannot be read as weights ({type(error).__name__}: {said})"
+        ) from error
     arch = found.get("arch") if isinstance(found, dict) else None
     unwrapped = True
     while unwrapped and isinstance(found, dict):
         inner = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), None)
         unwrapped, found = inner is not None, found if inner is None else inner
-    tensors = {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
+    tensors = (
+        {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
+    )
     if not tensors:
         raise ConfigError(f"{path} holds no weights by name")
     return tensors, arch if isinstance(arch, str) else None
 
 
-def match(weights: dict[str, Tensor], network: torch.nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+def match(
+    weights: dict[str, Tensor], network: torch.nn.Module
+) -> tuple[dict[str, Tensor], list[str]]:
     """What `weights` give `network`, by its names, under the prefix that gives most; and stages it has no place for."""
     wanted = network.state_dict()
     best: tuple[dict[str, Tensor], list[str]] = {}, []
@@ -70,7 +78,9 @@ def match(weights: dict[str, Tensor], network: torch.nn.Module) -> tuple[dict[st
             here = named(weights, prefix)
             found = {}
             for name, tensor in wanted.items():
-                candidate = next((here[n] for n in (name, name.removeprefix("model.")) if n in here), None)
+                candidate = next(
+                    (here[n] for n in (name, name.removeprefix("model.")) if n in here), None
+                )
                 if candidate is not None and candidate.shape == tensor.shape:
                     found[name] = candidate
             if len(found) > len(best[0]):
@@ -102,7 +112,9 @@ def missing(weights: dict[str, Tensor], network: torch.nn.Module) -> list[str]:
     missed), and stages of a deeper network than this one.
     """
     found, surplus = match(weights, network)
-    lacking = sorted(n for n in network.state_dict() if n not in found and not n.endswith("num_batches_tracked"))
+    lacking = sorted(
+        n for n in network.state_dict() if n not in found and not n.endswith("num_batches_tracked")
+    )
     return lacking or surplus
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data import ImageSource, SequenceSource, Source
-from ..embeddings import Embeddings
+from ..embeddings.embeddings import Embeddings
 from ..encoders.sequence import mean_of
 from ..errors import DataError
 from ..views import plain
@@ -31,7 +31,9 @@ class CentredPixels:
 
     def __init__(self, train: ImageSource) -> None:
         self.mean = torch.zeros(())
-        self.mean = torch.stack([self(v).double().sum(0) for v in _views(train)]).sum(0).float() / len(train)
+        self.mean = torch.stack([self(v).double().sum(0) for v in _views(train)]).sum(
+            0
+        ).float() / len(train)
 
     def __call__(self, view: Tensor) -> Tensor:
         """(N, width) from views (N, C, P, P) in [0, 1]."""
@@ -64,7 +66,9 @@ class LogMel:
         count = max(1, values.shape[1] // self.hop)
         left = (self.width - self.hop) // 2
         right = max(0, (count - 1) * self.hop + self.width - left - values.shape[1])
-        pieces = F.pad(values, (max(0, left), right))[:, max(0, -left) :].unfold(1, self.width, self.hop)[:, :count]
+        pieces = F.pad(values, (max(0, left), right))[:, max(0, -left) :].unfold(
+            1, self.width, self.hop
+        )[:, :count]
         energy = torch.fft.rfft(pieces * torch.hann_window(self.width)).abs().square()
         return (energy @ self.bank + 1e-6).log(), (length // self.hop).clamp(1, count)
 
@@ -140,4 +144,6 @@ def _mel_bank(rate: int, width: int, bands: int = 40) -> Tensor:
     edges = 700 * (10 ** (torch.linspace(0, top, bands + 2) / 2595) - 1)
     line = torch.linspace(0, rate / 2, width // 2 + 1)[:, None]
     low, middle, high = edges[:-2], edges[1:-1], edges[2:]
-    return torch.minimum((line - low) / (middle - low), (high - line) / (high - middle)).clamp_min(0)
+    return torch.minimum((line - low) / (middle - low), (high - line) / (high - middle)).clamp_min(
+        0
+    )

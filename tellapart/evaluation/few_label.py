@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..embeddings import Embeddings
+from ..embeddings.embeddings import Embeddings
 from ..errors import require
 from .knn import smallest_class
 from .linear import classifier, quietly_fitted
@@ -77,7 +77,9 @@ def few_label_within(
         rows = balanced(items.known_labels, count, seed=seed + draw)
         rest = np.setdiff1d(np.arange(len(items)), rows)
         if len(rest):
-            found = _answers(items.vectors[rows], items.known_labels[rows], items.vectors[rest], mean, scale)
+            found = _answers(
+                items.vectors[rows], items.known_labels[rows], items.vectors[rest], mean, scale
+            )
             right[rest] += found == items.known_labels[rest]
             judged[rest] += 1
     shares: Array = np.full(len(items), np.nan)
@@ -91,7 +93,9 @@ def labels_per_class(train: Embeddings, per_class: int | None, share: float | No
     Raises:
         ConfigError: both or none of the two, out of range, or a class with fewer items.
     """
-    require((per_class is None) != (share is None), "give the labels per class or their share, not both")
+    require(
+        (per_class is None) != (share is None), "give the labels per class or their share, not both"
+    )
     classes = len(np.unique(train.known_labels))
     if share is not None:
         require(0 < share <= 1, f"a share of labels lies in (0, 1], got {share}")
@@ -106,7 +110,9 @@ def balanced(labels: Array, per_class: int, *, seed: int) -> Array:
     """Rows of `per_class` items of every class of `labels` (S,), or all where it has fewer, by a seeded draw."""
     random = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    return np.concatenate([random.choice(m, min(per_class, len(m)), replace=False) for m in members])
+    return np.concatenate(
+        [random.choice(m, min(per_class, len(m)), replace=False) for m in members]
+    )
 
 
 @dataclass(frozen=True)

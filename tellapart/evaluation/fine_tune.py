@@ -20,7 +20,7 @@ from ..data import ImageSource
 from ..data.sampler import batch_at, generator
 from ..encoders import Encoder, hidden_layers, to_device
 from ..errors import DataError, require
-from ..losses import distillation
+from ..functional.losses import distillation
 from ..views.images import ImageViews, centre_view
 
 Array = np.ndarray[Any, Any]
@@ -76,7 +76,12 @@ class Classifier(nn.Module):
 
 
 def fine_tune(
-    encoder: Encoder, labelled: ImageSource, *, classes: int, head_layers: int = 0, schedule: Schedule | None = None
+    encoder: Encoder,
+    labelled: ImageSource,
+    *,
+    classes: int,
+    head_layers: int = 0,
+    schedule: Schedule | None = None,
 ) -> Classifier:
     """A classifier trained on all its weights from those of `encoder`, by cross-entropy on the labelled items.
 
@@ -139,12 +144,16 @@ def right(model: Classifier, test: ImageSource) -> Array:
 def first_layers(head: nn.Module, count: int) -> nn.Module:
     """The first `count` hidden layers of a projection head: each ends with its ReLU; 0: none of it."""
     ends = hidden_layers(head)
-    require(0 <= count <= len(ends), f"the head has {len(ends)} hidden layer(s), {count} were asked for")
+    require(
+        0 <= count <= len(ends), f"the head has {len(ends)} hidden layer(s), {count} were asked for"
+    )
     return nn.Sequential(*list(head.children())[: ends[count - 1]]) if count else nn.Identity()
 
 
 def _trained(model: Classifier, items: ImageSource, schedule: Schedule, loss: Any) -> Classifier:
-    views = ImageViews(items.image_size, area=schedule.area, flip=schedule.flip, jitter=0.0, grayscale=0.0)
+    views = ImageViews(
+        items.image_size, area=schedule.area, flip=schedule.flip, jitter=0.0, grayscale=0.0
+    )
     device, batch = model.encoder.mean.device, min(schedule.batch_size, len(items))
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad],
@@ -153,7 +162,10 @@ def _trained(model: Classifier, items: ImageSource, schedule: Schedule, loss: An
     model.train()
     for step in range(schedule.steps):
         rows = batch_at(step, len(items), batch, schedule.seed)
-        view = views(to_device(items.read(rows), device), generator("fine-tune", schedule.seed, step, device=device))
+        view = views(
+            to_device(items.read(rows), device),
+            generator("fine-tune", schedule.seed, step, device=device),
+        )
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr * 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
         optimizer.zero_grad(set_to_none=True)

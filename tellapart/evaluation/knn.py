@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .. import nearest, tiled
-from ..embeddings import Embeddings
+from ..embeddings.embeddings import Embeddings
 from ..errors import DataError, require
+from ..functional import tiled, top_k
 
 Array = np.ndarray[Any, Any]
 LEAVE_ONE_OUT = 2_000  # training items that vote for k, drawn from the set
@@ -55,13 +55,19 @@ def knn_labels(
     train = train.labelled()
     ks = _checked(k, temperature)
     rows, queries = _unit(train.vectors), _unit(vectors)
-    require(rows.shape[1] == queries.shape[1], f"widths differ: {rows.shape[1]} and {queries.shape[1]}")
-    similarity, neighbour = nearest.top_k(queries, rows, min(max(ks), len(rows)))
+    require(
+        rows.shape[1] == queries.shape[1], f"widths differ: {rows.shape[1]} and {queries.shape[1]}"
+    )
+    similarity, neighbour = top_k.top_k(queries, rows, min(max(ks), len(rows)))
     return _vote(train, similarity, neighbour, ks, temperature)
 
 
 def leave_one_out_labels(
-    items: Embeddings, *, k: int | tuple[int, ...] = 200, temperature: float = 0.07, rows: Array | None = None
+    items: Embeddings,
+    *,
+    k: int | tuple[int, ...] = 200,
+    temperature: float = 0.07,
+    rows: Array | None = None,
 ) -> dict[int, Array]:
     """The label that the other items give each one (of `rows`; None: of all), for each k; all have to be labelled.
 
@@ -72,7 +78,9 @@ def leave_one_out_labels(
         raise DataError("leave-one-out needs two labelled items or more")
     ks = _checked(k, temperature)
     of = None if rows is None else torch.from_numpy(rows)
-    similarity, neighbour = nearest.top_k_of_others(_unit(items.vectors), min(max(ks), len(items) - 1), of)
+    similarity, neighbour = top_k.top_k_of_others(
+        _unit(items.vectors), min(max(ks), len(items) - 1), of
+    )
     return _vote(items, similarity, neighbour, ks, temperature)
 
 
@@ -92,7 +100,11 @@ def smallest_class(train: Embeddings) -> int:
 
 
 def _vote(
-    train: Embeddings, similarity: torch.Tensor, neighbour: torch.Tensor, ks: tuple[int, ...], temperature: float
+    train: Embeddings,
+    similarity: torch.Tensor,
+    neighbour: torch.Tensor,
+    ks: tuple[int, ...],
+    temperature: float,
 ) -> dict[int, Array]:
     names, place = np.unique(train.known_labels, return_inverse=True)  # labels may be any numbers
     labels, classes = torch.from_numpy(place)[neighbour], len(names)

@@ -13,16 +13,24 @@ import numpy as np
 
 from .. import encoders
 from ..data import ImageSource
-from ..embeddings import embed
+from ..embeddings.embeddings import embed
 from ..encoders import Encoder
 from ..errors import DataError
-from . import intervals
+from . import bootstrap
 from .few_label import balanced, few_label, labels_per_class
 from .fine_tune import DISTIL, SCRATCH, TUNE, Classifier, Schedule, distil, fine_tune, right
 
 Array = np.ndarray[Any, Any]
-FROZEN, TUNED, MIDDLE = "frozen features, linear", "fine-tuned", "fine-tuned from the head's first layer"
-SELF, SMALLER, ALONE = "distilled into itself", "distilled into a smaller network", "supervised from scratch"
+FROZEN, TUNED, MIDDLE = (
+    "frozen features, linear",
+    "fine-tuned",
+    "fine-tuned from the head's first layer",
+)
+SELF, SMALLER, ALONE = (
+    "distilled into itself",
+    "distilled into a smaller network",
+    "supervised from scratch",
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,10 @@ def label_budget(
     known = train.subset(np.flatnonzero(train.labels >= 0))
     judged = test.subset(np.flatnonzero(test.labels >= 0))
     features, others = embed(encoder, known), embed(encoder, judged)
-    count, classes = labels_per_class(features, per_class, share), int(features.known_labels.max()) + 1
+    count, classes = (
+        labels_per_class(features, per_class, share),
+        int(features.known_labels.max()) + 1,
+    )
     found: dict[str, list[Array]] = {}
     found[FROZEN] = [few_label(features, others, per_class=per_class, share=share, draws=1, seed=d)[1]
                      for d in range(effort.draws)]  # fmt: skip
@@ -82,7 +93,7 @@ def label_budget(
             found.setdefault(way, []).append(right(model, judged))
             if say:
                 say(f"{len(few):,} labels, draw {draw}, {way}: {found[way][-1].mean():.1%}")
-    weights = intervals.resamples(len(judged))
+    weights = bootstrap.resamples(len(judged))
     return {way: _summary(draws, weights) for way, draws in found.items()}
 
 
@@ -99,7 +110,9 @@ def _tuned(
     return ways
 
 
-def _distilled(teacher: Classifier, encoder: Encoder, train: ImageSource, effort: Effort) -> dict[str, Classifier]:
+def _distilled(
+    teacher: Classifier, encoder: Encoder, train: ImageSource, effort: Effort
+) -> dict[str, Classifier]:
     """The teacher's answers on all images, learned by its own network and by a smaller one."""
     mean, std = encoder.mean.flatten(), encoder.std.flatten()
     own_width = getattr(encoder.backbone, "width", 64) // 4
@@ -115,7 +128,13 @@ def _distilled(teacher: Classifier, encoder: Encoder, train: ImageSource, effort
 
 
 def _summary(draws: list[Array], weights: Array) -> dict[str, float]:
-    score = intervals.score(np.mean(draws, 0), weights)
+    score = bootstrap.score(np.mean(draws, 0), weights)
     means = [float(d.mean()) for d in draws]
     std = float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
-    return {"value": score.value, "low": score.low, "high": score.high, "std": std, "draws": len(draws)}
+    return {
+        "value": score.value,
+        "low": score.low,
+        "high": score.high,
+        "std": std,
+        "draws": len(draws),
+    }

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from ..embeddings import Embeddings
+from ..embeddings.embeddings import Embeddings
 from ..errors import ConfigError, DataError
 
 Array = np.ndarray[Any, Any]
 ROWS = 10_000  # training items used, drawn from the set; the rest changes little and costs minutes
 HELD = 5  # a fifth of them chooses the cost
 FOLDS = 5  # of cross-validation where there is one split
-GRID = {"logistic": (0.001, 0.01, 0.1, 1.0), "svm": (0.0001, 0.001, 0.01, 0.1)}  # costs, tried in this order
+GRID = {
+    "logistic": (0.001, 0.01, 0.1, 1.0),
+    "svm": (0.0001, 0.001, 0.01, 0.1),
+}  # costs, tried in this order
 
 
 def linear_probe(train: Embeddings, test: Embeddings, *, rows: int = ROWS) -> dict[str, float]:
@@ -35,7 +38,8 @@ def linear_probe(train: Embeddings, test: Embeddings, *, rows: int = ROWS) -> di
     """
     test = test.labelled()
     return {
-        kind: float((linear_labels(train, test.vectors, kind, rows=rows)[0] == test.labels).mean()) for kind in GRID
+        kind: float((linear_labels(train, test.vectors, kind, rows=rows)[0] == test.labels).mean())
+        for kind in GRID
     }
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ..embeddings import Embeddings
+from ..embeddings.embeddings import Embeddings
 from ..errors import DataError
-from . import intervals, linear
+from . import bootstrap, linear
+from .bootstrap import Comparison, Score
 from .few_label import GRID as FEW_COSTS
 from .few_label import few_label, few_label_within
-from .intervals import Comparison, Score
 from .knn import best_k, knn_labels, leave_one_out_labels, smallest_class
 
 NAME = "eval-v1"
@@ -30,7 +30,9 @@ HEADLINE, FEW = "knn@200", "10 labels per class"
 FEATURES = "trained features"
 
 Array = np.ndarray[Any, Any]
-Pair = tuple[Embeddings, Embeddings | None]  # training part, test part (None: one split, judged by leaving out)
+Pair = tuple[
+    Embeddings, Embeddings | None
+]  # training part, test part (None: one split, judged by leaving out)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Table:
             "settings": {
                 "k": KS, "temperature": TEMPERATURE, "labels_per_class": PER_CLASS, "draws": DRAWS, "seed": 0,
                 "linear_rows": linear.ROWS, "linear_costs": linear.GRID["logistic"], "few_label_costs": FEW_COSTS,
-                "resamples": intervals.RESAMPLES, "interval": "95 % bootstrap over test items",
+                "resamples": bootstrap.RESAMPLES, "interval": "95 % bootstrap over test items",
             },
             "counts": self.counts,
             "split": self.split,
@@ -87,14 +89,16 @@ def score(
         train, test = train.labelled(), test.labelled() if test else None
         if len(set(train.known_labels.tolist())) < 2:
             raise DataError("all training items have the same label; there is nothing to score")
-        right[name], notes[name] = _within(train, full) if test is None else _across(train, test, full)
-    weights = intervals.resamples(len(next(iter(right[headline].values()))))
+        right[name], notes[name] = (
+            _within(train, full) if test is None else _across(train, test, full)
+        )
+    weights = bootstrap.resamples(len(next(iter(right[headline].values()))))
     scores = {
-        row: {c: intervals.score(r, weights, notes[row].get(c, "")) for c, r in columns.items()}
+        row: {c: bootstrap.score(r, weights, notes[row].get(c, "")) for c, r in columns.items()}
         for row, columns in right.items()
     }
     comparisons = [
-        intervals.compare(column, (row, r), (baseline, right[baseline][column]), weights)
+        bootstrap.compare(column, (row, r), (baseline, right[baseline][column]), weights)
         for row in right
         if row not in baselines
         for column, r in right[row].items()
@@ -107,7 +111,9 @@ def score(
 
 
 def verdict(
-    scores: Mapping[str, Mapping[str, Score]], comparisons: list[Comparison], wanted: tuple[tuple[str, str], ...]
+    scores: Mapping[str, Mapping[str, Score]],
+    comparisons: list[Comparison],
+    wanted: tuple[tuple[str, str], ...],
 ) -> str:
     """One sentence a stranger understands: each wanted (column, row) against its best baseline."""
     parts = []
@@ -131,7 +137,9 @@ def _said(column: str) -> str:
     return "by its 200 nearest neighbours" if column == HEADLINE else f"from {column}"
 
 
-def _across(train: Embeddings, test: Embeddings, full: bool) -> tuple[dict[str, Array], dict[str, str]]:
+def _across(
+    train: Embeddings, test: Embeddings, full: bool
+) -> tuple[dict[str, Array], dict[str, str]]:
     """Which test items each column gets right (N,), and notes: judged by the training part."""
     votes = knn_labels(train, test.vectors, k=KS, temperature=TEMPERATURE)
     right, notes = _neighbours(train, votes, test.known_labels, len(train))
@@ -168,7 +176,9 @@ def _neighbours(
         if k > voters:
             notes[f"knn@{k}"] = f"k is above the {voters} items that vote: all of them do"
         elif k > smallest:
-            notes[f"knn@{k}"] = f"k is above the smallest class ({smallest} item{'s' * (smallest > 1)})"
+            notes[f"knn@{k}"] = (
+                f"k is above the smallest class ({smallest} item{'s' * (smallest > 1)})"
+            )
         if k == chosen:
             right["knn@chosen"] = right[f"knn@{k}"]
             notes["knn@chosen"] = f"k = {k} by leave-one-out on the training part"
@@ -182,7 +192,9 @@ def _budgets(train: Embeddings, full: bool, *, leaving: int = 0) -> dict[str, di
         f"{n} label{'s' * (n > 1)} per class": {"per_class": n} for n in PER_CLASS if n <= smallest
     }
     if full:
-        wanted |= {f"{share:.0%} of the labels": {"per_class": None, "share": share} for share in SHARES}
+        wanted |= {
+            f"{share:.0%} of the labels": {"per_class": None, "share": share} for share in SHARES
+        }
     return wanted
 
 
@@ -205,7 +217,9 @@ def _counts(train: Embeddings, test: Embeddings | None) -> dict[str, int]:
 def duplicates(train: Embeddings, test: Embeddings) -> int:
     """How many test items have the very vector of a training item."""
     seen = {hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in train.vectors}
-    return sum(hashlib.blake2b(row.tobytes(), digest_size=16).digest() in seen for row in test.vectors)
+    return sum(
+        hashlib.blake2b(row.tobytes(), digest_size=16).digest() in seen for row in test.vectors
+    )
 
 
 def _split(train: Embeddings, test: Embeddings | None) -> dict[str, str]:
@@ -214,6 +228,8 @@ def _split(train: Embeddings, test: Embeddings | None) -> dict[str, str]:
     out = {}
     for name, part in parts.items():
         known = part.labelled()
-        text = "\n".join(f"{i}\t{label}" for i, label in zip(known.ids, known.known_labels, strict=True))
+        text = "\n".join(
+            f"{i}\t{label}" for i, label in zip(known.ids, known.known_labels, strict=True)
+        )
         out[name] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     return out

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .. import nearest
-from ..embeddings import Embeddings
+from ..embeddings.embeddings import Embeddings
 from ..errors import DataError, require
+from ..functional import top_k
 
 Array = np.ndarray[Any, Any]
 KS = (1, 2, 4, 8)
@@ -73,4 +73,4 @@ def nmi(items: Embeddings, *, seed: int = 0) -> float:
 
 def _hits(z: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:
     """(N, K) bool: which of the k nearest others, best first, are of the item's class."""
-    return labels[nearest.top_k_of_others(z, k)[1]] == labels[:, None]
+    return labels[top_k.top_k_of_others(z, k)[1]] == labels[:, None]

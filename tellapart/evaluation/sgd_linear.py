@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..embeddings import Embeddings
+from ..embeddings.embeddings import Embeddings
 from ..errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -22,7 +22,9 @@ FALLS = (0.6, 0.8)  # of the epochs: the rate is divided by ten at each
 HELD = 5  # a fifth of the training items chooses the rate
 
 
-def sgd_linear(train: Embeddings, test: Embeddings, *, epochs: int = EPOCHS, seed: int = 0) -> tuple[float, float]:
+def sgd_linear(
+    train: Embeddings, test: Embeddings, *, epochs: int = EPOCHS, seed: int = 0
+) -> tuple[float, float]:
     """Accuracy of softmax regression by SGD on standardised vectors, without weight decay.
 
     The rate is chosen among 0.01, 0.1, 1 and 10 on a fifth of the training items; then all of them are fitted.
@@ -47,11 +49,15 @@ def sgd_linear(train: Embeddings, test: Embeddings, *, epochs: int = EPOCHS, see
         tried = _fit(x[~held], y[~held], classes, RATES, epochs, seed)
         hits = (_answer(tried, x[held]) == y[held]).double().mean(1)
         rate = RATES[int(hits.argmax())]
-    found = _answer(_fit(x, y, classes, (rate,), epochs, seed), torch.from_numpy((test.vectors - mean) / scale))
+    found = _answer(
+        _fit(x, y, classes, (rate,), epochs, seed), torch.from_numpy((test.vectors - mean) / scale)
+    )
     return float((names[found[0].numpy()] == test.known_labels).mean()), rate
 
 
-def _fit(x: Tensor, y: Tensor, classes: int, rates: tuple[float, ...], epochs: int, seed: int) -> Tensor:
+def _fit(
+    x: Tensor, y: Tensor, classes: int, rates: tuple[float, ...], epochs: int, seed: int
+) -> Tensor:
     """(L, D + 1, C) weights and biases, all rates in one pass over the data."""
     x = torch.cat([x, torch.ones(len(x), 1)], 1)
     weight = torch.zeros(len(rates), x.shape[1], classes)
@@ -63,7 +69,9 @@ def _fit(x: Tensor, y: Tensor, classes: int, rates: tuple[float, ...], epochs: i
         fall = 0.1 ** sum(epoch >= f * epochs for f in FALLS)
         for rows in torch.randperm(len(x), generator=random).split(BATCH):
             part = x[rows]
-            error = (part @ weight).softmax(2) - target[rows]  # (L, B, C), the gradient at the logits
+            error = (part @ weight).softmax(2) - target[
+                rows
+            ]  # (L, B, C), the gradient at the logits
             moving = MOMENTUM * moving + part.T @ error / len(part)
             weight = weight - fall * rate * moving
     return weight

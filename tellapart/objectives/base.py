@@ -14,7 +14,9 @@ from ..data import Source
 from ..encoders import AnyEncoder
 from ..errors import DataError
 
-Embedded = dict[str, Tensor]  # every value (N, ...): the only tensors a Trainer may cache and replay
+Embedded = dict[
+    str, Tensor
+]  # every value (N, ...): the only tensors a Trainer may cache and replay
 
 
 class Batch(NamedTuple):

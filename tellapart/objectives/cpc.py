@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import distributed
 from ..data import SequenceSource
 from ..encoders.encoder import full
 from ..errors import ConfigError, DataError, require, unknown
+from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out
 
 HEADS = 4  # of the predictor's attention
@@ -37,8 +37,14 @@ class CPCOptions:
 
     def __post_init__(self) -> None:
         for name in ("steps", "negatives", "first"):
-            require(getattr(self, name) >= 1, f"--objective.{name} must be 1 or more, got {getattr(self, name)}")
-        require(self.first <= self.steps, f"--objective.first {self.first} must not exceed --objective.steps")
+            require(
+                getattr(self, name) >= 1,
+                f"--objective.{name} must be 1 or more, got {getattr(self, name)}",
+            )
+        require(
+            self.first <= self.steps,
+            f"--objective.first {self.first} must not exceed --objective.steps",
+        )
         if self.draw not in get_args(Negatives):
             raise unknown("--objective.draw", self.draw, get_args(Negatives))
         if self.predictor not in ("linear", "transformer"):
@@ -65,16 +71,24 @@ class CPC(Objective):
         super().__init__()
         self.options, self.seed, self.views = options, seed, 1
         self.needs_labels = options.draw.startswith("label")
-        self.bounds_information = options.draw in ("batch", "others")  # else negatives are not of the marginal
+        self.bounds_information = options.draw in (
+            "batch",
+            "others",
+        )  # else negatives are not of the marginal
         self.ahead: nn.Module = nn.Identity()
         self.attention: nn.Module = nn.Identity()
 
     def attach(self, encoder: Any, source: Any) -> None:
         """Make W_k for the widths of the encoder."""
         if not hasattr(encoder, "sequence"):
-            raise ConfigError("cpc needs frames in an order: audio, series, or images with --encoder patches")
+            raise ConfigError(
+                "cpc needs frames in an order: audio, series, or images with --encoder patches"
+            )
         options, width = self.options, encoder.context_width
-        if isinstance(source, SequenceSource) and source.lengths.max() <= options.first * encoder.hop:
+        if (
+            isinstance(source, SequenceSource)
+            and source.lengths.max() <= options.first * encoder.hop
+        ):
             raise DataError(
                 f"the longest of the {source.many} has {source.lengths.max()} steps, too few to predict "
                 f"{options.first} frame(s) of {encoder.hop} ahead; give smaller --strides"
@@ -86,9 +100,13 @@ class CPC(Objective):
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.ahead = nn.Linear(width, encoder.width * (options.steps - options.first + 1), bias=False).to(like)
+            self.ahead = nn.Linear(
+                width, encoder.width * (options.steps - options.first + 1), bias=False
+            ).to(like)
             if options.predictor == "transformer":
-                layer = nn.TransformerEncoderLayer(width, HEADS, 2 * width, 0.0, batch_first=True, norm_first=True)
+                layer = nn.TransformerEncoderLayer(
+                    width, HEADS, 2 * width, 0.0, batch_first=True, norm_first=True
+                )
                 self.attention = layer.to(like)
 
     def embed(self, encoder: Any, batch: Batch) -> Embedded:
@@ -118,13 +136,23 @@ class CPC(Objective):
             hit = drawn[:, None, :] == place[:, :, k:].flatten(1)[:, :, None]
             false = false.masked_fill(hit, -torch.inf)
             each = torch.logaddexp(false.logsumexp(2), true) - true
-            inside = (torch.arange(k, t, device=z.device) < count[:, None])[:, None].expand(n, groups, -1).flatten(1)
+            inside = (
+                (torch.arange(k, t, device=z.device) < count[:, None])[:, None]
+                .expand(n, groups, -1)
+                .flatten(1)
+            )
             losses.append(distributed.mean_of_valid(each, inside))
             right.append(distributed.mean_of_valid((true > false.amax(2)).float(), inside).detach())
             reached.append(inside.sum())
-        counted = distributed.total(torch.stack(reached)) > 0 if reached else torch.zeros(1, dtype=torch.bool)
+        counted = (
+            distributed.total(torch.stack(reached)) > 0
+            if reached
+            else torch.zeros(1, dtype=torch.bool)
+        )
         if not bool(counted.any()):  # steps that no sequence of any rank reaches do not count
-            raise DataError(f"no sequence of this batch has more than {options.first} frame(s); raise --batch-size")
+            raise DataError(
+                f"no sequence of this batch has more than {options.first} frame(s); raise --batch-size"
+            )
         pooled = F.normalize(c.mean((1, 2)), dim=1).detach()
         logs = {"accuracy": torch.stack(right)[counted].mean()}
         return Out(torch.stack(losses)[counted].mean(), logs, {"z": pooled})
@@ -136,28 +164,37 @@ class CPC(Objective):
         """The context (N, G, T, H) as the predictor sees it: never of later frames."""
         if isinstance(self.attention, nn.Identity):
             return c
-        mask = nn.Transformer.generate_square_subsequent_mask(c.shape[2], device=c.device, dtype=c.dtype)
+        mask = nn.Transformer.generate_square_subsequent_mask(
+            c.shape[2], device=c.device, dtype=c.dtype
+        )
         out: Tensor = self.attention(c.flatten(0, 1), src_mask=mask, is_causal=True)
         return out.view_as(c)
 
     def _draw(self, z: Tensor, count: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """(N, M) for each sequence the rows of its negatives among the frames of all ranks; no padding among them."""
         n, groups, t, _ = z.shape
-        counts, me = distributed.gather(count), slice(distributed.rank() * n, (distributed.rank() + 1) * n)
+        counts, me = (
+            distributed.gather(count),
+            slice(distributed.rank() * n, (distributed.rank() + 1) * n),
+        )
         owner = torch.arange(len(counts), device=z.device)
         allowed = torch.ones(len(owner), len(owner), dtype=torch.bool, device=z.device)
         if self.options.draw == "sequence":
             allowed = torch.eye(len(owner), dtype=torch.bool, device=z.device)
         elif self.needs_labels:
             if batch.label is None:
-                raise DataError(f"--objective.draw {self.options.draw} reads labels, and the batch has none")
+                raise DataError(
+                    f"--objective.draw {self.options.draw} reads labels, and the batch has none"
+                )
             label = distributed.gather(batch.label)
             allowed = (label[:, None] == label) & (label >= 0) | (owner[:, None] == owner)
         if self.options.draw.endswith("others"):
             allowed &= owner[:, None] != owner
             allowed[~allowed.any(1)] = True  # nobody else has this label: any frame will do
         weight = allowed.float() * counts  # of a whole sequence, then a frame of it
-        chosen = torch.multinomial(weight, self.options.negatives, replacement=True, generator=generator)
+        chosen = torch.multinomial(
+            weight, self.options.negatives, replacement=True, generator=generator
+        )
         inside = torch.rand(chosen.shape, generator=generator, device=z.device)
         frame = (inside * (counts[chosen] * groups)).long()
         group, frame = frame % groups, frame // groups

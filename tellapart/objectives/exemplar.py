@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from .. import losses
 from ..data import Source, sampler
 from ..encoders import AnyEncoder
 from ..errors import require
+from ..functional import losses
 from .base import Batch, Embedded, Objective, Out
 
 
@@ -23,7 +23,9 @@ class ExemplarOptions:
     """tau > 0 of the inner products with the trained weights."""
 
     def __post_init__(self) -> None:
-        require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
+        require(
+            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
+        )
 
 
 class Exemplar(Objective):
@@ -50,7 +52,9 @@ class Exemplar(Objective):
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         z = embedded["z"]
-        loss = losses.instance_softmax(z, self.weight, batch.index, temperature=self.options.temperature)
+        loss = losses.instance_softmax(
+            z, self.weight, batch.index, temperature=self.options.temperature
+        )
         return Out(loss, {}, {"z": z.detach(), "index": batch.index})
 
     def chance(self, n: int) -> float | None:

@@ -9,13 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .. import distributed, losses, tiled
 from ..data import Source, sampler
 from ..encoders import AnyEncoder, to_device
 from ..errors import ConfigError, require
-from ..memory import MemoryBank
+from ..functional import losses, tiled
+from ..runtime import distributed
 from ..views import plain
 from .base import Batch, Embedded, Objective, Out
+from .memory import MemoryBank
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIRST_PASS_BATCH = 256
@@ -51,12 +52,20 @@ class InstDiscOptions:
     """storage of the bank."""
 
     def __post_init__(self) -> None:
-        require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
+        require(
+            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
+        )
         require(self.negatives > 0, f"--objective.negatives must be above 0, got {self.negatives}")
-        require(0 <= self.z_momentum < 1, f"--objective.z-momentum must lie in [0, 1), got {self.z_momentum}")
+        require(
+            0 <= self.z_momentum < 1,
+            f"--objective.z-momentum must lie in [0, 1), got {self.z_momentum}",
+        )
         require(self.z_batches > 0, f"--objective.z-batches must be above 0, got {self.z_batches}")
         require(self.proximal >= 0, f"--objective.proximal must be 0 or more, got {self.proximal}")
-        require(0 <= self.bank_momentum < 1, f"--objective.bank-momentum must be in [0, 1), got {self.bank_momentum}")
+        require(
+            0 <= self.bank_momentum < 1,
+            f"--objective.bank-momentum must be in [0, 1), got {self.bank_momentum}",
+        )
 
 
 class InstDisc(Objective):
@@ -102,7 +111,9 @@ class InstDisc(Objective):
             len(distributed.mine(self.everyone)),
             encoder.dim,
             momentum=self.options.bank_momentum,
-            generator=sampler.generator("bank", self.seed, *([distributed.rank()] if ranks > 1 else [])),
+            generator=sampler.generator(
+                "bank", self.seed, *([distributed.rank()] if ranks > 1 else [])
+            ),
             dtype=DTYPES[self.options.bank_dtype],
         )
         self.bank.to(device)
@@ -111,7 +122,10 @@ class InstDisc(Objective):
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         z, o = embedded["z"], self.options
-        rows, own = self._rows(), batch.index // distributed.world()  # where this rank remembers its instances
+        rows, own = (
+            self._rows(),
+            batch.index // distributed.world(),
+        )  # where this rank remembers its instances
         writes = {"z": z.detach(), "index": own}
         if o.loss == "softmax":
             log_z = log_sum_over_shards(z, rows, o.temperature)
@@ -181,7 +195,9 @@ class InstDisc(Objective):
         ranks = distributed.world()
         if ranks == 1:
             return losses.similarity(z, rows, self._noise(own, generator))
-        generator = sampler.generator("shard", generator.initial_seed(), distributed.rank(), device=z.device)
+        generator = sampler.generator(
+            "shard", generator.initial_seed(), distributed.rank(), device=z.device
+        )
         mine = rows.index_select(0, self._noise(own, generator, self._share_of_noise()))
         return z @ distributed.gather(mine).to(z.dtype).T
 
@@ -194,7 +210,10 @@ class InstDisc(Objective):
         size, m, n = len(self._rows()), m or self.options.negatives, len(own)
 
         def draw(high: int, shape: tuple[int, ...]) -> Tensor:
-            require(high > 0, f"no instance is left to draw noise from: {size} instances, --batch-size {n}")
+            require(
+                high > 0,
+                f"no instance is left to draw noise from: {size} instances, --batch-size {n}",
+            )
             return torch.randint(high, shape, generator=generator, device=own.device)
 
         if self.options.noise == "instance":
@@ -204,7 +223,9 @@ class InstDisc(Objective):
             return drawn + (drawn >= own[:, None])
         if not self.options.exclude_positive:
             return draw(size, (m,))
-        taken = own.sort().values - torch.arange(n, device=own.device)  # gaps: the r-th free row is r + passed
+        taken = own.sort().values - torch.arange(
+            n, device=own.device
+        )  # gaps: the r-th free row is r + passed
         drawn = draw(size - n, (m,))
         return drawn + torch.searchsorted(taken, drawn, right=True)
 
@@ -229,7 +250,9 @@ def log_sum_over_shards(z: Tensor, rows: Tensor, temperature: float) -> Tensor:
 
     The queries travel, never the rows: each rank sums over its own for the queries of all, then the sums are joined.
     """
-    parts = tiled.logsumexp(distributed.gather(z), rows, temperature=temperature)  # (R N,) over the rows here
+    parts = tiled.logsumexp(
+        distributed.gather(z), rows, temperature=temperature
+    )  # (R N,) over the rows here
     joined = distributed.gather(parts[None])  # (R, R N)
     first = distributed.rank() * len(z)
     return joined[:, first : first + len(z)].logsumexp(0)

@@ -9,11 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .. import distributed, labelled
 from ..data import Source
 from ..encoders import AnyEncoder, to_device
 from ..errors import require
-from ..nearest import top_k
+from ..functional import label_losses
+from ..functional.top_k import top_k
+from ..runtime import distributed
 from ..views import plain
 from .base import Batch, Embedded, Objective, Out, classes
 
@@ -32,8 +33,12 @@ class MarginOptions:
     """compare unit rows; the paper's outputs are free."""
 
     def __post_init__(self) -> None:
-        require(0 < self.margin < math.inf, f"--objective.margin must be above 0, got {self.margin}")
-        require(self.neighbours >= 1, f"--objective.neighbours must be 1 or more, got {self.neighbours}")
+        require(
+            0 < self.margin < math.inf, f"--objective.margin must be above 0, got {self.margin}"
+        )
+        require(
+            self.neighbours >= 1, f"--objective.neighbours must be 1 or more, got {self.neighbours}"
+        )
 
 
 class Margin(Objective):
@@ -75,11 +80,15 @@ class Margin(Objective):
         a, b = embedded["z"], embedded["z1"]
         everyone, index = distributed.gather(b), distributed.gather(batch.index)
         same = self._similar(batch, index)
-        pairs = labelled.spring(labelled.squared_distances(a, everyone), same, self.options.margin)
+        pairs = label_losses.spring(
+            label_losses.squared_distances(a, everyone), same, self.options.margin
+        )
         similar = distributed.mean_of_valid(pairs, same)
         apart = distributed.mean_of_valid(pairs, ~same)
         logs = {"similar": similar.detach(), "dissimilar": apart.detach()}
-        return Out((similar + apart) / 2, logs, {"z": torch.nn.functional.normalize(a.detach(), dim=1)})
+        return Out(
+            (similar + apart) / 2, logs, {"z": torch.nn.functional.normalize(a.detach(), dim=1)}
+        )
 
     def _similar(self, batch: Batch, index: Tensor) -> Tensor:
         """(N, R N) bool: whether the first view of a row and the second view of a column are a similar pair."""
@@ -89,7 +98,9 @@ class Margin(Objective):
             return names[:, None] == distributed.gather(names)
         if self.options.pairs == "neighbours":
             near = self.near[batch.index][:, :, None] == index  # (N, K, R N)
-            back = self.near[index][:, :, None] == batch.index  # either one is among the nearest of the other
+            back = (
+                self.near[index][:, :, None] == batch.index
+            )  # either one is among the nearest of the other
             return own | near.any(1) | back.any(1).T
         return own
 
@@ -97,7 +108,10 @@ class Margin(Objective):
 @torch.no_grad()
 def nearest_by_pixels(source: Source, k: int, device: torch.device) -> Tensor:
     """(S, K) the rows whose centred pixels are nearest to each row's, without itself."""
-    parts = [plain(source, to_device(source.read(i), device)).flatten(1) for i in torch.arange(len(source)).split(1024)]
+    parts = [
+        plain(source, to_device(source.read(i), device)).flatten(1)
+        for i in torch.arange(len(source)).split(1024)
+    ]
     x = torch.cat(parts)
     x = x - x.mean(0)
     # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y: the nearest y maximise x.y - |y|^2 / 2

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import distributed, losses
 from ..data import Source, sampler
 from ..encoders import AnyEncoder
 from ..encoders.norms import batchnorms
 from ..errors import ConfigError, require
-from ..memory import Queue
+from ..functional import losses
+from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out
+from .memory import Queue
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,13 @@ class MoCoOptions:
     """keys are normalised (BatchNorm) in other groups than their queries, so that no statistic gives the pair away."""
 
     def __post_init__(self) -> None:
-        require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
+        require(
+            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
+        )
         require(self.queue > 0, f"--objective.queue must be above 0, got {self.queue}")
-        require(0 <= self.momentum <= 1, f"--objective.momentum must lie in [0, 1], got {self.momentum}")
+        require(
+            0 <= self.momentum <= 1, f"--objective.momentum must lie in [0, 1], got {self.momentum}"
+        )
 
 
 class MoCo(Objective):
@@ -68,7 +73,9 @@ class MoCo(Objective):
     def attach(self, encoder: AnyEncoder, source: Source) -> None:
         self.key = copy.deepcopy(encoder).requires_grad_(False)
         device = encoder.device
-        self.queue = Queue(self.options.queue, encoder.dim, generator=sampler.generator("queue", self.seed)).to(device)
+        self.queue = Queue(
+            self.options.queue, encoder.dim, generator=sampler.generator("queue", self.seed)
+        ).to(device)
         if self.options.queue > len(source) and distributed.is_main():
             warnings.warn(
                 f"--objective.queue {self.options.queue} is larger than the {len(source)} images: an older key of the "
@@ -90,7 +97,12 @@ class MoCo(Objective):
         writes = {"z": z.detach(), "keys": key}
         if self.options.symmetric:
             other = embedded["key1"].detach()
-            loss = (loss + losses.info_nce(embedded["z1"], other, queue.rows, temperature=self.options.temperature)) / 2
+            loss = (
+                loss
+                + losses.info_nce(
+                    embedded["z1"], other, queue.rows, temperature=self.options.temperature
+                )
+            ) / 2
             writes["other keys"] = other
         positive = (z.detach() * key).sum(1).mean()
         return Out(loss, {"positive": positive}, writes)
@@ -116,10 +128,16 @@ class MoCo(Objective):
         if not (self.options.shuffle and batchnorms(key)):
             found: Tensor = key(view)
             return found
-        everyone = {name: distributed.gather(v) for name, v in (view if isinstance(view, dict) else {"": view}).items()}
+        everyone = {
+            name: distributed.gather(v)
+            for name, v in (view if isinstance(view, dict) else {"": view}).items()
+        }
         rows = next(iter(everyone.values()))
         n = len(rows) // distributed.world()
-        order, first = distributed.share(torch.randperm(len(rows))).to(rows.device), distributed.rank() * n
+        order, first = (
+            distributed.share(torch.randperm(len(rows))).to(rows.device),
+            distributed.rank() * n,
+        )
         mine = {name: v[order[first : first + n]] for name, v in everyone.items()}
         keys = distributed.gather(key(mine if isinstance(view, dict) else mine[""]))
         return keys[order.argsort()[first : first + n]]

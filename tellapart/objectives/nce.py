@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from .. import losses
 from ..data import Source, sampler
 from ..encoders import AnyEncoder
 from ..errors import DataError, require
-from ..noise import AliasTable
+from ..functional import losses
+from .alias_table import AliasTable
 from .base import Batch, Embedded, Objective, Out
 
 
@@ -37,11 +37,15 @@ class NCEOptions:
     """ln Z at the start; by default ln S + 1 / (2 D tau^2), that of random unit rows."""
 
     def __post_init__(self) -> None:
-        require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
+        require(
+            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
+        )
         require(self.negatives > 0, f"--objective.negatives must be above 0, got {self.negatives}")
         finite = self.log_z is None or math.isfinite(self.log_z)
         require(finite, f"--objective.log-z must be a finite number, got {self.log_z}")
-        require(0 <= self.power < math.inf, f"--objective.power must be 0 or more, got {self.power}")
+        require(
+            0 <= self.power < math.inf, f"--objective.power must be 0 or more, got {self.power}"
+        )
 
 
 class NCE(Objective):
@@ -69,7 +73,9 @@ class NCE(Objective):
 
     def attach(self, encoder: AnyEncoder, source: Source) -> None:
         counts = self._counts(source)
-        rows = torch.randn(len(counts), encoder.dim, generator=sampler.generator("words", self.seed))
+        rows = torch.randn(
+            len(counts), encoder.dim, generator=sampler.generator("words", self.seed)
+        )
         self.words = nn.Parameter(nn.functional.normalize(rows, dim=1))
         start = self.options.log_z
         if start is None:
@@ -79,7 +85,11 @@ class NCE(Objective):
             self.log_z = nn.Parameter(log_z)
         else:
             self.register_buffer("log_z", log_z)
-        weights = torch.ones_like(counts) if self.options.noise == "uniform" else counts.pow(self.options.power)
+        weights = (
+            torch.ones_like(counts)
+            if self.options.noise == "uniform"
+            else counts.pow(self.options.power)
+        )
         self.noise = AliasTable(weights)
         self.to(encoder.device)
 
@@ -109,7 +119,9 @@ class NCE(Objective):
         if not self.needs_labels:
             return torch.ones(len(source))
         if source.labels is None:
-            raise DataError(f"{source.name} has no labels; --objective.vocabulary instances needs none")
+            raise DataError(
+                f"{source.name} has no labels; --objective.vocabulary instances needs none"
+            )
         missing = [name for name, label in zip(source.ids, source.labels, strict=True) if label < 0]
         if missing:
             raise DataError(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import distributed, losses
 from ..errors import require
+from ..functional import losses
+from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out, two_views
 
 
@@ -20,7 +21,9 @@ class SimCLROptions:
     """tau > 0; 0.5 suits small images and long trainings, 0.1 ImageNet."""
 
     def __post_init__(self) -> None:
-        require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
+        require(
+            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
+        )
 
 
 class SimCLR(Objective):

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import distributed, losses
 from ..encoders.text import TextEncoder, mask_token
 from ..errors import ConfigError, require
+from ..functional import losses
+from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out
 
 
@@ -32,9 +33,13 @@ class SimCSEOptions:
     """both passes drop the same values: what the paper shows to fail (table 4)."""
 
     def __post_init__(self) -> None:
-        require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
+        require(
+            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
+        )
         require(self.mlm >= 0, f"--objective.mlm must be 0 or more, got {self.mlm}")
-        require(0 < self.mlm_rate < 1, f"--objective.mlm-rate must lie in (0, 1), got {self.mlm_rate}")
+        require(
+            0 < self.mlm_rate < 1, f"--objective.mlm-rate must lie in (0, 1), got {self.mlm_rate}"
+        )
 
 
 class SimCSE(Objective):
@@ -66,14 +71,18 @@ class SimCSE(Objective):
     def attach(self, encoder: Any, source: Any) -> None:
         """Learn whether the source holds pairs; make the head that names hidden tokens."""
         if not isinstance(encoder, TextEncoder):
-            raise ConfigError("simcse learns from sentences; give --data sentences.txt or pairs.tsv")
+            raise ConfigError(
+                "simcse learns from sentences; give --data sentences.txt or pairs.tsv"
+            )
         self.columns = source.columns
         self.bounds_information = self.columns < 3  # hard negatives are not of the marginal
         self.views = 2 if self.columns == 1 else 1  # a pair brings its two sides in one view
         if self.options.mlm:
             self.masked = mask_token(encoder.tokenizer)
             if encoder.body.tokens.weight.shape[1] != encoder.width:
-                raise ConfigError("--objective.mlm needs token embeddings as wide as the network; these are not")
+                raise ConfigError(
+                    "--objective.mlm needs token embeddings as wide as the network; these are not"
+                )
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 self.vocabulary = nn.Sequential(
@@ -84,9 +93,14 @@ class SimCSE(Objective):
         first, *rest = batch.views
         sides = [first, *rest]
         if self.columns > 1:
-            sides = [{name: value[:, i] for name, value in first.items()} for i in range(self.columns)]
+            sides = [
+                {name: value[:, i] for name, value in first.items()} for i in range(self.columns)
+            ]
         device = encoder.device
-        state = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        state = (
+            torch.get_rng_state(),
+            torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        )
         found: Embedded = {}
         for i, side in enumerate(sides):
             if i and self.options.same_mask:
@@ -114,7 +128,11 @@ class SimCSE(Objective):
     def chance(self, n: int) -> float | None:
         if self.options.mlm:
             return None
-        return math.log(2 * n - 1 + math.exp(self.options.hard_negative_weight)) if self.columns == 3 else math.log(n)
+        return (
+            math.log(2 * n - 1 + math.exp(self.options.hard_negative_weight))
+            if self.columns == 3
+            else math.log(n)
+        )
 
     def _hidden_tokens(self, encoder: TextEncoder, side: dict[str, Tensor]) -> Tensor:
         """(N,) the mean loss of naming the hidden tokens of each sentence; of the hidden, a tenth is shown (Devlin)."""
@@ -126,7 +144,9 @@ class SimCSE(Objective):
         each = x.new_zeros(ids.shape)
         if bool(hidden.any()):
             logits = self.vocabulary(x[hidden]) @ table.T
-            each = each.masked_scatter(hidden, F.cross_entropy(logits.float(), ids[hidden], reduction="none"))
+            each = each.masked_scatter(
+                hidden, F.cross_entropy(logits.float(), ids[hidden], reduction="none")
+            )
         return each.sum(1) / hidden.sum(1).clamp_min(1)
 
 

@@ -8,8 +8,9 @@ from typing import Literal
 
 import torch
 
-from .. import distributed, losses
 from ..errors import require
+from ..functional import losses
+from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out, two_views
 
 
@@ -23,7 +24,9 @@ class SpreadOptions:
     """paper: eq. 3-7; released: the authors' code (both views are anchors, stop-gradient, 2N - 1 denominators)."""
 
     def __post_init__(self) -> None:
-        require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
+        require(
+            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
+        )
 
 
 class Spread(Objective):
@@ -47,7 +50,10 @@ class Spread(Objective):
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         a, b = embedded["z"], embedded["z1"]
         if self.options.loss == "released":
-            formula, others = losses.invariant_spread_released, distributed.others(torch.cat([a, b]).detach())
+            formula, others = (
+                losses.invariant_spread_released,
+                distributed.others(torch.cat([a, b]).detach()),
+            )
         else:
             formula, others = losses.invariant_spread, distributed.others(a)
         return two_views(formula(a, b, temperature=self.options.temperature, others=others), a, b)

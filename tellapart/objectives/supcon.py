@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import distributed
 from ..errors import require
-from ..labelled import Reduction, sup_con_anchors
+from ..functional.label_losses import Reduction, sup_con_anchors
+from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out, classes
 
 
@@ -25,7 +25,9 @@ class SupConOptions:
     """views of each image."""
 
     def __post_init__(self) -> None:
-        require(self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}")
+        require(
+            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
+        )
         require(self.views >= 1, f"--objective.views must be 1 or more, got {self.views}")
 
 

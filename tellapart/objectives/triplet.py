@@ -8,8 +8,9 @@ from typing import Literal
 
 import torch
 
-from .. import distributed, labelled
 from ..errors import require
+from ..functional import label_losses
+from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out, classes
 
 
@@ -19,13 +20,15 @@ class TripletOptions:
 
     margin: float = 0.2
     """> 0, of squared distances between unit rows (0 to 4)."""
-    mining: labelled.Mining = "semi-hard"
+    mining: label_losses.Mining = "semi-hard"
     """semi-hard: farther than the positive, within the margin; hard: nearer; all; batch-hard: each anchor's worst."""
     positives: Literal["labels", "views"] = "labels"
     """images of the same class, or two views of one image (no labels used)."""
 
     def __post_init__(self) -> None:
-        require(0 < self.margin < math.inf, f"--objective.margin must be above 0, got {self.margin}")
+        require(
+            0 < self.margin < math.inf, f"--objective.margin must be above 0, got {self.margin}"
+        )
 
 
 class Triplet(Objective):
@@ -51,7 +54,7 @@ class Triplet(Objective):
         a, b = embedded["z"], embedded["z1"]
         rows = torch.cat([a, b])
         names = (classes(batch) if self.needs_labels else batch.index).repeat(2)
-        found = labelled.triplets(
+        found = label_losses.triplets(
             rows,
             names,
             margin=self.options.margin,

@@ -103,7 +103,10 @@ class CommonConfig:
     def __post_init__(self) -> None:
         require(self.width >= 8, f"--width must be 8 or more, got {self.width}")
         for name in ("dim", "batch_size", "log_every"):
-            require(getattr(self, name) >= 1, f"{_flag(name)} must be 1 or more, got {getattr(self, name)}")
+            require(
+                getattr(self, name) >= 1,
+                f"{_flag(name)} must be 1 or more, got {getattr(self, name)}",
+            )
         for name in ("steps", "save_every", "threads", "micro_batch", "eval_every"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{_flag(name)} must be 1 or more, got {value}")
@@ -116,16 +119,25 @@ class CommonConfig:
         require(self.bn_rows >= 2, f"--bn-rows must be 2 or more, got {self.bn_rows}")
         require(0 <= self.momentum < 1, f"--momentum must lie in [0, 1), got {self.momentum}")
         require(not self.nesterov or self.momentum > 0, "--nesterov needs --momentum above 0")
-        require(not self.nesterov or self.optimizer == "sgd", f"--nesterov is of sgd, not of {self.optimizer}")
-        require(all(0 < s < 1 for s in self.lr_steps), f"--lr-steps are shares of the training, 0..1: {self.lr_steps}")
         require(
-            len(self.lr_factors) in (0, len(self.lr_steps)) and all(0 <= f < math.inf for f in self.lr_factors),
+            not self.nesterov or self.optimizer == "sgd",
+            f"--nesterov is of sgd, not of {self.optimizer}",
+        )
+        require(
+            all(0 < s < 1 for s in self.lr_steps),
+            f"--lr-steps are shares of the training, 0..1: {self.lr_steps}",
+        )
+        require(
+            len(self.lr_factors) in (0, len(self.lr_steps))
+            and all(0 <= f < math.inf for f in self.lr_factors),
             f"--lr-factors: none, or one of 0 or more for each of --lr-steps {self.lr_steps}: got {self.lr_factors}",
         )
         for prefix, options in (("--", self), ("--objective.", getattr(self, "objective", None))):
             for name, value in vars(options).items() if options else ():
                 finite = not isinstance(value, float) or math.isfinite(value)
-                require(finite, f"{prefix}{name.replace('_', '-')} must be a finite number, got {value}")
+                require(
+                    finite, f"{prefix}{name.replace('_', '-')} must be a finite number, got {value}"
+                )
 
     def views(self, source: Source) -> Any:
         """The distribution of views of a source."""
@@ -200,7 +212,9 @@ class TrainConfig(CommonConfig):
         return self._views(source.about["image_size"])
 
     def _views(self, size: int) -> ImageViews:
-        shared = {f.name for f in dataclasses.fields(ImageViews)} & {f.name for f in dataclasses.fields(self)}
+        shared = {f.name for f in dataclasses.fields(ImageViews)} & {
+            f.name for f in dataclasses.fields(self)
+        }
         return ImageViews(size=size, **{name: getattr(self, name) for name in shared})
 
 
@@ -242,10 +256,18 @@ class SequenceConfig(CommonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._views()
-        require(self.context_width >= 1, f"--context-width must be 1 or more, got {self.context_width}")
-        require(all(s >= 1 for s in self.strides), f"--strides must be 1 or more each, got {self.strides}")
+        require(
+            self.context_width >= 1, f"--context-width must be 1 or more, got {self.context_width}"
+        )
+        require(
+            all(s >= 1 for s in self.strides),
+            f"--strides must be 1 or more each, got {self.strides}",
+        )
         frames = self.window // math.prod(self.strides)
-        require(frames >= 2, f"--window {self.window} makes {frames} frame(s) of {math.prod(self.strides)} steps")
+        require(
+            frames >= 2,
+            f"--window {self.window} makes {frames} frame(s) of {math.prod(self.strides)} steps",
+        )
 
     def views(self, source: Source) -> SequenceViews:
         return self._views()
@@ -297,16 +319,23 @@ class TextConfig(CommonConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.dropout < 1, f"--dropout must lie in [0, 1), got {self.dropout}")
-        require(self.max_length >= 3, f"--max-length must be 3 tokens or more, got {self.max_length}")
+        require(
+            self.max_length >= 3, f"--max-length must be 3 tokens or more, got {self.max_length}"
+        )
         require(self.layers >= 1, f"--layers must be 1 or more, got {self.layers}")
-        require(self.vocabulary >= 300, f"--vocabulary must be 300 or more (it holds all bytes), got {self.vocabulary}")
+        require(
+            self.vocabulary >= 300,
+            f"--vocabulary must be 300 or more (it holds all bytes), got {self.vocabulary}",
+        )
         self._views()
 
     def views(self, source: Source) -> TextViews:
         return self._views()
 
     def _views(self) -> TextViews:
-        shared = {f.name for f in dataclasses.fields(TextViews)} & {f.name for f in dataclasses.fields(self)}
+        shared = {f.name for f in dataclasses.fields(TextViews)} & {
+            f.name for f in dataclasses.fields(self)
+        }
         return TextViews(**{name: getattr(self, name) for name in shared})
 
 
@@ -323,7 +352,9 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The flags whose values differ, as `--lr 0.03 (now 0.1)`; those that change no result are left out."""
     found = []
     flat_old, flat_new = _flat(old), _flat(new)
-    for name in sorted(flat_old):  # a setting that an older version did not have stands at its default
+    for name in sorted(
+        flat_old
+    ):  # a setting that an older version did not have stands at its default
         a, b = flat_old.get(name), flat_new.get(name)
         if name not in FREE and a != b:
             found.append(f"{_flag(name)} {a} (now {b})")
@@ -331,7 +362,11 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    out = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if not isinstance(v, dict)}
+    out = {
+        k: list(v) if isinstance(v, tuple) else v
+        for k, v in values.items()
+        if not isinstance(v, dict)
+    }
     for name, inner in values.items():
         if isinstance(inner, dict):
             out |= {f"{name}.{k}": v for k, v in inner.items()}

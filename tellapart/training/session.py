@@ -13,17 +13,18 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from .. import distributed, objectives
-from ..console import Console, clock
+from .. import objectives
 from ..data import Source
 from ..encoders import AnyEncoder, Encoder
 from ..encoders.norms import batchnorms, running_statistics
 from ..errors import MissingExtraError, RunError
 from ..objectives import MoCo
-from ..run import Manifest, Run
-from ..version import __version__
-from . import machine, verdict
+from ..runtime import distributed
+from ..runtime.console import Console, clock
+from ..runtime.version import __version__
+from . import diagnosis, hardware
 from .config import CommonConfig, differences
+from .run import Manifest, Run
 from .trainer import NotANumber, Step, Trainer
 
 HEARTBEAT = 10.0  # seconds
@@ -64,10 +65,16 @@ def manifest(method: str, config: CommonConfig, source: Source, trained: Source)
 
 def check_same(run: Run, wanted: Manifest) -> None:
     """Raise RunError, naming the fields, unless a run can be continued as `wanted`."""
-    found = [] if run.manifest.get("method") == wanted["method"] else [f"method {run.manifest.get('method')}"]
+    found = (
+        []
+        if run.manifest.get("method") == wanted["method"]
+        else [f"method {run.manifest.get('method')}"]
+    )
     found += differences(run.manifest.get("config", {}), wanted["config"])
     if run.manifest.get("data", {}).get("fingerprint") != wanted["data"]["fingerprint"]:
-        found.append(f"the data ({run.manifest.get('data', {}).get('name')} has other contents now)")
+        found.append(
+            f"the data ({run.manifest.get('data', {}).get('name')} has other contents now)"
+        )
     if found:
         raise RunError(
             f"{run.path} was trained otherwise: {'; '.join(found)}. Continue it with the same settings, "
@@ -113,7 +120,9 @@ class Watch(Protocol):
         """Fields of a line of metrics."""
 
 
-def train_into(run: Run, trainer: Trainer, console: Console, watch: Watch | None = None) -> verdict.Verdict:
+def train_into(
+    run: Run, trainer: Trainer, console: Console, watch: Watch | None = None
+) -> diagnosis.Verdict:
     """Go from where the trainer stands to its end, or to Ctrl-C; every number ends up in the run.
 
     Raises:
@@ -124,7 +133,9 @@ def train_into(run: Run, trainer: Trainer, console: Console, watch: Watch | None
     spent = float(run.manifest.get("seconds", 0.0)) if trainer.number else 0.0
     began = beat = time.monotonic()
     rows, warned = run.metrics(), False
-    enough = config.stop == "auto" and distributed.share(_no_better(run, trainer.number, save_every))
+    enough = config.stop == "auto" and distributed.share(
+        _no_better(run, trainer.number, save_every)
+    )
     writer = _tensorboard(run) if config.tensorboard else None
     what = f"training {run.manifest['method']}"
     with _polite_stop() as stop, console.track(what, trainer.total, done=trainer.number) as advance:
@@ -136,20 +147,28 @@ def train_into(run: Run, trainer: Trainer, console: Console, watch: Watch | None
                 seen = _looked(run, trainer, watch, step.number, due)
                 if step.number % config.log_every == 0 or last or seen:
                     row = trainer.measure(step) | seen | {"seconds": round(seconds, 2)}
-                    row["items_per_second"] = round(step.number * trainer.batch / max(seconds, 1e-9), 1)
+                    row["items_per_second"] = round(
+                        step.number * trainer.batch / max(seconds, 1e-9), 1
+                    )
                     run.append(row)
                     rows.append(row)
-                    if not warned and (warned := verdict.judge(rows).kind == "collapsed"):
-                        console.say(f"step {step.number}: {verdict.judge(rows).sentence}")
+                    if not warned and (warned := diagnosis.judge(rows).kind == "collapsed"):
+                        console.say(f"step {step.number}: {diagnosis.judge(rows).sentence}")
                     if writer:
                         for name in row.keys() - {"step"}:
                             writer.add_scalar(name, row[name], step.number)
                 advance(step.number, _line(trainer, step, seconds))
-                stopping = distributed.any_rank(bool(stop))  # all or none: a save waits for every rank
-                enough = due and config.stop == "auto" and distributed.share(_no_better(run, step.number, save_every))
+                stopping = distributed.any_rank(
+                    bool(stop)
+                )  # all or none: a save waits for every rank
+                enough = (
+                    due
+                    and config.stop == "auto"
+                    and distributed.share(_no_better(run, step.number, save_every))
+                )
                 if stopping or due:
                     save(run, trainer)
-                    memory = machine.peak_memory(trainer.machine.torch_device)
+                    memory = hardware.peak_memory(trainer.machine.torch_device)
                     run.update(seconds=round(seconds, 1), step=step.number, peak_memory=memory)
                 elif time.monotonic() - beat > HEARTBEAT:
                     beat = time.monotonic()
@@ -159,23 +178,32 @@ def train_into(run: Run, trainer: Trainer, console: Console, watch: Watch | None
                 if stopping and not last:
                     run.update(status="interrupted")
                     distributed.barrier()  # all ranks stop here, and none leaves while another still hears from it
-                    raise Interrupted(f"stopped after step {step.number}; --resume goes on from there")
+                    raise Interrupted(
+                        f"stopped after step {step.number}; --resume goes on from there"
+                    )
         except NotANumber as error:
             run.update(status="failed", error=str(error), bad_batch=error.ids)
             raise
         except RuntimeError as error:
             if distributed.world() > 1:  # a collective failed, for its partner is gone
-                run.update(status="interrupted", error=f"another process ended: {str(error).splitlines()[0]}")
+                run.update(
+                    status="interrupted",
+                    error=f"another process ended: {str(error).splitlines()[0]}",
+                )
             raise
-    found = verdict.judge(rows)
+    found = diagnosis.judge(rows)
     ended = {"seconds": run.manifest.get("seconds", 0.0), "step": trainer.number}
     run.update(**ended, status="finished", verdict={"kind": found.kind, "sentence": found.sentence})
     if enough:
-        console.say(f"stopped at step {trainer.number:,} of {trainer.total:,}: no better checkpoint since the best")
+        console.say(
+            f"stopped at step {trainer.number:,} of {trainer.total:,}: no better checkpoint since the best"
+        )
     return found
 
 
-def _looked(run: Run, trainer: Trainer, watch: Watch | None, step: int, due: bool) -> dict[str, float]:
+def _looked(
+    run: Run, trainer: Trainer, watch: Watch | None, step: int, due: bool
+) -> dict[str, float]:
     """What the watch saw at this step, rank 0 looking; the best checkpoint so far is kept."""
     seen: dict[str, float] = {}
     if watch is None or not distributed.is_main():
@@ -199,13 +227,15 @@ def _no_better(run: Run, step: int, save_every: int) -> bool:
 
 def save(run: Run, trainer: Trainer) -> None:
     """A checkpoint of where the trainer stands; called on every rank."""
-    distributed.average(running_statistics(trainer.encoder, trainer.objective))  # each rank kept those of its rows
+    distributed.average(
+        running_statistics(trainer.encoder, trainer.objective)
+    )  # each rank kept those of its rows
     run.save(trainer.state(), trainer.encoder, description(trainer), trainer.shard())
 
 
 def plan(trainer: Trainer, seconds_per_step: float) -> str:
     """What is about to happen, in words: steps, minutes, memory, and what was decided and why."""
-    config, source, hardware = trainer.config, trainer.source, trainer.machine
+    config, source, machine = trainer.config, trainer.source, trainer.machine
     left = trainer.total - trainer.number
     rows = sum(b.numel() * b.element_size() for b in trainer.objective.buffers())
     rows += sum(p.numel() * p.element_size() for p in trainer.objective.parameters())
@@ -213,29 +243,37 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
         f"{source.name}: {source.described}",
         f"{left:,} steps of {trainer.batch} ({trainer.total / trainer.per_epoch:g} epochs), about "
         f"{clock(left * seconds_per_step)} at {trainer.batch / max(seconds_per_step, 1e-9):,.0f} {source.many}/s",
-        f"on {hardware.device} with {hardware.threads} thread(s) in {hardware.precision}; "
+        f"on {machine.device} with {machine.threads} thread(s) in {machine.precision}; "
         f"memory of the objective {rows / 1e6:,.1f} MB",
     ]
     if distributed.world() > 1:
         lines.append(f"{distributed.world()} processes, {trainer.share} {source.many} each")
     if trainer.batch < config.batch_size:
-        why = f"there are no more {source.many}" if trainer.batch == len(source) else "every process gets as many"
+        why = (
+            f"there are no more {source.many}"
+            if trainer.batch == len(source)
+            else "every process gets as many"
+        )
         lines.append(f"batch {trainer.batch} instead of {config.batch_size}: {why}")
     lines += _about_the_network(trainer)
     if config.eval_every:
-        lines.append(f"looking every {config.eval_every} steps at training items held out by the hash of their names")
+        lines.append(
+            f"looking every {config.eval_every} steps at training items held out by the hash of their names"
+        )
     if source.skipped:
         first = source.skipped[0]
         lines.append(
             f"{len(source.skipped)} file(s) skipped, listed in run.json; the first: {first['path']}: {first['reason']}"
         )
     if source.duplicates:
-        lines.append(f"{source.duplicates} item(s) repeat another byte for byte: each is asked to differ from its copy")
-    busy, cores = machine.load(), os.cpu_count() or 1
-    if hardware.device == "cpu" and busy and busy + hardware.threads > cores + 0.5:
+        lines.append(
+            f"{source.duplicates} item(s) repeat another byte for byte: each is asked to differ from its copy"
+        )
+    busy, cores = hardware.load(), os.cpu_count() or 1
+    if machine.device == "cpu" and busy and busy + machine.threads > cores + 0.5:
         lines.append(
             f"warning: {busy:.1f} other threads are busy on {cores} cores; a multi-threaded step beside them is many "
-            f"times slower. Wait{', or give --threads 1' if hardware.threads > 1 else ''}"
+            f"times slower. Wait{', or give --threads 1' if machine.threads > 1 else ''}"
         )
     return "\n".join(lines)
 
@@ -277,9 +315,7 @@ def _about_the_network(trainer: Trainer) -> list[str]:
 
 def _line(trainer: Trainer, step: Step, seconds: float) -> str:
     beside = f" (chance {trainer.chance:.2f})" if trainer.chance is not None else ""
-    return (
-        f"loss {step.loss:.3f}{beside}  {step.number * trainer.batch / max(seconds, 1e-9):,.0f} {trainer.source.many}/s"
-    )
+    return f"loss {step.loss:.3f}{beside}  {step.number * trainer.batch / max(seconds, 1e-9):,.0f} {trainer.source.many}/s"
 
 
 @contextmanager

@@ -17,17 +17,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .. import distributed, encoders, geometry, objectives
+from .. import encoders, objectives
 from ..data import ImageSource, SequenceSource, Source, TextSource
 from ..data.sampler import batch_at, derive_seed, generator, steps_per_epoch
-from ..encoders import starting, synonyms
+from ..encoders import pretrained, synonyms
 from ..encoders.norms import batchnorms
 from ..errors import ConfigError, DataError, TrainingError, unknown
+from ..functional import geometry
 from ..objectives import Batch, Out
-from . import gradient
-from . import machine as machines
+from ..runtime import distributed
+from . import gradient_cache
+from . import hardware as machines
 from .config import CommonConfig, SequenceConfig, TextConfig, TrainConfig
-from .optim import learning_rate, optimizer
+from .optimizer import learning_rate, optimizer
 
 FORMAT = 1
 STATISTICS = 4096  # images that the normalisation is computed from
@@ -74,7 +76,9 @@ class Trainer:
         self.batch = self.share * ranks
         self.objective = objectives.build(method, config.objective, config.seed)
         if isinstance(source, TextSource) and source.columns > 1 and method != "simcse":
-            raise ConfigError(f"{method} learns from single sentences; pairs are for simcse, or name a file of lines")
+            raise ConfigError(
+                f"{method} learns from single sentences; pairs are for simcse, or name a file of lines"
+            )
         self.labels = _labels(method, source) if self.objective.needs_labels else None
         _check_sizes(config, source, self.share)
         self.per_epoch = steps_per_epoch(len(source) // ranks, self.share)
@@ -121,7 +125,7 @@ class Trainer:
         self.number += 1
         return Step(self.number, loss, lr, out)
 
-    def _loss(self) -> tuple[Out, gradient.Backward]:
+    def _loss(self) -> tuple[Out, gradient_cache.Backward]:
         """The loss of this step, and what computes its gradient."""
         config, device = self.config, self.machine.torch_device
         index = self._index()
@@ -129,17 +133,28 @@ class Trainer:
         rows = Batch([], index.to(device), label)
 
         def part(start: int, stop: int) -> Batch:
-            torch.manual_seed(derive_seed("step", config.seed, self.number, distributed.rank(), start))
+            torch.manual_seed(
+                derive_seed("step", config.seed, self.number, distributed.rank(), start)
+            )
             views = self._views(index, start, stop)
-            return Batch(views, rows.index[start:stop], None if label is None else label[start:stop])
+            return Batch(
+                views, rows.index[start:stop], None if label is None else label[start:stop]
+            )
 
-        pieces = gradient.Pieces(len(index), part, rows)
+        pieces = gradient_cache.Pieces(len(index), part, rows)
         noise = generator("noise", config.seed, self.number, device=device)
         if config.micro_batch and config.micro_batch < len(index):
-            return gradient.cached(
-                self.objective, self.encoder, pieces, noise, self.machine.autocast(), config.micro_batch
+            return gradient_cache.cached(
+                self.objective,
+                self.encoder,
+                pieces,
+                noise,
+                self.machine.autocast(),
+                config.micro_batch,
             )
-        return gradient.whole(self.objective, self.encoder, pieces, noise, self.machine.autocast())
+        return gradient_cache.whole(
+            self.objective, self.encoder, pieces, noise, self.machine.autocast()
+        )
 
     def _index(self) -> Tensor:
         """(N,) the instances of this step that this rank reads."""
@@ -154,7 +169,9 @@ class Trainer:
         for block in range(start // BLOCK, -(-stop // BLOCK)):
             first = block * BLOCK
             images = encoders.to_device(self.source.read(index[first : first + BLOCK]), device)
-            random = generator("views", self.config.seed, self.number, distributed.rank(), block, device=device)
+            random = generator(
+                "views", self.config.seed, self.number, distributed.rank(), block, device=device
+            )
             for views in found:
                 views.append(_rows(self.views(images, random), max(start - first, 0), stop - first))
         return [views[0] if len(views) == 1 else _joined(views) for views in found]
@@ -162,7 +179,11 @@ class Trainer:
     def measure(self, step: Step) -> dict[str, float]:
         """What a line of metrics holds of a step: loss beside chance, logs, and the geometry of the batch."""
         z = step.out.writes["z"].float()
-        row: dict[str, float] = {"step": step.number, "epoch": step.number / self.per_epoch, "loss": step.loss}
+        row: dict[str, float] = {
+            "step": step.number,
+            "epoch": step.number / self.per_epoch,
+            "loss": step.loss,
+        }
         if self.chance is not None:
             row["chance"] = self.chance
         if self.chance is not None and self.objective.bounds_information:
@@ -175,7 +196,9 @@ class Trainer:
                 row["gap"] = row["positive"] - row["negative"]
                 row["alignment"] = 2 - 2 * row["positive"]
             row["uniformity"] = float(geometry.uniformity(z))
-            if z.shape[1] > 1 and len(z) > 2:  # one direction is all that a width of one, or a pair of rows, has
+            if (
+                z.shape[1] > 1 and len(z) > 2
+            ):  # one direction is all that a width of one, or a pair of rows, has
                 row["effective_rank"] = float(geometry.effective_rank(z))
             row["std"] = float(geometry.relative_std(z))
         return row
@@ -187,9 +210,13 @@ class Trainer:
         twin.optimizer = optimizer(self.config, twin._parameters())
         times: list[float] = []
         with self.machine.applied():
-            while len(times) < 6 and distributed.share(sum(times) + (times[-1] if times else 0) < limit):
+            while len(times) < 6 and distributed.share(
+                sum(times) + (times[-1] if times else 0) < limit
+            ):
                 began = time.monotonic()
-                with contextlib.suppress(NotANumber):  # the training itself meets it, and keeps the batch
+                with contextlib.suppress(
+                    NotANumber
+                ):  # the training itself meets it, and keeps the batch
                     twin.advance()
                 times.append(time.monotonic() - began)
         return min(times)
@@ -220,10 +247,14 @@ class Trainer:
         self.number = int(state["step"])
 
     def _parameters(self) -> list[torch.nn.Parameter]:
-        return [p for m in (self.encoder, self.objective) for p in m.parameters() if p.requires_grad]
+        return [
+            p for m in (self.encoder, self.objective) for p in m.parameters() if p.requires_grad
+        ]
 
 
-def build_encoder(config: CommonConfig, source: Source, *, small_stem: bool | None = None) -> encoders.AnyEncoder:
+def build_encoder(
+    config: CommonConfig, source: Source, *, small_stem: bool | None = None
+) -> encoders.AnyEncoder:
     """The encoder of a configuration before training: from nothing, or from the weights that `init` names.
 
     `small_stem`: of an encoder from nothing, as `encoders.build`.
@@ -234,15 +265,25 @@ def build_encoder(config: CommonConfig, source: Source, *, small_stem: bool | No
         return _sequence_encoder(config, source)
     if isinstance(source, TextSource) and isinstance(config, TextConfig):
         return _text_encoder(config, source)
-    raise ConfigError(f"{source.name} holds {source.many}; these settings ({type(config).__name__}) are of other data")
+    raise ConfigError(
+        f"{source.name} holds {source.many}; these settings ({type(config).__name__}) are of other data"
+    )
 
 
 def views_for(config: CommonConfig, source: Source, encoder: encoders.AnyEncoder) -> Any:
     """The distribution of views of a training; words are given for those that the encoder's vocabulary holds."""
     views = config.views(source)
-    if isinstance(config, TextConfig) and config.shuffle and not getattr(encoder, "has_positions", True):
+    if (
+        isinstance(config, TextConfig)
+        and config.shuffle
+        and not getattr(encoder, "has_positions", True)
+    ):
         raise ConfigError(f"--shuffle does nothing to {config.encoder}, which takes no positions")
-    if isinstance(config, TextConfig) and config.substitution and isinstance(encoder, encoders.TextEncoder):
+    if (
+        isinstance(config, TextConfig)
+        and config.substitution
+        and isinstance(encoder, encoders.TextEncoder)
+    ):
         return replace(views, synonyms=synonyms.table(encoder))
     return views
 
@@ -267,14 +308,16 @@ def _sequence_encoder(config: SequenceConfig, source: SequenceSource) -> encoder
     )  # fmt: skip
 
 
-def _image_encoder(config: TrainConfig, source: ImageSource, small_stem: bool | None) -> encoders.AnyEncoder:
+def _image_encoder(
+    config: TrainConfig, source: ImageSource, small_stem: bool | None
+) -> encoders.AnyEncoder:
     mean, std = statistics(source)
     shared: dict[str, Any] = {
         "channels": source.channels, "size": source.image_size, "dim": config.dim, "head_kind": config.head,
         "width": config.width, "mean": mean, "std": std, "seed": config.seed,
     }  # fmt: skip
     if config.init:
-        made = starting.start(config.init, encoder=config.encoder, **shared)
+        made = pretrained.start(config.init, encoder=config.encoder, **shared)
     else:
         made = encoders.build(config.encoder, small_stem=small_stem, **shared)
     if "/" in config.encoder:
@@ -285,19 +328,25 @@ def _image_encoder(config: TrainConfig, source: ImageSource, small_stem: bool | 
 def _normalised(encoder: encoders.AnyEncoder, config: CommonConfig) -> encoders.AnyEncoder:
     """The encoder with BatchNorm over what `--bn` says: a rank's batch, groups of rows, or the batch of all ranks."""
     if config.bn == "split" and not isinstance(encoder, encoders.Encoder):
-        raise ConfigError("--bn split is of networks on images; give --norm channel, or a head without BatchNorm")
+        raise ConfigError(
+            "--bn split is of networks on images; give --norm channel, or a head without BatchNorm"
+        )
     if config.bn == "split":
         encoder.bn_rows = config.bn_rows
     elif config.bn == "global" and distributed.world() > 1:
         if machines.decide(config).torch_device.type != "cuda":
-            raise ConfigError("--bn global over several processes exists on GPUs only; use --bn local or split here")
+            raise ConfigError(
+                "--bn global over several processes exists on GPUs only; use --bn local or split here"
+            )
         encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
     return encoder
 
 
 def _check_sizes(config: CommonConfig, source: Source, share: int) -> None:
     if len(source) < 2:
-        raise DataError(f"{source.name} holds {len(source)} of its {source.many}; telling apart needs 2 or more")
+        raise DataError(
+            f"{source.name} holds {len(source)} of its {source.many}; telling apart needs 2 or more"
+        )
     if share < 1:
         raise ConfigError(
             f"--batch-size {config.batch_size} leaves nothing for each of {distributed.world()} processes"
@@ -322,8 +371,12 @@ def _check_batchnorm(encoder: encoders.AnyEncoder, config: CommonConfig, share: 
     if not batchnorms(encoder):
         return
     if share < 2:
-        raise ConfigError("BatchNorm needs 2 items or more at once on every rank: raise --batch-size")
-    whole_groups = config.bn == "split" and share >= 2 * config.bn_rows  # of 2 or more, whatever --micro-batch
+        raise ConfigError(
+            "BatchNorm needs 2 items or more at once on every rank: raise --batch-size"
+        )
+    whole_groups = (
+        config.bn == "split" and share >= 2 * config.bn_rows
+    )  # of 2 or more, whatever --micro-batch
     if config.micro_batch == 1 and not whole_groups:
         raise ConfigError("BatchNorm needs 2 items or more at once: raise --micro-batch")
 

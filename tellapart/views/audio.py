@@ -14,7 +14,9 @@ from torch import Tensor
 from ..errors import require
 from .images import chance, uniform
 
-Sequences = dict[str, Tensor]  # {"values": (sum of T, C), "length": (N,)}, as `SequenceSource.read` gives them
+Sequences = dict[
+    str, Tensor
+]  # {"values": (sum of T, C), "length": (N,)}, as `SequenceSource.read` gives them
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ class SequenceViews:
             require(0 <= value < math.inf, f"--{name} must be 0 or more, got {value}")
         for name in ("band_reject", "time_mask"):
             value = getattr(self, name)
-            require(0 <= value <= 1, f"--{name.replace('_', '-')} is a probability in 0..1, got {value}")
+            require(
+                0 <= value <= 1, f"--{name.replace('_', '-')} is a probability in 0..1, got {value}"
+            )
 
     def __call__(self, sequences: Sequences, generator: torch.Generator) -> Sequences:
         """A view of every sequence: {"values": (N, C, W) float32, "length": (N,) steps that are no padding}."""
@@ -58,13 +62,22 @@ class SequenceViews:
         if self.pitch:
             speed = 2 ** (uniform(n, (-self.pitch, self.pitch), generator, device) / 12)
         room = (length - self.window * speed).clamp_min(0)  # steps that the window leaves out
-        start = (torch.rand(n, generator=generator, device=device) * (room.floor() + 1)).floor().clamp(max=room)
+        start = (
+            (torch.rand(n, generator=generator, device=device) * (room.floor() + 1))
+            .floor()
+            .clamp(max=room)
+        )
         x, inside = window(sequences, start, speed, self.window)
         count = inside.sum(1)[:, None, None]
-        middle = (x * inside[:, None]).sum(2, keepdim=True) / count  # what changes is the deviation from it
+        middle = (x * inside[:, None]).sum(
+            2, keepdim=True
+        ) / count  # what changes is the deviation from it
         x = (x - middle) * inside[:, None]
         if self.gain:
-            x = x * 10 ** (uniform(n, (-self.gain, self.gain), generator, device) / 20)[:, None, None]
+            x = (
+                x
+                * 10 ** (uniform(n, (-self.gain, self.gain), generator, device) / 20)[:, None, None]
+            )
         if self.noise:
             spread = (x.square().sum(2, keepdim=True) / count).sqrt()
             x = x + self.noise * spread * torch.randn(x.shape, generator=generator, device=device)
@@ -72,7 +85,9 @@ class SequenceViews:
             x = _without_band(x, chance(n, self.band_reject, generator, device), generator)
         if self.time_mask:
             hidden = _stretch(n, self.window, 0.25, generator, device)
-            x = x.masked_fill((hidden & chance(n, self.time_mask, generator, device)[:, None])[:, None], 0.0)
+            x = x.masked_fill(
+                (hidden & chance(n, self.time_mask, generator, device)[:, None])[:, None], 0.0
+            )
         return {"values": torch.where(inside[:, None], x + middle, 0.0), "length": inside.sum(1)}
 
 
@@ -107,7 +122,9 @@ def _float(values: Tensor) -> Tensor:
     return found
 
 
-def _stretch(n: int, size: int, share: float, generator: torch.Generator, device: torch.device) -> Tensor:
+def _stretch(
+    n: int, size: int, share: float, generator: torch.Generator, device: torch.device
+) -> Tensor:
     """(N, size) bool: a random stretch of up to `share` of the size."""
     width = uniform(n, (0.0, share), generator, device) * size
     start = torch.rand(n, generator=generator, device=device) * (size - width)

@@ -47,7 +47,11 @@ def adjust(
     if turning:
         matrix = brightness[:, None, None] * _saturation_matrix(saturation)
     elif c == 3:
-        matrix = brightness[:, None, None] * _saturation_matrix(saturation.where(~gray, 0.0)) @ hue_rotation(hue)
+        matrix = (
+            brightness[:, None, None]
+            * _saturation_matrix(saturation.where(~gray, 0.0))
+            @ hue_rotation(hue)
+        )
     else:
         matrix = brightness[:, None, None] * torch.eye(c, device=x.device)
     luma = mean @ mean.new_tensor(LUMA) if c == 3 else mean.mean(1)
@@ -85,7 +89,9 @@ def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
     sixth.sub_(first, alpha=6).addcmul_(second, first.mul(12).sub_(2)).abs_()
     sixth.div_(6).add_(1 + turns[:, None, None]).frac_().mul_(6)
     out = torch.empty_like(x)
-    for channel, centre in enumerate((3, 2, 4)):  # each is low, or high, within one sixth of its centre, and between
+    for channel, centre in enumerate(
+        (3, 2, 4)
+    ):  # each is low, or high, within one sixth of its centre, and between
         away = (sixth - centre).abs_().sub_(1).clamp_(0, 1)
         if channel == 0:
             torch.addcmul(low, away, chroma, out=out[:, channel])
@@ -120,7 +126,9 @@ def sobel(x: Tensor) -> Tensor:
     """Length of the luma's Sobel gradient, in every channel; a full edge is 1."""
     luma = luminance(x)
     kernel = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
-    edges = F.conv2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), torch.stack([kernel, kernel.T])[:, None])
+    edges = F.conv2d(
+        F.pad(luma, (1, 1, 1, 1), mode="replicate"), torch.stack([kernel, kernel.T])[:, None]
+    )
     length: Tensor = torch.linalg.vector_norm(edges, dim=1, keepdim=True)
     return length.clamp(0, 1).expand_as(x)
 
@@ -135,7 +143,9 @@ def luminance(x: Tensor) -> Tensor:
 def hue_rotation(turns: Tensor) -> Tensor:
     """(N, 3, 3): rotation of the chroma plane of YIQ. Gray and luma stay; a full turn is the identity."""
     to_yiq = turns.new_tensor([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
-    angle = -2 * math.pi * turns  # YIQ runs clockwise in HSV's sense: red to yellow is a negative turn
+    angle = (
+        -2 * math.pi * turns
+    )  # YIQ runs clockwise in HSV's sense: red to yellow is a negative turn
     cos, sin, one, zero = angle.cos(), angle.sin(), torch.ones_like(angle), torch.zeros_like(angle)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).view(-1, 3, 3)
     back: Tensor = torch.linalg.inv(to_yiq)

@@ -14,13 +14,15 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from ..allocator import keep_freed_memory
 from ..errors import require, unknown
-from . import colour, geometry
+from ..runtime.allocator import keep_freed_memory
+from . import affine, colour
 
 Images = Tensor | dict[str, Tensor]
 
-CACHED = 1 << 17  # pixels of views that a processor makes at a time, so that they stay in its cache between operations
+CACHED = (
+    1 << 17
+)  # pixels of views that a processor makes at a time, so that they stay in its cache between operations
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,18 @@ class ImageViews:
         if self.hue_space not in get_args(colour.HueSpace):
             raise unknown("--hue-space", self.hue_space, get_args(colour.HueSpace))
         require(0 <= self.hue <= 0.5, f"--hue must lie in 0..0.5 (of a full turn), got {self.hue}")
-        require(0 < self.area[0] <= self.area[1] <= 1, f"--area must lie in (0, 1], low first, got {self.area}")
-        require(0 < self.aspect[0] <= self.aspect[1], f"--aspect must be above 0, low first, got {self.aspect}")
-        require(0 < self.blur_sigma[0] <= self.blur_sigma[1], f"--blur-sigma: low > 0 first, got {self.blur_sigma}")
+        require(
+            0 < self.area[0] <= self.area[1] <= 1,
+            f"--area must lie in (0, 1], low first, got {self.area}",
+        )
+        require(
+            0 < self.aspect[0] <= self.aspect[1],
+            f"--aspect must be above 0, low first, got {self.aspect}",
+        )
+        require(
+            0 < self.blur_sigma[0] <= self.blur_sigma[1],
+            f"--blur-sigma: low > 0 first, got {self.blur_sigma}",
+        )
 
     def __call__(self, images: Images, generator: torch.Generator) -> Tensor:
         """A view of every image.
@@ -89,7 +100,7 @@ class ImageViews:
             (N, C, P, P) float32 in [0, 1].
         """
         keep_freed_memory()
-        parts, drawn = geometry.parts(images), self._draw(images, generator)
+        parts, drawn = affine.parts(images), self._draw(images, generator)
         n, device = len(parts), drawn["flip"].device
         step = max(1, CACHED // self.size**2) if device.type == "cpu" else n
         if n <= step:
@@ -97,12 +108,14 @@ class ImageViews:
         out = torch.empty(n, len(parts[0]), self.size, self.size, device=device)
         for start in range(0, n, step):
             rows = slice(start, start + step)
-            out[rows] = self._view(parts[rows], {name: value[rows] for name, value in drawn.items()}, generator)
+            out[rows] = self._view(
+                parts[rows], {name: value[rows] for name, value in drawn.items()}, generator
+            )
         return out
 
     def _draw(self, images: Images, generator: torch.Generator) -> dict[str, Tensor]:
         """What is random of each view but its noise: (N, ...) by name."""
-        height, width = geometry.sizes(images)
+        height, width = affine.sizes(images)
         n, device = len(height), height.device
 
         def between(low: float, high: float) -> Tensor:
@@ -111,12 +124,14 @@ class ImageViews:
         def factor(strength: float) -> Tensor:
             return torch.where(on, between(max(0.0, 1 - strength), 1 + strength), 1.0)
 
-        drawn = {"boxes": geometry.crop_boxes(height, width, self.area, self.aspect, generator)}
+        drawn = {"boxes": affine.crop_boxes(height, width, self.area, self.aspect, generator)}
         drawn["flip"] = chance(n, self.flip, generator, device)
         if self.rotation:
             drawn["angle"] = between(-math.radians(self.rotation), math.radians(self.rotation))
         if self.translation:
-            drawn["shift"] = uniform(2 * n, (-self.translation, self.translation), generator, device).view(n, 2)
+            drawn["shift"] = uniform(
+                2 * n, (-self.translation, self.translation), generator, device
+            ).view(n, 2)
         on = chance(n, self.jitter, generator, device)
         for name in ("brightness", "contrast", "saturation"):
             drawn[name] = factor(getattr(self, name))
@@ -131,13 +146,24 @@ class ImageViews:
             drawn["centre"] = torch.rand(n, 2, generator=generator, device=device)
         return drawn
 
-    def _view(self, images: geometry.Parts, drawn: dict[str, Tensor], generator: torch.Generator) -> Tensor:
+    def _view(
+        self, images: affine.Parts, drawn: dict[str, Tensor], generator: torch.Generator
+    ) -> Tensor:
         """The views of a few images from what was drawn for them."""
-        x = geometry.resample(
-            images, drawn["boxes"], drawn["flip"], self.size, angle=drawn.get("angle"), shift=drawn.get("shift")
+        x = affine.resample(
+            images,
+            drawn["boxes"],
+            drawn["flip"],
+            self.size,
+            angle=drawn.get("angle"),
+            shift=drawn.get("shift"),
         )
-        if self.grayscale or (self.jitter and (self.brightness or self.contrast or self.saturation or self.hue)):
-            factors = (drawn[name] for name in ("brightness", "contrast", "saturation", "hue", "gray"))
+        if self.grayscale or (
+            self.jitter and (self.brightness or self.contrast or self.saturation or self.hue)
+        ):
+            factors = (
+                drawn[name] for name in ("brightness", "contrast", "saturation", "hue", "gray")
+            )
             x = colour.adjust(x, *factors, hue_space=self.hue_space)
         if self.blur:
             chosen = drawn["blur"]
@@ -147,9 +173,13 @@ class ImageViews:
         if self.sobel:
             x = torch.where(_each(drawn["sobel"]), colour.sobel(x), x)
         if self.noise:
-            x = (x + self.noise * torch.randn(x.shape, generator=generator, device=x.device)).clamp_(0, 1)
+            x = (
+                x + self.noise * torch.randn(x.shape, generator=generator, device=x.device)
+            ).clamp_(0, 1)
         if self.cutout:
-            x = x.masked_fill(geometry.square(drawn["centre"], self.size, 0.5) & _each(drawn["cutout"]), 0.5)
+            x = x.masked_fill(
+                affine.square(drawn["centre"], self.size, 0.5) & _each(drawn["cutout"]), 0.5
+            )
         return x
 
 
@@ -161,12 +191,12 @@ def centre_view(images: Images, size: int) -> Tensor:
     Args: images as in `ImageViews`; size: P.
     Returns: (N, C, P, P) float32 in [0, 1].
     """
-    height, width = geometry.sizes(images)
+    height, width = affine.sizes(images)
     side = torch.minimum(torch.minimum(height, width), torch.full_like(height, size))
     small = torch.minimum(height, width) < size
     side = torch.where(small, torch.minimum(height, width), side)
     boxes = torch.stack([(height - side) // 2, (width - side) // 2, side, side], 1)
-    return geometry.resample(geometry.parts(images), boxes, torch.zeros_like(small), size)
+    return affine.resample(affine.parts(images), boxes, torch.zeros_like(small), size)
 
 
 def chance(n: int, p: float, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -174,7 +204,9 @@ def chance(n: int, p: float, generator: torch.Generator, device: torch.device) -
     return torch.rand(n, generator=generator, device=device) < p
 
 
-def uniform(n: int, bounds: tuple[float, float], generator: torch.Generator, device: torch.device) -> Tensor:
+def uniform(
+    n: int, bounds: tuple[float, float], generator: torch.Generator, device: torch.device
+) -> Tensor:
     """(N,) float32 in [low, high)."""
     low, high = bounds
     return low + (high - low) * torch.rand(n, generator=generator, device=device)

@@ -52,8 +52,13 @@ class TextViews:
     def __post_init__(self) -> None:
         for field in fields(self)[:8]:
             value = getattr(self, field.name)
-            require(0 <= value <= 1, f"--{field.name.replace('_', '-')} must lie in 0..1, got {value}")
-        require(self.reorder <= 0.5, f"--reorder moves two stretches, of at most 0.5 of the words each: {self.reorder}")
+            require(
+                0 <= value <= 1, f"--{field.name.replace('_', '-')} must lie in 0..1, got {value}"
+            )
+        require(
+            self.reorder <= 0.5,
+            f"--reorder moves two stretches, of at most 0.5 of the words each: {self.reorder}",
+        )
         require(self.span >= 0, f"--span must be 0 (all) or words of a stretch, got {self.span}")
 
     @property
@@ -72,7 +77,9 @@ class TextViews:
         n, length = view["ids"].shape
         device = view["ids"].device
         if self.token_cutoff:
-            view["keep"] = torch.rand(n, length, generator=generator, device=device) >= self.token_cutoff
+            view["keep"] = (
+                torch.rand(n, length, generator=generator, device=device) >= self.token_cutoff
+            )
         if self.feature_cutoff:
             view["seed"] = torch.randint(1 << 62, (n,), generator=generator, device=device)
             view["cut"] = torch.full((n,), self.feature_cutoff, device=device)
@@ -102,9 +109,15 @@ class TextViews:
         if self.span_deletion:
             keep &= ~_stretch(place, (count * self.span_deletion).long(), count, generator)
         if self.crop:
-            keep &= _stretch(place, (count * (1 - self.crop)).ceil().long().clamp_min(1), count, generator)
+            keep &= _stretch(
+                place, (count * (1 - self.crop)).ceil().long().clamp_min(1), count, generator
+            )
         if self.span:
-            size = (1 + torch.rand(n, generator=generator, device=device) * self.span).long().minimum(count)
+            size = (
+                (1 + torch.rand(n, generator=generator, device=device) * self.span)
+                .long()
+                .minimum(count)
+            )
             keep &= _stretch(place, size, count, generator)
         if torch.equal(place, word) and bool(keep.all()):
             return view
@@ -117,7 +130,11 @@ class TextViews:
         order = key.argsort(dim=1, stable=True)
         stays = key.gather(1, order) < LATER
         moved = {name: value.gather(1, order) for name, value in view.items()}
-        return moved | {"mask": stays, "ids": moved["ids"].where(stays, 0), "word": moved["word"].where(stays, -1)}
+        return moved | {
+            "mask": stays,
+            "ids": moved["ids"].where(stays, 0),
+            "word": moved["word"].where(stays, -1),
+        }
 
     def _substituted(self, view: View, generator: torch.Generator) -> View:
         if not self.substitution or self.synonyms is None:
@@ -128,9 +145,13 @@ class TextViews:
         usable = (several >= 0).sum(2)
         pick = (torch.rand(n, length, generator=generator, device=synonyms.device) * usable).long()
         new = several.gather(2, pick[:, :, None].clamp(max=several.shape[2] - 1))[:, :, 0]
-        chosen = torch.rand(n, length, generator=generator, device=synonyms.device) < self.substitution
+        chosen = (
+            torch.rand(n, length, generator=generator, device=synonyms.device) < self.substitution
+        )
         word = F.pad(view["word"], (1, 1), value=-2)
-        alone = (word[:, 1:-1] >= 0) & (word[:, 1:-1] != word[:, :-2]) & (word[:, 1:-1] != word[:, 2:])
+        alone = (
+            (word[:, 1:-1] >= 0) & (word[:, 1:-1] != word[:, :-2]) & (word[:, 1:-1] != word[:, 2:])
+        )
         view["ids"] = torch.where(chosen & (usable > 0) & alone, new, view["ids"])
         return view
 

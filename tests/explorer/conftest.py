@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import tellapart as ta
-from tellapart.console import Console
 from tellapart.evaluation.protocol import NAME as PROTOCOL
-from tellapart.run import Run
+from tellapart.runtime.console import Console
+from tellapart.training.run import Run
 
 QUIET = Console(quiet=True)
 
@@ -30,7 +30,9 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def opened(run):
-    from tellapart.explorer import State  # the tests beside this are skipped where its packages are missing
+    from tellapart.reports.explorer import (
+        State,  # the tests beside this are skipped where its packages are missing
+    )
 
     return State.open(run, console=QUIET)
 

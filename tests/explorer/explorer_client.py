@@ -14,8 +14,8 @@ from types import SimpleNamespace
 
 from PIL import Image
 
-from tellapart.console import Console
-from tellapart.explorer import application, server
+from tellapart.reports.explorer import application, server
+from tellapart.runtime.console import Console
 
 QUIET = Console(quiet=True)
 TOKEN = "the-token"
@@ -49,7 +49,9 @@ class Client:
     def ask(self, path, *, method="GET", body=None, **headers):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         connection.putrequest(method, path, skip_host="host" in headers)
-        given = self.headers | {"content-length": str(len(body))} if body is not None else self.headers
+        given = (
+            self.headers | {"content-length": str(len(body))} if body is not None else self.headers
+        )
         for name, value in {**given, **headers}.items():
             connection.putheader(name.replace("_", "-"), value)
         connection.endheaders(body)
@@ -77,7 +79,9 @@ def png(width, height):
     """A PNG of nothing, small as a file and large as a picture."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     packer = zlib.compressobj(9)

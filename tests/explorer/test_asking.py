@@ -21,7 +21,7 @@ pytest.importorskip("uvicorn")
 
 from explorer_client import TOKEN, Client, picture_of, png, served
 
-from tellapart.explorer import guard, items, server, state
+from tellapart.reports.explorer import guard, items, server, state
 
 # who may ask ----------------------------------------------------------------------------------------------------------
 
@@ -40,7 +40,12 @@ def test_the_token_works_once_and_the_cookie_afterwards(port):
     assert {"HttpOnly", "SameSite=Strict"} <= set(cookie.headers["set-cookie"].split("; "))
     assert Client.ask(stranger, "/?token=" + TOKEN).status == 403
     assert client.ask("/").status == 200
-    assert Client.ask(SimpleNamespace(port=port, headers={"cookie": f"tellapart-{port}=x"}), "/").status == 403
+    assert (
+        Client.ask(
+            SimpleNamespace(port=port, headers={"cookie": f"tellapart-{port}=x"}), "/"
+        ).status
+        == 403
+    )
 
 
 def test_headers_of_safety_stand_on_every_answer(port):
@@ -53,7 +58,9 @@ def test_headers_of_safety_stand_on_every_answer(port):
         assert "server" not in headers
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "[::2]:80", ""])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "[::2]:80", ""]
+)
 def test_another_host_is_refused(port, host):
     client = Client(port)
     answer = client.ask("/api/run", host=host)
@@ -67,7 +74,9 @@ def test_another_page_cannot_ask_for_work(port):
     for origin in ("http://evil.example", f"http://127.0.0.1:{port + 1}", "null"):
         answer = client.ask("/api/search?row=1", method="POST", body=b"", origin=origin)
         assert answer.status == 403
-    own = client.ask("/api/search?row=1", method="POST", body=b"", origin=f"http://127.0.0.1:{port}")
+    own = client.ask(
+        "/api/search?row=1", method="POST", body=b"", origin=f"http://127.0.0.1:{port}"
+    )
     assert own.status == 200
 
 
@@ -110,7 +119,10 @@ def test_the_parts_of_the_page(port, opened):
     np.testing.assert_array_equal(labels, opened.source.labels)
     assert client.ask("/api/ids").value == opened.source.ids
     assert client.ask("/api/item/3").value == {"row": 3, "id": "train/00003", "label": "3"}
-    assert [item["id"] for item in client.ask("/api/items?rows=3,1").value] == ["train/00003", "train/00001"]
+    assert [item["id"] for item in client.ask("/api/items?rows=3,1").value] == [
+        "train/00003",
+        "train/00001",
+    ]
     assert client.ask("/api/items?rows=" + ",".join("1" * 201)).status == 422
     assert client.ask("/api/items").status == 404
     assert Image.open(io.BytesIO(client.ask("/api/thumbnail/3").value)).size == (16, 16)
@@ -126,7 +138,9 @@ def test_colours_and_findings_are_made_in_the_background(port, opened):
     assert len(counts) == 10
     assert (np.diff(counts) <= 0).all()
     loss = np.frombuffer(client.patiently("/api/colour/loss").value, "<f4")
-    unit = opened.embeddings.vectors / np.linalg.norm(opened.embeddings.vectors, axis=1, keepdims=True)
+    unit = opened.embeddings.vectors / np.linalg.norm(
+        opened.embeddings.vectors, axis=1, keepdims=True
+    )
     terms = (unit[7] @ unit.T).astype(np.float64) / 0.07
     assert loss[7] == pytest.approx(np.log(np.exp(terms).sum()) - terms[7], abs=1e-3)
     outlier = np.frombuffer(client.patiently("/api/colour/outlier").value, "<f4")
@@ -134,7 +148,9 @@ def test_colours_and_findings_are_made_in_the_background(port, opened):
     assert found["outliers"][0]["row"] == outlier.argmax()
     assert [level["above"] for level in found["alike"]] == list(state.ALIKE)
     kept = sorted(p.name for p in opened.folder.glob("*-*.npz"))
-    assert {"map-pca.npz", "colour-cluster.npz", "colour-loss.npz", "colour-outlier.npz"} <= set(kept)
+    assert {"map-pca.npz", "colour-cluster.npz", "colour-loss.npz", "colour-outlier.npz"} <= set(
+        kept
+    )
 
 
 def test_look_alikes_of_an_item_and_of_an_upload(port, opened):
@@ -182,7 +198,10 @@ def test_a_flood_is_survived(port):
             return int((await reader.read()).split()[1])
 
     async def flood():
-        calls = [one("/api/search?row=1", "POST") if i % 2 else one("/api/run", "GET") for i in range(500)]
+        calls = [
+            one("/api/search?row=1", "POST") if i % 2 else one("/api/run", "GET")
+            for i in range(500)
+        ]
         return await asyncio.gather(*calls, return_exceptions=True)
 
     found = []

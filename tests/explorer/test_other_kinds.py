@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 import tellapart as ta
-from tellapart.console import Console
-from tellapart.embeddings import Embeddings
+from tellapart.embeddings.embeddings import Embeddings
 from tellapart.errors import ConfigError, DataError, MissingExtraError, RunError, TellapartError
+from tellapart.runtime.console import Console
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from explorer_client import QUIET
 
-from tellapart.explorer import State, guard, items, serve, server, state
+from tellapart.reports.explorer import State, guard, items, serve, server, state
 
 
 def shown_of(source, vectors, run, tmp_path):
@@ -36,7 +36,9 @@ def test_sounds_series_and_sentences(run, tmp_path):
     for i in range(4):
         tone = 0.3 * np.sin(np.arange(4000) * (0.1 + 0.05 * i))
         soundfile.write(folder / f"{i}.wav", tone, 4000)
-    np.save(tmp_path / "a.npy", np.random.default_rng(0).standard_normal((5000, 4)).astype(np.float32))
+    np.save(
+        tmp_path / "a.npy", np.random.default_rng(0).standard_normal((5000, 4)).astype(np.float32)
+    )
     (tmp_path / "lines.txt").write_text("one\ntwo\nthree\n")
     random = np.random.default_rng(0)
     sounds = shown_of(ta.open_source(str(folder)), random.standard_normal((4, 8)), run, tmp_path)
@@ -50,13 +52,17 @@ def test_sounds_series_and_sentences(run, tmp_path):
         with pytest.raises(guard.Refused) as error:
             items.like_upload(sounds, raw)
         assert error.value.status == status
-    series = shown_of(ta.open_source(str(tmp_path / "a.npy")), random.standard_normal((3, 8)), run, tmp_path)
+    series = shown_of(
+        ta.open_source(str(tmp_path / "a.npy")), random.standard_normal((3, 8)), run, tmp_path
+    )
     assert len(items.described(series, 1)["curves"]) == items.CURVES
     with pytest.raises(guard.Refused, match="cannot be heard"):
         items.sound(series, 0)
     with pytest.raises(TellapartError, match="what you dropped cannot be read"):
         items.like_upload(series, b"a,b\nc,d\n")
-    texts = shown_of(ta.open_source(str(tmp_path / "lines.txt")), random.standard_normal((3, 8)), run, tmp_path)
+    texts = shown_of(
+        ta.open_source(str(tmp_path / "lines.txt")), random.standard_normal((3, 8)), run, tmp_path
+    )
     assert items.described(texts, 1)["texts"] == ["two"]
     for raw, status in ((b"\xff\xfe\x00", 415), (b"  ", 422), (b"x" * (items.LETTERS + 1), 413)):
         with pytest.raises(guard.Refused) as error:
@@ -87,7 +93,9 @@ def test_a_sentence_is_searched_for(tmp_path):
     near = items.like_upload(shown, lines[3].encode())["neighbours"]
     assert near[0]["texts"] == [lines[3]]
     (tmp_path / "lines.txt").unlink()
-    with pytest.raises(DataError, match=r"does not exist[\s\S]*tellapart explore .*run --data WHERE"):
+    with pytest.raises(
+        DataError, match=r"does not exist[\s\S]*tellapart explore .*run --data WHERE"
+    ):
         State.open(tmp_path / "run", console=QUIET)
 
 
@@ -147,7 +155,9 @@ def test_what_is_kept_is_made_again_for_other_features(opened, tmp_path):
     made = State(opened.loaded, opened.source, opened.embeddings, tmp_path)
     first = made.pca
     (tmp_path / "map-pca.npz").write_bytes(b"damaged")
-    np.testing.assert_array_equal(State(opened.loaded, opened.source, opened.embeddings, tmp_path).pca, first)
+    np.testing.assert_array_equal(
+        State(opened.loaded, opened.source, opened.embeddings, tmp_path).pca, first
+    )
     part = opened.source.subset(np.arange(50))
     shown = State(opened.loaded, part, opened.embeddings.take(np.arange(50)), tmp_path)
     assert shown.pca.shape == (50, 2)

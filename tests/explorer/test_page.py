@@ -16,7 +16,7 @@ pytest.importorskip("uvicorn")
 
 from explorer_client import TOKEN, picture_of
 
-from tellapart.explorer import items
+from tellapart.reports.explorer import items
 
 CHROMIUM = Path("/usr/bin/chromium")
 

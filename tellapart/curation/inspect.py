@@ -1,0 +1,367 @@
+"""What `inspect` does: a source looked at before training, for what is in it, twice in it, odd in it, and what follows.
+
+Shapes: S items, N of a batch, K neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..data import ImageSource, SequenceSource, Source, TextSource, kind_of
+from ..data.files import is_file
+from ..data.sampler import steps_per_epoch
+from ..embeddings.embeddings import embed
+from ..errors import ConfigError, DataError
+from ..functional import top_k
+from ..runtime.console import Console
+from ..training import loading
+from ..training.config import CommonConfig
+from ..training.presets import name_for
+from ..training.resolve import open_for, resolve, training_part
+from . import duplicates, image_match, outliers, summary
+
+METHODS = {"images": "instdisc", "audio": "cpc", "series": "cpc", "text": "simcse"}
+SAID = 100  # groups, leaks, outliers and labels that are named
+FEW_ITEMS, TINY, LOPSIDED = 1000, 16, 10.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A source with what was found in it: the result, and what a page needs to show it.
+
+    Attributes:
+        result: plain values. source: the items. copies: groups of positions. near: (S, K) positions of neighbours.
+    """
+
+    result: dict[str, Any]
+    source: Source
+    copies: duplicates.Copies
+    near: Tensor
+
+
+def inspect_source(
+    data: str,
+    *,
+    method: str | None = None,
+    encoder: str | None = None,
+    apply: Path | None = None,
+    console: Console,
+) -> Seen:
+    """Look at a source before training.
+
+    Args:
+        data: as `data.open_source`. method: whose defaults are shown; None: the usual one for this kind of data.
+        encoder: a run folder, timm/NAME or a file of weights whose features find neighbours; None: the contents.
+        apply: a new file that lists the items without their copies; `--data` takes it.
+    Raises:
+        DataError: nothing usable in the source, or `apply` exists or cannot be written.
+        ConfigError: a method or an encoder that does not go with these data.
+    """
+    if apply is not None:
+        _check_new(apply, data)
+    method = method or METHODS[kind_of(data)]
+    settings = resolve(method, data, None, None, {})
+    source = open_for(data, settings, console.progress)
+    looks = _looks(source)
+    vectors = _vectors(source, looks)
+    k = min(outliers.NEIGHBOURS, len(source) - 1)
+    console.say(f"comparing {len(source):,} {source.many}")
+    similarity, near = top_k.top_k_of_others(vectors, k)
+    copies = duplicates.find(source, near, looks)
+    by = (
+        "pixels"
+        if isinstance(source, ImageSource)
+        else "words"
+        if isinstance(source, TextSource)
+        else "course"
+    )
+    if encoder:
+        by = encoder
+        similarity, again = _by_encoder(encoder, data, source, console)
+        if not torch.equal(again, near):
+            copies = duplicates.find(source, torch.cat([near[:, :10], again[:, :10]], 1), looks)
+        near = again
+    result: dict[str, Any] = {"data": data, "fingerprint": source.fingerprint, "neighbours_by": by}
+    result |= summary.describe(source, data)
+    result["duplicates"] = _copies_named(source, copies)
+    result["outliers"] = _outliers(source, similarity)
+    result["labels"] = _odd_labels(source, near)
+    result["training"] = _training(method, data, source, settings, copies)
+    result["verdict"] = verdict(result)
+    if apply is not None:
+        keep = duplicates.kept(copies, source.splits, len(source))
+        result["applied"] = _write_list(apply, source, data, keep)
+        console.say(f"{apply}: {len(keep):,} of {len(source):,} {source.many}; nothing was deleted")
+    return Seen(result, source, copies, near)
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """What to know before training, in a sentence or two."""
+    copies, training = result["duplicates"], result["training"]
+    extra = copies["exact"]["extra"] + copies["near"]["extra"]
+    items = result["counts"]["items"]
+    said = [
+        f"{copies['extra']:,} of {items:,} items repeat another ({copies['exact']['extra']:,} exactly)" if extra
+        else f"None of {items:,} items repeats another"
+    ]  # fmt: skip
+    if copies["leaks"]["items"]:
+        said.append(
+            f"{copies['leaks']['items']:,} training item(s) are in the test part too: scores would flatter"
+        )
+    if result["skipped"]["files"]:
+        said.append(f"{result['skipped']['files']:,} could not be used")
+    if training["false_negatives"]["item"] >= 0.01:
+        said.append(
+            f"{training['false_negatives']['item']:.0%} of the items of a batch would be pushed away from a copy"
+        )
+    return "; ".join(said) + "."
+
+
+def _looks(source: Source) -> Tensor | None:
+    if isinstance(source, ImageSource):
+        return image_match.small_copies(source)
+    return duplicates.briefs(source) if isinstance(source, SequenceSource) else None
+
+
+def _vectors(source: Source, looks: Tensor | None) -> Tensor:
+    """(S, D) unit rows by the contents alone."""
+    if isinstance(source, ImageSource) and looks is not None:
+        return image_match.vectors(looks)
+    if looks is None:
+        return _of_words(
+            [" ".join(source.texts[r]) for r in source.rows]
+            if isinstance(source, TextSource)
+            else []
+        )
+    return F.normalize(looks - looks.mean(0), dim=1)
+
+
+def _of_words(texts: list[str]) -> Tensor:
+    """TF-IDF of words and pairs of words, turned to at most 64 axes."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    try:
+        table = TfidfVectorizer(
+            ngram_range=(1, 2), max_features=50_000, token_pattern=r"(?u)\b\w+\b"
+        ).fit_transform(texts)
+    except ValueError:  # no word in any of them: signs alone
+        return torch.zeros(len(texts), 1)
+    if min(table.shape) <= 64:
+        return F.normalize(torch.from_numpy(table.toarray()).float(), dim=1)
+    return F.normalize(
+        torch.from_numpy(TruncatedSVD(64, random_state=0).fit_transform(table)).float(), dim=1
+    )
+
+
+def _by_encoder(name: str, data: str, source: Source, console: Console) -> tuple[Tensor, Tensor]:
+    """Similarities and positions of the nearest others by an encoder's features."""
+    subject = loading.open_subject(name)
+    if subject.encoder is None:
+        raise ConfigError(
+            f"{name} holds vectors; --encoder names a run, timm/NAME or a file of weights"
+        )
+    seen = loading.source_of(subject, data, None, progress=console.progress)
+    if seen.ids != source.ids:
+        raise ConfigError(
+            f"{name} reads other items of {data} than training would; inspect without --encoder"
+        )
+    with console.track("embedding", len(seen)) as advance:
+        found = embed(subject.encoder, seen, progress=lambda done: advance(done, seen.many))
+    return outliers.neighbours(found)
+
+
+def _copies_named(source: Source, copies: duplicates.Copies) -> dict[str, Any]:
+    labels = source.labels
+
+    def group(members: list[int]) -> list[str]:
+        return [source.ids_at(i) for i in members]
+
+    def named(groups: list[list[int]]) -> dict[str, Any]:
+        return {
+            "groups": len(groups),
+            "items": sum(map(len, groups)),
+            "extra": sum(len(g) - 1 for g in groups),
+            "first": [group(g) for g in groups[:SAID]],
+        }
+
+    leaks = duplicates.leaks(copies, source.splits)
+    told = [
+        {
+            "train": source.ids_at(int(x["train"])),
+            "test": source.ids_at(int(x["test"])),
+            "kind": x["kind"],
+        }
+        for x in leaks
+    ]
+    odd = [
+        g for g in copies.together if labels is not None and len(set(labels[g].tolist()) - {-1}) > 1
+    ]
+    return {
+        "exact": named(copies.exact),
+        "near": named(copies.near),
+        "extra": sum(len(g) - 1 for g in copies.together),
+        "leaks": {
+            "items": len(leaks), "exact": sum(x["kind"] == "exact" for x in leaks), "first": told[:SAID],
+        },
+        "of_several_labels": {"groups": len(odd), "first": [group(g) for g in odd[:SAID]]},
+    }  # fmt: skip
+
+
+def _outliers(source: Source, similarity: Tensor) -> dict[str, Any]:
+    scores = outliers.outlier_scores(similarity)
+    order = np.argsort(-scores, kind="stable")[:SAID]
+    return {
+        "median": round(float(np.median(scores)), 4),
+        "first": [
+            {"id": source.ids_at(int(i)), "score": round(float(scores[i]), 4)} for i in order
+        ],
+    }
+
+
+def _odd_labels(source: Source, near: Tensor) -> dict[str, Any] | None:
+    if source.labels is None:
+        return None
+    found = outliers.suspect_labels(source.labels, near)
+    return {
+        "items": len(found),
+        "first": [
+            {
+                "id": source.ids_at(one["row"]), "label": str(source.classes[one["label"]]),
+                "neighbours": str(source.classes[one["neighbours"]]), "share": one["share"],
+            }
+            for one in found[:SAID]
+        ],
+    }  # fmt: skip
+
+
+def _training(
+    method: str, data: str, source: Source, settings: CommonConfig, copies: duplicates.Copies
+) -> dict[str, Any]:
+    """What `train` would choose, why, and what copies do to its batches."""
+    part = training_part(source, settings)
+    batch = min(settings.batch_size, len(part))
+    inside = set(part.rows.tolist())
+    sizes = [sum(int(source.rows[i]) in inside for i in group) for group in copies.together]
+    risk = duplicates.in_a_batch([s for s in sizes if s > 1], len(part), batch)
+    steps = settings.steps or max(1, round(settings.epochs * steps_per_epoch(len(part), batch)))
+    preset = name_for(method, data)
+    chosen: dict[str, Any] = {"method": method, "preset": preset, "items": len(part)}
+    if isinstance(source, ImageSource):
+        chosen["image_size"] = source.image_size
+    chosen |= {
+        "batch_size": batch, "epochs": settings.epochs, "steps": steps, "encoder": settings.encoder, "lr": settings.lr,
+    }  # fmt: skip
+    rounded = {name: round(value, 6) for name, value in risk.items()}
+    return {**chosen, "why": _reasons(source, chosen), "false_negatives": rounded,
+            "warnings": _warnings(source, part, settings, steps)}  # fmt: skip
+
+
+def _reasons(source: Source, chosen: dict[str, Any]) -> dict[str, str]:
+    split = (
+        "the training part"
+        if "train" in source.splits and len(source.splits) > 1
+        else "all of them"
+    )
+    why = {
+        "preset": f"the settings of {chosen['method']} for {source.kind}",
+        "items": f"{split}, {chosen['items']:,} of {len(source):,} {source.many}",
+        "batch_size": "that of the preset, at most as many as there are items",
+        "steps": f"{chosen['epochs']:g} epochs of {chosen['items']:,} items in batches of {chosen['batch_size']:,}",
+    }
+    if isinstance(source, ImageSource):
+        side = chosen["image_size"]
+        why["image_size"] = "the side of these images" if source.pixels.shape == (side, side) else (
+            "their own side up to 64 pixels, 64 or 224 (by the network) for larger ones"
+        )  # fmt: skip
+    return why
+
+
+def _warnings(source: Source, part: Source, settings: CommonConfig, steps: int) -> list[str]:
+    found = []
+    if len(part) < FEW_ITEMS:
+        found.append(
+            f"{len(part):,} items are few to learn from; 1,000 or more are usual: start from --init timm/NAME"
+        )
+    if settings.batch_size > len(part):
+        found.append(
+            f"the batch of {settings.batch_size:,} is larger than the data: it becomes {len(part):,}"
+        )
+    if steps < 200:
+        found.append(f"{steps:,} steps are few: raise --epochs")
+    if isinstance(source, ImageSource):
+        side = int(min(source.pixels.height.min(), source.pixels.width.min()))
+        if side < TINY:
+            found.append(
+                f"the smallest image has {side} pixels a side: little is left in a crop of it"
+            )
+        if source.channels == 1:
+            found.append("the images are gray: --hue, --saturation and --grayscale change nothing")
+    if source.labels is not None:
+        counts = np.bincount(source.labels[source.labels >= 0], minlength=len(source.classes))
+        if counts.max() >= LOPSIDED * max(1, counts.min()):
+            most, least = source.classes[int(counts.argmax())], source.classes[int(counts.argmin())]
+            found.append(
+                f"classes are uneven: {counts.max():,} of {most}, {counts.min():,} of {least}"
+            )
+    if source.skipped:
+        found.append(f"{len(source.skipped):,} file(s) or lines could not be used and are left out")
+    return found
+
+
+def _check_new(path: Path, data: str) -> None:
+    if path.exists():
+        raise DataError(f"{path} exists and is left as it is; name a new file")
+    if summary.folder_of(data) is None:
+        raise DataError(
+            f"{data} is a known set without files of its own: there is nothing to list in {path}"
+        )
+
+
+def _write_list(path: Path, source: Source, data: str, keep: list[int]) -> dict[str, Any]:
+    """One path a line, and a tab and the label where there is one; of a file of sentences its lines."""
+    root = summary.folder_of(data) or Path()
+    if isinstance(source, TextSource):
+        place = data.removeprefix("text:")
+        if not is_file(Path(place).expanduser()):
+            raise DataError(
+                f"{data} is a folder of documents; a list of them is no source. Move the copies yourself"
+            )
+        wanted = ".txt" if source.columns == 1 else ".tsv"
+        if path.suffix != wanted:
+            raise DataError(f"these sentences need a file that ends in {wanted}, got {path}")
+        lines = ["\t".join(source.texts[source.rows[i]]) for i in keep]
+    else:
+        files = {
+            i: source.file(i) if isinstance(source, SequenceSource) else root / source.ids_at(i)
+            for i in keep
+        }
+        lines = list(
+            dict.fromkeys(
+                _line(file.parent.resolve() / file.name, source, i) for i, file in files.items()
+            )
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "x", encoding="utf-8") as file:
+            file.write("".join(f"{line}\n" for line in lines))
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
+    return {"file": str(path), "items": len(keep), "dropped": len(source) - len(keep)}
+
+
+def _line(file: Path, source: Source, position: int) -> str:
+    name = str(file.absolute())
+    if name != name.strip() or len(name.splitlines()) != 1 or "\t" in name:
+        raise DataError(
+            f"a list of paths cannot name {name!r}: it has a tab, a line end or a space at its end"
+        )
+    label = -1 if source.labels is None else int(source.labels[position])
+    return f"{name}\t{source.classes[label]}" if label >= 0 else name

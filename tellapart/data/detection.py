@@ -1,0 +1,272 @@
+"""Images with boxes around their objects, in the layouts of COCO and of Pascal VOC.
+
+Shapes: O objects of an image. Boxes are x0, y0, x1, y1 in pixels, half open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import DataError
+from . import builtin, multi_object_scenes
+from .cache import Cache, default_folder
+
+Array = np.ndarray[Any, Any]
+OUTSIDE = 1.0  # pixels a box may stand out, which rounding does; such boxes are cut
+TRAIN, TEST = 2000, 500  # scenes of `scenes:NAME`
+
+
+@dataclass(frozen=True)
+class BoxSource:
+    """Images with boxes; one split.
+
+    Attributes:
+        name: what the user typed. files: of the images. boxes: per image (O, 4) float32. labels: per image (O,) int64,
+            from 0. ignored: per image (O,) bool: crowds of COCO and difficult objects of VOC, which are neither trained
+            on nor asked for. classes: label -> name. skipped: boxes without area, left out.
+    """
+
+    name: str
+    files: Sequence[Path]
+    boxes: Sequence[Array]
+    labels: Sequence[Array]
+    ignored: Sequence[Array]
+    classes: Sequence[str]
+    skipped: int = 0
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def image(self, row: int) -> Tensor:
+        """(3, H, W) float32 in [0, 1].
+
+        Raises:
+            DataError: the file is missing or damaged.
+        """
+        try:
+            with Image.open(self.files[row]) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+        except Exception as error:  # Pillow raises many kinds on a damaged file
+            raise DataError(f"{self.files[row]} cannot be read as an image: {error}") from error
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+def open_boxes(
+    spec: str, *, cache: str | Path | None = None, cache_limit: float = 50.0
+) -> dict[str, BoxSource]:
+    """Training and test images with boxes.
+
+    Args:
+        spec: "coco:FOLDER" with annotations/instances_SPLIT.json and the images in SPLIT/; "voc:FOLDER" with
+            Annotations/, ImageSets/Main/ and JPEGImages/; a folder of either; or "scenes:digits",
+            "scenes:fashion-mnist": 2,000 + 500 scenes with several objects, composed once.
+    Returns:
+        {"train": ..., "test": ...}; a split named val, minival or test is the test part.
+    Raises:
+        DataError: nothing there, no such layout, or a box outside its image.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "scenes":
+        return _scenes(
+            spec, rest, Cache(Path(cache) if cache else default_folder(), cache_limit * 1e9)
+        )
+    folder = Path(rest if kind in ("coco", "voc") and rest else spec).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder (coco:FOLDER, voc:FOLDER, or scenes:digits)")
+    if (folder / "annotations").is_dir():
+        return _coco(spec, folder)
+    if (folder / "Annotations").is_dir():
+        return _voc(spec, folder)
+    raise DataError(
+        f"{folder} has neither annotations/instances_SPLIT.json (COCO) nor Annotations/ and ImageSets/ (VOC)"
+    )
+
+
+def _coco(spec: str, folder: Path) -> dict[str, BoxSource]:
+    found = {}
+    for file in sorted((folder / "annotations").glob("instances_*.json")):
+        split = file.stem.removeprefix("instances_")
+        try:
+            about = json.loads(file.read_text())
+            names = {
+                int(c["id"]): str(c["name"])
+                for c in sorted(about["categories"], key=lambda c: int(c["id"]))
+            }
+            images = {int(i["id"]): i for i in about["images"]}
+            marks = about["annotations"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{file} is not COCO's layout ({type(error).__name__}: {error})"
+            ) from error
+        if _part(split) in found:
+            raise DataError(
+                f"{folder / 'annotations'} has two files for the {_part(split)} part; leave one"
+            )
+        found[_part(split)] = _from_coco(spec, file, folder / split, names, images, marks)
+    return _both(spec, found)
+
+
+def _from_coco(
+    spec: str,
+    file: Path,
+    pictures: Path,
+    names: dict[int, str],
+    images: dict[int, Any],
+    marks: list[Any],
+) -> BoxSource:
+    place, kinds = {key: i for i, key in enumerate(images)}, {key: i for i, key in enumerate(names)}
+    rows: list[list[tuple[list[float], int, bool]]] = [[] for _ in images]
+    skipped = 0
+    for mark in marks:
+        try:
+            x, y, w, h = (float(v) for v in mark["bbox"])
+            image, label = images[int(mark["image_id"])], kinds[int(mark["category_id"])]
+            size = float(image["width"]), float(image["height"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{file}, annotation {mark.get('id')}: {type(error).__name__}: {error}"
+            ) from error
+        if w <= 0 or h <= 0:  # COCO itself has a few
+            skipped += 1
+            continue
+        box = _inside(
+            [x, y, x + w, y + h],
+            size,
+            f"{file}, annotation {mark.get('id')} of {image['file_name']}",
+        )
+        rows[place[int(mark["image_id"])]].append((box, label, bool(mark.get("iscrowd", 0))))
+    files = [pictures / str(i["file_name"]) for i in images.values()]
+    return replace(_made(spec, files, rows, list(names.values())), skipped=skipped)
+
+
+def _voc(spec: str, folder: Path) -> dict[str, BoxSource]:
+    lists = {
+        p.stem: p
+        for p in sorted((folder / "ImageSets" / "Main").glob("*.txt"))
+        if "_" not in p.stem
+    }
+    chosen: dict[str, str | None] = {
+        "train": next((n for n in ("trainval", "train") if n in lists), None)
+    }
+    chosen["test"] = next((n for n in ("test", "val") if n in lists and n != chosen["train"]), None)
+    names: list[str] = sorted(
+        {n for file in (folder / "Annotations").glob("*.xml") for n in _voc_names(file)}
+    )
+    found = {}
+    for part, listed in chosen.items():
+        if listed:
+            ids = [
+                line.split()[0] for line in lists[listed].read_text().splitlines() if line.strip()
+            ]
+            files = [folder / "JPEGImages" / f"{i}.jpg" for i in ids]
+            rows = [_voc_objects(folder / "Annotations" / f"{i}.xml", names) for i in ids]
+            found[part] = _made(spec, files, rows, names)
+    return _both(spec, found)
+
+
+def _voc_tree(file: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(file).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+
+
+def _voc_names(file: Path) -> set[str]:
+    return {o.findtext("name", "") for o in _voc_tree(file).iter("object")}
+
+
+def _voc_objects(file: Path, names: list[str]) -> list[tuple[list[float], int, bool]]:
+    """VOC counts pixels from 1 and its corners are inside the box: half open from 0, x0 and y0 are one less."""
+    tree, found = _voc_tree(file), []
+    try:
+        size = float(tree.findtext("size/width", "")), float(tree.findtext("size/height", ""))
+        for number, thing in enumerate(tree.iter("object")):
+            x0, y0, x1, y1 = (
+                float(thing.findtext(f"bndbox/{n}", "")) for n in ("xmin", "ymin", "xmax", "ymax")
+            )
+            box = _inside([x0 - 1, y0 - 1, x1, y1], size, f"{file}, object {number}")
+            found.append(
+                (
+                    box,
+                    names.index(thing.findtext("name", "")),
+                    thing.findtext("difficult", "0") == "1",
+                )
+            )
+    except ValueError as error:
+        raise DataError(f"{file} is not VOC's layout: {error}") from error
+    return found
+
+
+def _inside(box: list[float], size: tuple[float, float], said: str) -> list[float]:
+    """The box cut to the image; DataError where it stands out by more than rounding, or has no area."""
+    x0, y0, x1, y1 = box
+    if min(x0, y0) < -OUTSIDE or x1 > size[0] + OUTSIDE or y1 > size[1] + OUTSIDE:
+        raise DataError(
+            f"{said}: the box {[round(v, 1) for v in box]} (x0, y0, x1, y1) lies outside its image of "
+            f"{size[0]:g} x {size[1]:g} pixels"
+        )
+    cut = [max(0.0, x0), max(0.0, y0), min(size[0], x1), min(size[1], y1)]
+    if cut[2] <= cut[0] or cut[3] <= cut[1]:
+        raise DataError(f"{said}: the box {[round(v, 1) for v in box]} has no area")
+    return cut
+
+
+def _made(
+    spec: str, files: list[Path], rows: list[list[tuple[list[float], int, bool]]], names: list[str]
+) -> BoxSource:
+    return BoxSource(
+        spec,
+        files,
+        [np.array([box for box, _, _ in row], np.float32).reshape(-1, 4) for row in rows],
+        [np.array([label for _, label, _ in row], np.int64) for row in rows],
+        [np.array([out for _, _, out in row], bool) for row in rows],
+        names,
+    )
+
+
+def _part(split: str) -> str:
+    return "train" if split.startswith("train") else "test"
+
+
+def _both(spec: str, found: Mapping[str, BoxSource]) -> dict[str, BoxSource]:
+    """Both parts, with objects to learn from."""
+    for part in ("train", "test"):
+        if part not in found or not len(found[part]):
+            raise DataError(f"{spec} has no {part} images; it has: {', '.join(found) or 'nothing'}")
+        if not any((~out).any() for out in found[part].ignored):
+            raise DataError(f"{spec} has no objects in its {part} part")
+    if found["train"].classes != found["test"].classes:
+        raise DataError(f"{spec}: the categories of the train and the test part differ")
+    return dict(found)
+
+
+def _scenes(spec: str, name: str, store: Cache) -> dict[str, BoxSource]:
+    items = (
+        builtin.read(name, None, store.folder, None)
+        if name in ("digits", *builtin.READERS)
+        else None
+    )
+    if items is None or items.images.shape[3] != 1:
+        raise DataError(f"{spec}: scenes are composed from digits or fashion-mnist")
+    key = hashlib.blake2b(items.images.tobytes(), digest_size=16).hexdigest()
+
+    def make(into: Path, _: float) -> None:
+        for split, seed, count in (("train", 1, TRAIN), ("test", 2, TEST)):
+            rows = items.parts[split]
+            made = multi_object_scenes.compose_crowds(
+                items.images[rows, :, :, 0], items.labels[rows], count=count, seed=seed
+            )
+            multi_object_scenes.write_coco(into, split, *made, list(items.classes))
+
+    return _coco(spec, store.entry(f"{multi_object_scenes.VERSION}-{key}", make))

@@ -1,0 +1,133 @@
+"""What `embed` does: any encoder over any source of its kind, pooled or patch by patch, only the files that are new.
+
+Shapes: S items, P patches of an item (1 where features are pooled), F width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ..data import ImageSource, Source
+from ..encoders import AnyEncoder
+from ..encoders.inference import outputs, patches
+from ..errors import ConfigError, DataError
+from ..runtime.console import Console
+from ..training.loading import Subject, source_of
+from .embeddings import Embeddings
+
+Wanted = Literal["features", "embedding", "patches"]
+Array = np.ndarray[Any, Any]
+
+
+def embed_subject(
+    subject: Subject,
+    data: str | None,
+    wanted: Wanted,
+    out: Path,
+    image_size: int | None,
+    console: Console,
+) -> tuple[Embeddings, int]:
+    """The vectors of a source by the encoder of a subject; those in `out` that it made of the same contents are kept.
+
+    Returns:
+        The embeddings, an item (or patch, "ID#row,column") each, and how many items were kept.
+    Raises:
+        ConfigError: vectors instead of an encoder, or an output that it does not have.
+    """
+    encoder = subject.encoder
+    if wanted == "embedding" and subject.run is None:
+        raise ConfigError(
+            f"{subject.name} has no head trained here; --output features or patches are what it has"
+        )
+    source = source_of(subject, data, image_size, progress=console.progress)
+    if wanted == "patches" and not isinstance(source, ImageSource):
+        raise ConfigError(f"--output patches is of images; {source.name} holds {source.many}")
+    made_by = identity(encoder, source, wanted)
+    before = _kept(out, made_by)
+    place = {h: i for i, h in enumerate(before.provenance["hashes"])} if before else {}
+    known = [place.get(h) for h in source.hashes] or [None] * len(source)
+    new = np.array([i for i, old in enumerate(known) if old is None], np.int64)
+    vectors = _together(
+        _vectors(encoder, source, new, wanted, console) if len(new) else None, before, known, new
+    )
+    about = {
+        "data": source.name, "fingerprint": source.fingerprint, "output": wanted, "hashes": source.hashes,
+        "made_by": made_by, "encoder": subject.name,
+    }  # fmt: skip
+    if subject.run:
+        about["method"] = subject.run.manifest["method"]
+    return _rows(vectors, source, about), len(source) - len(new)
+
+
+def identity(encoder: AnyEncoder, source: Source, wanted: Wanted) -> str:
+    """What makes a vector beside the item itself: the weights, the size of the view, the output."""
+    digest = hashlib.blake2b(repr((wanted, source.about)).encode(), digest_size=16)
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()
+
+
+def _kept(out: Path, made_by: str) -> Embeddings | None:
+    """What an earlier call wrote, where the same encoder made it."""
+    if not (out.is_file() or (out / "items.npz").is_file()):
+        return None
+    try:
+        found = Embeddings.load(out)
+    except DataError:
+        return None
+    hashes = found.provenance.get("hashes")
+    return (
+        found
+        if hashes and found.provenance.get("made_by") == made_by and len(found) % len(hashes) == 0
+        else None
+    )
+
+
+def _vectors(
+    encoder: AnyEncoder, source: Source, rows: Array, wanted: Wanted, console: Console
+) -> Array:
+    """(n, P, F) of the items at `rows`."""
+    part = source.subset(rows)
+    with console.track("embedding", len(part)) as advance:
+
+        def told(done: int) -> None:
+            advance(done, part.many)
+
+        if wanted != "patches":
+            return outputs(encoder, part, (wanted,), progress=told)[wanted].numpy()[:, None]
+        return patches(encoder, part, progress=told).numpy()
+
+
+def _together(
+    made: Array | None, before: Embeddings | None, known: list[int | None], new: Array
+) -> Array:
+    """(S, P, F) in the order of the source: new vectors, and old ones at the places they had."""
+    if before is None:
+        if made is None:
+            raise DataError("an empty part was asked for")
+        return made
+    old = before.vectors.reshape(len(before.provenance["hashes"]), -1, before.vectors.shape[1])
+    found = np.empty((len(known), *old.shape[1:]), np.float32)
+    kept = [i for i, row in enumerate(known) if row is not None]
+    found[kept] = old[[row for row in known if row is not None]]
+    if made is not None:
+        found[new] = made
+    return found
+
+
+def _rows(vectors: Array, source: Source, about: dict[str, Any]) -> Embeddings:
+    count = vectors.shape[1]
+    if about["output"] != "patches":
+        return Embeddings(vectors[:, 0], source.ids, source.labels, about)
+    side = round(count**0.5)
+    names = [f"{name}#{p // side},{p % side}" for name in source.ids for p in range(count)]
+    labels = None if source.labels is None else np.repeat(source.labels, count)
+    return Embeddings(vectors.reshape(-1, vectors.shape[2]), names, labels, about)

@@ -1,0 +1,195 @@
+"""An encoder that starts from existing weights: a pretrained backbone, a run of ours, or a file of weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from . import build
+from .encoder import Encoder
+from .vision import backbone
+from .weights import load_into, missing, read
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RGB: dict[str, Any] = {
+    "channels": 3,
+    "mean": torch.tensor(IMAGENET_MEAN),
+    "std": torch.tensor(IMAGENET_STD),
+}
+GUESSES = (
+    *(f"torchvision/resnet{n}" for n in (18, 34, 50, 101, 152)),
+    *(f"timm/vit_{n}_patch16_224" for n in ("small", "base", "tiny")),
+    "timm/vit_small_patch8_224",
+)  # the networks that published weights are mostly of
+
+
+class Network(NamedTuple):
+    """What a file of weights is of; small_stem, the CIFAR stem, and width are None where the name says all."""
+
+    encoder: str
+    small_stem: bool | None = None
+    width: int | None = None
+
+
+def describe(init: str, encoder: str | None = None) -> dict[str, Any]:
+    """The settings that the weights bring: {"encoder", "width"}.
+
+    encoder: the network of a file of weights; None: found from the names and shapes in it.
+
+    Raises:
+        ConfigError: no such weights, or a file whose network must be named.
+    """
+    if init.startswith(("timm/", "torchvision/")):
+        return {"encoder": init}
+    if folder := _encoder_folder(init):
+        return {name: _about(folder)[name] for name in ("encoder", "width")}
+    found = network_of(Path(init), encoder)
+    return {"encoder": found.encoder} | ({} if found.width is None else {"width": found.width})
+
+
+def start(
+    init: str,
+    *,
+    encoder: str,
+    width: int,
+    channels: int,
+    size: int,
+    dim: int,
+    head_kind: str,
+    seed: int,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
+    small_stem: bool | None = None,
+) -> Encoder:
+    """The encoder with the backbone, stem and normalisation of `init` and a fresh head.
+
+    Args:
+        init: "timm/NAME" or "torchvision/NAME" (pretrained), a run folder or its encoder/, or a file of weights
+            (.safetensors, .pt) for the backbone `encoder`.
+        mean, std, small_stem: the normalisation where the weights bring none (published networks have ImageNet's); the
+            stem where it is known.
+        others: as `encoders.build`.
+    Raises:
+        ConfigError: no such weights, damaged ones, or weights of another network.
+    """
+    shared: dict[str, Any] = {
+        "channels": channels,
+        "size": size,
+        "dim": dim,
+        "head_kind": head_kind,
+    }
+    shared |= {"width": width, "seed": seed, "mean": mean, "std": std}
+    if init.startswith(("timm/", "torchvision/")):
+        return _pretrained(init, shared)
+    folder = _encoder_folder(init)
+    about = _about(folder) if folder else {}
+    if folder and about["channels"] != channels:
+        raise ConfigError(
+            f"--init {init} reads {about['channels']} channel(s), the data have {channels}"
+        )
+    if folder:
+        small_stem = about.get("small_stem")
+    elif small_stem is None:
+        small_stem = network_of(Path(init), encoder).small_stem
+    weights, _ = read(folder / "model.safetensors" if folder else Path(init))
+    if not folder and encoder.startswith(("timm/", "torchvision/")):
+        return _published(
+            build(encoder, **shared | RGB, small_stem=small_stem), weights, init, channels
+        )
+    made = build(encoder, **shared, small_stem=small_stem)
+    for name in ("mean", "std"):
+        own = made.get_buffer(name)
+        if name in weights and weights[name].shape == own.shape:
+            own.copy_(weights[name])
+    load_into(made.backbone, weights, init)
+    return made
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """The description of an encoder of ours."""
+    try:
+        found: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        if not {"encoder", "width", "channels"} <= found.keys():
+            raise KeyError("encoder, width, channels")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"--init: {folder}/config.json is not that of an encoder of tellapart ({type(error).__name__}: {error}); "
+            "of other weights give the file itself"
+        ) from error
+    return found
+
+
+def _published(made: Encoder, weights: dict[str, Tensor], said: str, channels: int) -> Encoder:
+    """A network of a library, made for colours, with the weights of a file, reading images of any channels."""
+    load_into(made.backbone, weights, said)
+    if channels != len(IMAGENET_MEAN):
+        made.take_channels(channels)
+    return made
+
+
+def _pretrained(name: str, shared: dict[str, Any]) -> Encoder:
+    made = build(name, **shared, pretrained=True)
+    config = getattr(getattr(made.backbone, "model", None), "pretrained_cfg", None) or {}
+    mean, std = config.get("mean", IMAGENET_MEAN), config.get("std", IMAGENET_STD)
+    if shared["channels"] == len(mean):
+        made.mean.copy_(torch.tensor(mean).view(1, -1, 1, 1))
+        made.std.copy_(torch.tensor(std).view(1, -1, 1, 1))
+    else:
+        made.mean.fill_(sum(mean) / len(mean))
+        made.std.fill_(sum(std) / len(std))
+    return made
+
+
+def _encoder_folder(init: str) -> Path | None:
+    """The folder with config.json and model.safetensors that `init` names; None for a file."""
+    path = Path(init)
+    for folder in (path / "encoder", path):
+        if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
+            return folder
+    if path.is_file():
+        return None
+    raise ConfigError(
+        f"--init {init} is neither timm/NAME, torchvision/NAME, a run folder with an encoder, nor a file of weights"
+    )
+
+
+def network_of(path: Path, encoder: str | None) -> Network:
+    """The backbone that a file of weights is of.
+
+    Tried where `encoder` is None: what the file says, ours, then the networks that published weights are mostly of.
+
+    Raises:
+        ConfigError: none of them fits.
+    """
+    weights, arch = read(path)
+    width = next((len(t) for name, t in weights.items() if name.endswith("stem.0.weight")), None)
+    if (
+        encoder in (None, "small-resnet")
+        and width
+        and any(n.endswith("blocks.0.conv1.weight") for n in weights)
+    ):
+        return Network("small-resnet", width=width)
+    names = [encoder] if encoder else [*([f"torchvision/{arch}"] if arch else []), *GUESSES]
+    for name in names:
+        for small in (False, True) if "resnet" in name else (None,):
+            try:
+                with torch.device("meta"):
+                    made = backbone(name, channels=3, size=224, small_stem=small)
+            except ConfigError:
+                if encoder:
+                    raise
+                continue  # an arch that torchvision does not know
+            if not missing(weights, made):
+                return Network(name, small)
+    if encoder:
+        return Network(encoder)  # loading it says what is missing
+    shown = ", ".join(sorted(weights)[:3])
+    raise ConfigError(
+        f"{path} fits none of the networks tried ({', '.join(names)}): it holds {len(weights)} tensors, {shown}, ... "
+        "Give its --encoder"
+    )

@@ -1,0 +1,179 @@
+"""What is looked at while an encoder trains: label-free measures of its checkpoints, and kNN on a held-out part.
+
+It reads the encoder in eval mode, with random numbers of its own, and writes nothing: the weights are those that a
+training without it ends with. Shapes: N items, V views.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..data import ImageSource, Source
+from ..data.sampler import generator
+from ..embeddings.embeddings import Embeddings
+from ..encoders import AnyEncoder, to_device
+from ..errors import ConfigError
+from ..functional import geometry
+from ..training.config import CommonConfig
+from ..training.resolve import held_out
+from ..training.session import Look
+from ..views import plain, single
+from ..views.text import TextViews
+from . import label_free
+from .knn import knn, leave_one_out_labels
+
+ITEMS, VIEWS = (
+    256,
+    4,
+)  # of the measures of a checkpoint: 1,024 images forward, some tenths of a second
+FEWER = 64  # of sounds, series and sentences, whose networks cost more
+DELETED = 0.3  # share of the words left out of a sentence, where its training knows no other view than dropout
+CHOOSES = (
+    "view retrieval"  # the measure that chooses without labels: studies/unlabelled.json says why
+)
+FEW = "few_label_knn"
+NEIGHBOURS = 20
+SHARE = 0.03  # of the forward and backward passes since the last look that a look may cost; forward counts a third
+ENOUGH = 16  # held-out items that the measures are taken on, else training items
+LEAST = 100  # images below which a look says nothing
+
+
+class Watch:
+    """Watches the trainings of one configuration on one source.
+
+    Args:
+        views_per_item: of the objective, for the cost of a step.
+    Raises:
+        ConfigError: `eval_every` steps are too few for a look within 5 % of the time. DataError: bad labels.
+    """
+
+    def __init__(
+        self, config: CommonConfig, source: Source, *, batch: int, views_per_item: int
+    ) -> None:
+        part, held = held_out(source, config)
+        self.config, self.part = config, part
+        seen = held if held and len(held) >= ENOUGH else part
+        order = np.random.default_rng(config.seed).permutation(len(seen))
+        self.sample = seen.subset(
+            np.sort(order[: ITEMS if isinstance(source, ImageSource) else FEWER])
+        )
+        self.labelled = part_labelled(source, config)
+        self.bank = self.queries = None
+        if config.eval_every and held:
+            room = int(SHARE * config.eval_every * batch * views_per_item * 3)
+            if room < LEAST:
+                least = -(-LEAST * config.eval_every // max(1, room))
+                raise ConfigError(
+                    f"a look every {config.eval_every} steps costs more than 5 % of the time; give --eval-every {least}"
+                    " or more"
+                )
+            held, part = _with_labels(held, part)
+            self.queries = _drawn(held, max(1, room // 4))
+            self.bank = _drawn(part, max(1, room - len(self.queries)))
+
+    @property
+    def chooses_by(self) -> str:
+        """The name of the measure that the choice goes by."""
+        return FEW if self.labelled is not None else CHOOSES
+
+    def checkpoint(self, encoder: AnyEncoder) -> Look:
+        """The measures of a checkpoint, on the features of a fixed sample seen in fixed views."""
+        z = self._views(encoder)
+        if not torch.isfinite(z).all():  # the next step says so
+            return Look({}, float("-inf"))
+        found = label_free.of_views(z) | label_free.of_vectors(_as_embeddings(z[:, 0]))
+        row = {
+            f"features_{name.replace(' ', '_').replace('-', '_')}": value
+            for name, value in found.items()
+        }
+        if self.labelled is not None:
+            row[FEW] = few_label_knn(_embedded(encoder, self.labelled))
+        return Look(row, row.get(FEW, found[CHOOSES]))
+
+    def look(self, encoder: AnyEncoder) -> dict[str, float]:
+        """kNN (k = 20) on the held-out part among training items, or view retrieval where there are no labels."""
+        if self.queries is None or self.bank is None:
+            return {}
+        if any(p.labels is None or (p.labels < 0).all() for p in (self.queries, self.bank)):
+            a, b = (self._seen(encoder, self.queries, name) for name in ("first", "second"))
+            return {"held_out_view_retrieval": float(geometry.view_retrieval(a, b))}
+        bank, queries = _embedded(encoder, self.bank), _embedded(encoder, self.queries)
+        return {"held_out_knn": knn(bank, queries, k=NEIGHBOURS)[f"knn@{NEIGHBOURS}"]}
+
+    def _views(self, encoder: AnyEncoder) -> Tensor:
+        return torch.stack(
+            [self._seen(encoder, self.sample, v, normalised=False) for v in range(VIEWS)], 1
+        )
+
+    @torch.no_grad()
+    def _seen(
+        self, encoder: AnyEncoder, part: Source, name: Any, normalised: bool = True
+    ) -> Tensor:
+        """(N, F) the features of one random view of every item of a part, the same view each time."""
+        device, views = encoder.device, self.config.views(part)
+        if (
+            isinstance(views, TextViews) and views.nothing
+        ):  # dropout alone makes the views, and is off here
+            views = replace(views, word_deletion=DELETED)
+        random = generator("watch", self.config.seed, name, device=device)
+        training = encoder.training
+        encoder.eval()
+        z = torch.cat(
+            [
+                encoder.features(views(single(part, to_device(part.read(index), device)), random))
+                .float()
+                .cpu()
+                for index in torch.arange(len(part)).split(128)
+            ]
+        )
+        encoder.train(training)
+        return F.normalize(z, dim=1) if normalised else z
+
+
+def _with_labels(held: Source, part: Source) -> tuple[Source, Source]:
+    """Both parts' labelled items, where both have some."""
+    if held.labels is None or part.labels is None:
+        return held, part
+    first, second = (np.flatnonzero(labels >= 0) for labels in (held.labels, part.labels))
+    return (held.subset(first), part.subset(second)) if len(first) and len(second) else (held, part)
+
+
+def _drawn(part: Source, count: int) -> Source:
+    return part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[:count]))
+
+
+def part_labelled(source: Source, config: CommonConfig) -> Source | None:
+    """The items that `--labels` names, none of them of the test part."""
+    if not config.labels:
+        return None
+    whole = source.split("train") if "train" in source.splits else source
+    return whole.with_labels(config.labels)
+
+
+def few_label_knn(items: Embeddings) -> float:
+    """Leave-one-out accuracy of the nearest neighbours among a few labelled items, k = 5 or what the items allow."""
+    k = max(1, min(5, len(items) - 1))
+    return float((leave_one_out_labels(items, k=k)[k] == items.known_labels).mean())
+
+
+@torch.no_grad()
+def _embedded(encoder: AnyEncoder, part: Source) -> Embeddings:
+    """The features of a part; the network stays as it trains (no folding: that would cost a tracing each time)."""
+    device, training = encoder.device, encoder.training
+    encoder.eval()
+    out = []
+    for index in torch.arange(len(part)).split(128):
+        view = plain(part, to_device(part.read(index), device))
+        out.append(encoder.features(view).float().cpu())
+    encoder.train(training)
+    return Embeddings(torch.cat(out), part.ids, part.labels)
+
+
+def _as_embeddings(z: Tensor) -> Embeddings:
+    return Embeddings(z, [str(i) for i in range(len(z))])

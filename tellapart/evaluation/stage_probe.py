@@ -1,0 +1,57 @@
+"""The feature map of every stage of a backbone as vectors: what a linear classifier can read at each depth."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch.nn import functional as F
+
+from ..data import ImageSource
+from ..embeddings.embeddings import Embeddings
+from ..encoders import Encoder, to_device
+from ..errors import require
+from ..views.images import centre_view
+
+DIMENSIONS = 1024
+
+
+@torch.inference_mode()
+def has_maps(encoder: Encoder, size: int) -> bool:
+    """Whether the network gives feature maps of views of `size` pixels (a library's transformer may not)."""
+    training, device = encoder.training, encoder.mean.device
+    try:
+        maps = encoder.eval().maps(torch.zeros(1, encoder.mean.numel(), size, size, device=device))
+        return bool(maps) and all(m.ndim == 4 for m in maps)
+    except Exception:  # networks of libraries fail in their own ways
+        return False
+    finally:
+        encoder.train(training)
+
+
+@torch.inference_mode()
+def stage_vectors(
+    encoder: Encoder, source: ImageSource, *, dimensions: int = DIMENSIONS
+) -> list[Embeddings]:
+    """Each stage's map of every item, averaged down to the largest grid that has at most `dimensions` values.
+
+    Args:
+        dimensions: 1 or more; a stage with more channels keeps one value per channel.
+    Returns:
+        One `Embeddings` per stage, the first stage first.
+    Source: Wu et al. 2018, Table 2 (there about 10,000 dimensions).
+    """
+    require(dimensions >= 1, f"a stage needs 1 dimension or more, got {dimensions}")
+    device, training = encoder.mean.device, encoder.training
+    encoder.eval()
+    found: list[list[torch.Tensor]] = []
+    for index in torch.arange(len(source)).split(128):
+        maps = encoder.maps(centre_view(to_device(source.read(index), device), source.image_size))
+        found = found or [[] for _ in maps]
+        for parts, stage in zip(found, maps, strict=True):
+            side = min(
+                stage.shape[2], stage.shape[3], max(1, math.isqrt(dimensions // stage.shape[1]))
+            )
+            parts.append(F.adaptive_avg_pool2d(stage, side).flatten(1).float().cpu())
+    encoder.train(training)
+    return [Embeddings(torch.cat(parts), source.ids, source.labels) for parts in found]

@@ -1,0 +1,1 @@
+"""Encoders as files that load without tellapart: programs, safetensors, ONNX, checked before they appear."""

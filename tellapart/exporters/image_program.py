@@ -1,0 +1,171 @@
+"""Encoders of images as programs of plain torch and the network's library, for those who do not have us.
+
+As `standalone`, whose word a program is; the network stands in it as its library builds it, so that the names of its
+weights are those of the library.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from ..encoders import Encoder, vision
+from .program import Standalone
+
+
+def of(
+    encoder: Encoder, changed: Encoder, description: dict[str, Any], *, fold: bool
+) -> Standalone:
+    """The program of an encoder, with the weights of what it was changed to.
+
+    Args:
+        fold: BatchNorm lies in the convolutions of `changed`. description: as config.json of a run's encoder holds it.
+    """
+    program = _program(encoder, description, fold)
+    return Standalone(
+        program,
+        _plain(changed.backbone),
+        {"images": {0: "batch"}},
+        "IMAGE",
+        {"example.py": EXAMPLE},
+    )
+
+
+def _plain(backbone: nn.Module) -> nn.Module:
+    """The network of the library, whose names are plain; small-resnet is its own."""
+    return getattr(backbone, "model", backbone)
+
+
+def _program(encoder: Encoder, description: dict[str, Any], fold: bool) -> str:
+    """The program beside the weights: builds the network as its library does, loads it, prepares an image."""
+    name, channels = description["encoder"], description["channels"]
+    library, _, inner = name.partition("/")
+    lines: list[str]
+    imports = []
+    if library == "timm":
+        imports = ["import timm"]
+        size = f", img_size={description['size']}" if "vit" in inner or "swin" in inner else ""
+        lines = [
+            f"network = timm.create_model({inner!r}, num_classes=0, in_chans={channels}{size})"
+        ]
+    elif library == "torchvision":
+        imports = ["import torchvision"]
+        lines = [
+            f"network = torchvision.models.get_model({inner!r}, weights=None)",
+            *_without_classifier(encoder),
+        ]
+    else:
+        lines = [f"network = SmallResNet({channels}, {description['width']})"]
+    if encoder.backbone.small_stem:
+        conv = _plain(encoder.backbone).get_submodule("conv1")
+        lines += [
+            f"network.conv1 = nn.Conv2d({channels}, {conv.out_channels}, 3, 1, 1, bias=False)  # for small images",
+            "network.maxpool = nn.Identity()",
+        ]
+    elif library == "torchvision" and channels != 3:
+        copied = f"nn.Parameter(first.weight[:, :1].repeat(1, {channels}, 1, 1))"
+        lines += [
+            f"first = network.get_submodule({_first_convolution(encoder)!r})  # of {channels} channel(s)",
+            f"first.in_channels, first.weight = {channels}, {copied}",
+        ]
+    lines += ["network.eval()"]
+    if fold:
+        imports += ["from torch.fx.experimental.optimization import fuse"]
+        lines += ["network = fuse(network)  # BatchNorm lies in the convolutions"]
+    own = "" if library in ("timm", "torchvision") else "\n\n" + _source_of_small_resnet().rstrip()
+    values = {
+        "imports": "\n".join(sorted([*imports, "import torch"])), "network": own, "build": "\n    ".join(lines),
+        "size": str(description["size"]), "mean": repr(encoder.mean.flatten().tolist()),
+        "std": repr(encoder.std.flatten().tolist()), "mode": repr("L" if channels == 1 else "RGB"),
+    }  # fmt: skip
+    made = MODEL
+    for name, value in values.items():
+        made = made.replace(f"@{name}@", value)
+    return made
+
+
+def _without_classifier(encoder: Encoder) -> list[str]:
+    """The lines that drop what follows the features."""
+    names = [n for n, m in _plain(encoder.backbone).named_modules() if isinstance(m, nn.Identity)]
+    last = names[-1]
+    parent, _, child = last.rpartition(".")
+    place = f"network.get_submodule({parent!r})" if parent else "network"
+    return [f"setattr({place}, {child!r}, nn.Identity())"]
+
+
+def _first_convolution(encoder: Encoder) -> str:
+    names: list[str] = [
+        name
+        for name, module in _plain(encoder.backbone).named_modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    return names[0]
+
+
+def _source_of_small_resnet() -> str:
+    """Our own network as a program, word for word."""
+    block, body = (inspect.getsource(c) for c in (vision.BasicBlock, vision.SmallResNet))
+    return f"{block}\n\n{body.replace('(Backbone)', '(nn.Module)')}"
+
+
+EXAMPLE = '''"""python example.py IMAGE [IMAGE ...] prints how alike the images are to the first."""
+import sys
+
+import torch
+from model import load, view
+
+with torch.inference_mode():
+    features = load()(torch.cat([view(name) for name in sys.argv[1:]]))
+print(features.shape, torch.cosine_similarity(features[:1], features).tolist())
+'''
+
+MODEL = '''"""An encoder of images: load() gives it, view(FILE) prepares an image for it."""
+from pathlib import Path
+
+@imports@
+from PIL import Image, ImageOps
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIZE = @size@  # side of what it sees, pixels@network@
+
+
+class Encoder(nn.Module):
+    """Images (N, C, P, P) with values in 0..1 to features (N, F)."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(@mean@).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(@std@).view(1, -1, 1, 1))
+
+    def forward(self, images):
+        images = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return self.network(images).flatten(1)
+
+
+def load(file=Path(__file__).parent / "model.safetensors"):
+    """The encoder with its weights, in eval mode."""
+    @build@
+    network.load_state_dict({name: w.float() if w.is_floating_point() else w for name, w in load_file(file).items()})
+    return Encoder(network).eval().to(memory_format=torch.channels_last)
+
+
+def view(file):
+    """An image file as (1, C, P, P) in 0..1: short side to 1.15 P unless it is P already, then the middle."""
+    picture = ImageOps.exif_transpose(Image.open(file))
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+    picture = picture.convert(@mode@)
+    if min(picture.size) != SIZE:
+        scale = round(SIZE * 1.15) / min(picture.size)
+        size = [max(SIZE, round(side * scale)) for side in picture.size]
+        picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    left, top = ((side - SIZE) // 2 for side in picture.size)
+    picture = picture.crop((left, top, left + SIZE, top + SIZE))
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return pixels.view(SIZE, SIZE, -1).permute(2, 0, 1)[None] / 255
+'''

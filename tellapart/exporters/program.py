@@ -1,0 +1,375 @@
+"""Encoders of sounds, series, sentences and patches as programs of plain torch, for those who do not have us.
+
+A program is model.py of an exported folder: `load()` gives the network, `view(...)` what it reads. It is put together
+from the source of the classes that were trained, so that there is one text of each network.
+
+Shapes: N batch, C channels, P side of an image, T steps of a signal, L tokens, F width of the features.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data import image_packing
+from ..encoders import (
+    AnyEncoder,
+    Encoder,
+    SequenceEncoder,
+    TextEncoder,
+    patches,
+    sequence,
+    text,
+    vision,
+)
+from ..encoders.norms import without_batchnorm
+from ..encoders.sequence import Frames
+from ..errors import ConfigError, require
+
+
+class PatchNetwork(nn.Module):
+    """Images (N, C, P, P) in 0..1 to the mean of their patches (N, F)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.backbone = network
+        self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("std", torch.ones(1, channels, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        made: Tensor = self.backbone((images - self.mean) / self.std)
+        return made
+
+
+class SignalNetwork(nn.Module):
+    """Signals (N, C, T) of one length to the mean of their context (N, F)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, frames: Frames, context: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.frames, self.context = frames, context
+        self.register_buffer("mean", torch.zeros(1, channels, 1))
+        self.register_buffer("std", torch.ones(1, channels, 1))
+
+    def forward(self, signal: Tensor) -> Tensor:
+        x = ((signal - self.mean) / self.std)[:, :, None]
+        for layer in self.frames.layers:
+            x = layer(x)
+        made: Tensor = self.context(x[:, :, 0].transpose(1, 2))[0].mean(1)
+        return made
+
+
+class SentenceNetwork(nn.Module):
+    """Tokens (N, L), and which of them are no padding, to a vector of each sentence (N, F)."""
+
+    def __init__(self, body: Any, pooler: str) -> None:
+        super().__init__()
+        self.body: Any = body
+        self.pooler = pooler
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        position = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        layers: list[Tensor] = self.body(self.body.tokens(ids), mask, position)
+        if self.pooler == "cls":
+            return layers[-1][:, 0]
+        last = _mean(layers[-1], mask)
+        return last if self.pooler == "mean" else (_mean(layers[0], mask) + last) / 2
+
+
+def _mean(x: Tensor, mask: Tensor) -> Tensor:
+    return (x * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
+
+
+@dataclass(frozen=True)
+class Standalone:
+    """An encoder as others run it.
+
+    Attributes:
+        program: the text of model.py. network: what it builds, with the weights. inputs: names of what it reads, each
+            with the names of its dimensions of any size. item: what example.py is given, in a word.
+        files: further files that the program reads, by name.
+    """
+
+    program: str
+    network: nn.Module
+    inputs: dict[str, dict[int, str]]
+    item: str
+    files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """By the names that `network` gives them; of a transformers model those of its library."""
+        inner = _transformers_model(self.network)
+        return {
+            name: v.detach().contiguous()
+            for name, v in (inner or self.network).state_dict().items()
+        }
+
+
+def of(
+    encoder: AnyEncoder, description: dict[str, Any], *, rate: int | None, fold: bool
+) -> Standalone:
+    """The program and network of an encoder; `fold`: its BatchNorm already lies in its convolutions.
+
+    Args: description: as config.json of a run's encoder holds it. rate: Hz of sounds, None of series.
+    Raises:
+        ConfigError: a network that has no program.
+    """
+    if isinstance(encoder, SequenceEncoder):
+        made = _of_signals(encoder, description, rate, fold)
+    elif isinstance(encoder, TextEncoder):
+        made = _of_sentences(encoder, description)
+    elif isinstance(encoder, Encoder) and isinstance(encoder.backbone, patches.Patches):
+        made = _of_patches(encoder, description)
+    else:
+        raise ConfigError(
+            "only encoders of sounds, series, sentences and patches have a program here"
+        )
+    own = {k: v for k, v in encoder.state_dict().items() if not k.startswith("head.")}
+    made.network.load_state_dict(own)
+    made.network.eval()
+    return made
+
+
+def example_inputs(
+    made: Standalone, description: dict[str, Any], batch: int, long: int = 0
+) -> tuple[Tensor, ...]:
+    """Random inputs of a batch; `long` makes signals and sentences longer, where they may be."""
+    draw = torch.Generator().manual_seed(batch + 1000 * long)
+    if "images" in made.inputs:
+        side = description["size"]
+        return (torch.rand(batch, description["channels"], side, side, generator=draw),)
+    if "signal" in made.inputs:
+        steps = 32 * max(description["kernels"]) + 37 * long
+        return (torch.rand(batch, description["channels"], steps, generator=draw) * 2 - 1,)
+    tokens = min(description["max_length"], 4 + long)
+    body: Any = made.network.get_submodule("body")
+    ids = torch.randint(0, body.tokens.num_embeddings, (batch, tokens), generator=draw)
+    lengths = torch.randint(1, tokens + 1, (batch, 1), generator=draw)
+    lengths[0] = tokens
+    return ids, torch.arange(tokens) < lengths
+
+
+def _of_patches(encoder: Encoder, description: dict[str, Any]) -> Standalone:
+    channels, size, width = (description[name] for name in ("channels", "size", "width"))
+    code = _sources(
+        require, without_batchnorm, vision.BasicBlock, vision.SmallResNet, patches.Patches, PatchNetwork,
+        image_packing._eight_bit, image_packing.decode, image_packing.fit,
+    )  # fmt: skip
+    constants = {
+        "LAYERS": patches.LAYERS,
+        "MAX_PIXELS": image_packing.MAX_PIXELS,
+        "LONGEST": image_packing.LONGEST,
+        "SIZE": size,
+    }
+    constants |= {"SHORT": round(size * image_packing.MARGIN), "CHANNELS": channels}
+    program = _program(
+        "An encoder of images as grids of patches.", IMAGE_IMPORTS,
+        "ConfigError = DataError = ValueError\n" + _assigned(constants), code,
+        [f"network = PatchNetwork(Patches({channels}, {size}, {width}), {channels})"], IMAGE_VIEW,
+    )  # fmt: skip
+    network = PatchNetwork(patches.Patches(channels, size, width), channels)
+    return Standalone(program, network, {"images": {0: "batch"}}, "IMAGE")
+
+
+def _of_signals(
+    encoder: SequenceEncoder, description: dict[str, Any], rate: int | None, fold: bool
+) -> Standalone:
+    channels, width, kernels, strides, norm = (
+        description[name] for name in ("channels", "width", "kernels", "strides", "norm")
+    )
+    context = "GRU" if description["context"] == "gru" else "LSTM"
+    kernels, strides = tuple(kernels), tuple(strides)
+    build = [
+        f"frames = Frames({channels}, {width}, {kernels}, {strides}, {norm!r})",
+        f"context = nn.{context}({width}, {description['context_width']}, batch_first=True)",
+        f"network = SignalNetwork(frames, context, {channels})",
+    ]
+    if fold:
+        build += ["network = fuse(network.eval())  # BatchNorm lies in the convolutions"]
+    code = _sources(sequence.ChannelNorm, sequence._pad, Frames, SignalNetwork)
+    imports = "import math\nfrom collections.abc import Sequence\n" + (
+        SOUND_IMPORTS if rate else TABLE_IMPORTS
+    )
+    imports += "from torch.fx.experimental.optimization import fuse\n" if fold else ""
+    first = f"Norm = str\n{_assigned({'RATE': rate}) if rate else ''}"
+    what = "sounds" if rate else "series"
+    program = _program(
+        f"An encoder of {what}.", imports, first, code, build, SOUND_VIEW if rate else TABLE_VIEW
+    )  # fmt: skip
+    network: nn.Module = SignalNetwork(
+        Frames(channels, width, kernels, strides, norm),
+        getattr(nn, context)(width, description["context_width"], batch_first=True), channels,
+    )  # fmt: skip
+    if fold:
+        from torch.fx.experimental.optimization import fuse
+
+        network = fuse(network.eval())
+    return Standalone(
+        program, network, {"signal": {0: "batch", 2: "steps"}}, "SOUND" if rate else "TABLE"
+    )
+
+
+def _of_sentences(encoder: TextEncoder, description: dict[str, Any]) -> Standalone:
+    pooler, words = description["pooler"], encoder.tokenizer.get_vocab_size()
+    width, layers, room = (description[name] for name in ("width", "layers", "max_length"))
+    imports = "import inspect\nfrom typing import Any\n\n" + TEXT_IMPORTS
+    if description["encoder"] == "small-transformer":
+        body: nn.Module = text.SmallTransformer(words, width, layers, room, 0.0)
+        code = _sources(require, text.SmallTransformer, SentenceNetwork, _mean)
+        build = [f"body = SmallTransformer({words}, {width}, {layers}, {room}, 0.0)"]
+    elif description["encoder"] == "bag-of-tokens":
+        body = text.BagOfTokens(words, width, 0.0)
+        code = _sources(text.BagOfTokens, SentenceNetwork, _mean)
+        build = [f"body = BagOfTokens({words}, {width}, 0.0)"]
+    else:
+        body = text.Pretrained(encoder.body.model)
+        code = _sources(text.Pretrained, SentenceNetwork, _mean)
+        build = ["body = Pretrained(transformers.AutoModel.from_pretrained(HERE).float())"]
+        imports += "import transformers\n"
+    program = _program(
+        "An encoder of sentences.", imports, "ConfigError = ValueError\n" + _assigned({"MAX_LENGTH": room}), code,
+        [*build, f"network = SentenceNetwork(body, {pooler!r})"], TEXT_VIEW,
+        weights=not isinstance(body, text.Pretrained),
+    )  # fmt: skip
+    names = {0: "batch", 1: "tokens"}
+    encoder.tokenizer.no_padding()
+    encoder.tokenizer.no_truncation()
+    files = {"tokenizer.json": encoder.tokenizer.to_str()}
+    return Standalone(
+        program, SentenceNetwork(body, pooler), {"ids": names, "mask": names}, "'A SENTENCE'", files
+    )
+
+
+def transformers_config(made: Standalone) -> Any | None:
+    """The transformers configuration of a network of that library, None of another."""
+    inner = _transformers_model(made.network)
+    return None if inner is None else inner.config
+
+
+def _transformers_model(network: nn.Module) -> Any | None:
+    body = getattr(network, "body", None)
+    return body.model if isinstance(body, text.Pretrained) else None
+
+
+def _sources(*parts: Any) -> str:
+    """The text of classes and functions, one after another; theirs of ours stand on nn.Module."""
+    return "\n\n\n".join(
+        inspect.getsource(part).replace("(Backbone)", "(nn.Module)").rstrip() for part in parts
+    )
+
+
+def _assigned(values: dict[str, Any]) -> str:
+    return "".join(f"{name} = {value!r}\n" for name, value in values.items())
+
+
+def _program(
+    title: str,
+    imports: str,
+    first: str,
+    code: str,
+    build: Iterable[str],
+    view: str,
+    *,
+    weights: bool = True,
+) -> str:
+    read = [*build, LOADED] if weights else [*build]
+    functional = "from torch.nn import functional as F\n"
+    first = (functional if "F." in code else "") + "\nHERE = Path(__file__).parent\n" + first
+    return PROGRAM.format(
+        title=title, imports=imports, first=first, code=code, view=view,
+        loaders="from safetensors.torch import load_file\n" if weights else "",
+        build=textwrap.indent("\n".join([*read, "return network.eval()"]), "    "),
+    )  # fmt: skip
+
+
+LOADED = """weights = load_file(HERE / "model.safetensors")
+network.load_state_dict({name: w.float() if w.is_floating_point() else w for name, w in weights.items()})"""
+
+PROGRAM = '''"""{title} load() gives it, view(...) prepares what it reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+{imports}
+import torch
+{loaders}from torch import Tensor, nn
+{first}
+
+{code}
+
+
+def load():
+    """The network with its weights, in eval mode."""
+{build}
+
+
+{view}'''
+
+IMAGE_IMPORTS = """import hashlib
+import io
+import math
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+"""
+
+IMAGE_VIEW = '''def view(file):
+    """An image file as (1, C, P, P) in 0..1: short side to 1.15 P unless it is P already, then the middle."""
+    picture, _ = decode(Path(file), CHANNELS)
+    picture = picture if min(picture.size) == SIZE else fit(picture, SHORT)
+    left, top = ((side - SIZE) // 2 for side in picture.size)
+    picture = picture.crop((left, top, left + SIZE, top + SIZE))
+    return torch.tensor(np.asarray(picture)).view(1, SIZE, SIZE, CHANNELS).permute(0, 3, 1, 2) / 255
+'''
+
+SOUND_IMPORTS = """
+import numpy as np
+import soundfile
+from scipy.signal import resample_poly
+"""
+
+SOUND_VIEW = '''def view(file):
+    """A sound file as (1, 1, T) in -1..1: its channels averaged, at RATE Hz, in 16 bits."""
+    samples, native = soundfile.read(file, dtype="float32", always_2d=True)
+    mono = samples.mean(1)
+    if native != RATE:
+        shared = math.gcd(native, RATE)
+        mono = resample_poly(mono, RATE // shared, native // shared)
+    whole = np.clip(np.round(mono * 32768), -32768, 32767).astype(np.int16)
+    return torch.from_numpy(whole)[None, None].float() / 32768
+'''
+
+TABLE_IMPORTS = """
+import numpy as np
+"""
+
+TABLE_VIEW = '''def view(file):
+    """A table (T, C) in a .npy, or in a .csv without a heading, as (1, C, T)."""
+    table = np.load(file) if str(file).endswith(".npy") else np.loadtxt(file, delimiter=",", ndmin=2)
+    return torch.tensor(table.reshape(len(table), -1).T[None], dtype=torch.float32)
+'''
+
+TEXT_IMPORTS = """import tokenizers
+"""
+
+TEXT_VIEW = '''def view(*sentences):
+    """The tokens of sentences (N, L), and which of them are no padding."""
+    words = tokenizers.Tokenizer.from_file(str(HERE / "tokenizer.json"))
+    words.enable_truncation(MAX_LENGTH)
+    words.enable_padding()
+    found = words.encode_batch(list(sentences))
+    return torch.tensor([e.ids for e in found]), torch.tensor([e.attention_mask for e in found]).bool()
+'''

@@ -1,0 +1,1 @@
+"""Pure functions of tensors: losses, geometry, exact log-sum-exp and top-k, mutual information."""

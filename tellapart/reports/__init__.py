@@ -1,0 +1,1 @@
+"""What a person looks at: tables, HTML pages, contact sheets, the explorer."""

@@ -1,0 +1,193 @@
+"""Single items as the page shows them (a picture, a sound, a curve, a sentence), and what was dropped on it as a query.
+
+Shapes: S items, T time, C channels.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import tempfile
+import time
+import warnings
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...data import ImageSource, SequenceSource, TextSource, audio
+from ...embeddings import search
+from ...errors import DataError, MissingExtraError
+from .. import html
+from .guard import Refused
+from .state import State
+
+Array = np.ndarray[Any, Any]
+NEIGHBOURS = 24  # look-alikes of an item
+SIDE = 160  # pixels of a thumbnail
+POINTS, CURVES = 160, 3  # of a small curve: points, and channels at most
+CHARACTERS = 2000  # shown of a sentence
+PIXELS = 40_000_000  # of an image to search for
+SECONDS, SAMPLES = (
+    60,
+    60_000_000,
+)  # of a sound to search for: its length, and its frames times its channels
+STEPS = 1 << 20  # of a series to search for
+LETTERS = 10_000  # of a sentence to search for
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+
+def described(state: State, row: int) -> dict[str, Any]:
+    """An item: its id and label, and by its kind the sentence, or a small curve."""
+    source = state.source
+    label = -1 if source.labels is None else int(source.labels[row])
+    found: dict[str, Any] = {
+        "row": row,
+        "id": source.ids_at(row),
+        "label": source.classes[label] if 0 <= label < len(source.classes) else None,
+    }
+    if isinstance(source, TextSource):
+        found["texts"] = [source.text(row, column)[:CHARACTERS] for column in range(source.columns)]
+    if isinstance(source, SequenceSource):
+        begin, end = source.seconds(row)
+        found |= {"begin": begin, "end": end, "unit": "s" if source.rate else "steps"}
+        found["curves"] = small_curves(source.sequence(row))
+    return found
+
+
+def small_curves(values: Array) -> list[list[float]]:
+    """The first channels of a sequence (T, C), each as up to 160 values: the farthest from the mean of each stretch."""
+    whole = np.asarray(values[:, :CURVES], np.float32)
+    edges = np.linspace(0, len(whole), min(POINTS, len(whole)) + 1).astype(np.int64)
+    away = np.abs(whole - whole.mean(0))
+    places = [a + away[a:b].argmax(0) for a, b in itertools.pairwise(edges)]
+    return [whole[[p[c] for p in places], c].round(5).tolist() for c in range(whole.shape[1])]
+
+
+def thumbnail(state: State, row: int) -> bytes:
+    """A PNG of an image.
+
+    Raises:
+        Refused: 404, the items are no images.
+    """
+    if not isinstance(state.source, ImageSource):
+        raise Refused(404, f"{state.source.many} have no pictures")
+    return html.thumbnail(state.source.image(row), SIDE)
+
+
+def sound(state: State, row: int) -> bytes:
+    """A WAV of a sound, as packed.
+
+    Raises:
+        Refused: 404, the items are no sounds.
+    """
+    source = state.source
+    if not isinstance(source, SequenceSource) or not source.rate:
+        raise Refused(404, f"{source.many} cannot be heard")
+    room = io.BytesIO()
+    with wave.open(room, "wb") as file:
+        file.setnchannels(source.channels)
+        file.setsampwidth(2)
+        file.setframerate(source.rate)
+        file.writeframes(np.ascontiguousarray(source.sequence(row), "<i2").tobytes())
+    return room.getvalue()
+
+
+def like_item(state: State, row: int) -> dict[str, Any]:
+    """The look-alikes of an item."""
+    return _found(state, state.embeddings.vectors[row], row)
+
+
+def like_upload(state: State, raw: bytes) -> dict[str, Any]:
+    """The look-alikes of what was dropped: bytes of an image or a sound, a series as .npy or .csv, or a sentence.
+
+    Raises:
+        Refused: 413 too large, 415 of another kind. DataError: it cannot be read.
+    """
+    source = state.source
+    if not raw:
+        raise Refused(422, f"nothing arrived; drop {source.one}")
+    if isinstance(source, TextSource):
+        batch = search.query(_sentence(raw), {}, source, state.loaded.encoder)
+        return _found(state, search.features(state.loaded, source, batch))
+    suffix = ".bin"
+    if isinstance(source, ImageSource):
+        _check_image(raw)
+    elif isinstance(source, SequenceSource) and source.rate:
+        _check_sound(raw)
+    else:
+        suffix = ".npy" if raw.startswith(b"\x93NUMPY") else ".csv"
+    with tempfile.TemporaryDirectory(prefix="tellapart-") as folder:
+        path = Path(folder) / f"query{suffix}"
+        path.write_bytes(raw)
+        try:
+            batch = search.query(path, {}, source, state.loaded.encoder)
+        except DataError as error:
+            raise DataError(str(error).replace(str(path), "what you dropped")) from error
+    if isinstance(source, SequenceSource) and len(batch["values"]) > STEPS:
+        raise Refused(413, f"{len(batch['values']):,} steps, {STEPS:,} at most can be searched for")
+    return _found(state, search.features(state.loaded, source, batch))
+
+
+def _found(state: State, vector: Array, own: int | None = None) -> dict[str, Any]:
+    began = time.perf_counter()
+    count = min(NEIGHBOURS, len(state.source) - (own is not None))
+    near = search.neighbours(state.index, vector[None], [own], count) if count else [[]]
+    found = [
+        described(state, row) | {"similarity": round(similarity, 4)} for row, similarity in near[0]
+    ]
+    milliseconds = round(1000 * (time.perf_counter() - began), 1)
+    asked = None if own is None else described(state, own)
+    return {"item": asked, "neighbours": found, "milliseconds": milliseconds}
+
+
+def _sentence(raw: bytes) -> str:
+    try:
+        text = raw.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise Refused(415, "a sentence in UTF-8 is needed; this is something else") from error
+    if not text:
+        raise Refused(422, "the sentence is empty")
+    if len(text) > LETTERS:
+        raise Refused(413, f"{len(text):,} characters, {LETTERS:,} at most can be searched for")
+    return text
+
+
+def _check_image(raw: bytes) -> None:
+    """Refuse what is none, or too large, from its header alone: nothing is decoded here."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(raw), formats=FORMATS) as picture:
+                width, height = picture.size
+    except Image.DecompressionBombError as error:
+        raise Refused(413, f"more megapixels than {PIXELS / 1e6:.0f}; shrink it") from error
+    except Exception as error:  # a damaged header fails in many ways
+        raise Refused(
+            415, f"this is not an image that can be read ({', '.join(FORMATS)})"
+        ) from error
+    if width * height > PIXELS:
+        raise Refused(
+            413,
+            f"{width} x {height} is {width * height / 1e6:.0f} megapixels, {PIXELS / 1e6:.0f} at most; shrink it",
+        )
+
+
+def _check_sound(raw: bytes) -> None:
+    """Refuse what is none, or too long, before it is decoded."""
+    try:
+        about = audio.soundfile().info(io.BytesIO(raw))
+    except MissingExtraError:
+        raise
+    except (
+        Exception
+    ) as error:  # soundfile's own error is a RuntimeError; a damaged header fails in many ways
+        raise Refused(
+            415, "this is not a sound that can be read (WAV, FLAC, OGG, MP3, AIFF)"
+        ) from error
+    if about.frames > SECONDS * about.samplerate or about.frames * about.channels > SAMPLES:
+        raise Refused(
+            413, f"{about.frames / about.samplerate:,.0f} s of sound, {SECONDS} s at most; cut it"
+        )

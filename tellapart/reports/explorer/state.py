@@ -1,0 +1,278 @@
+"""What the page shows of a run: its items, their map and their colours; what takes long is made once and kept.
+
+Kept in RUN/embeddings/, each under the step and the fingerprint of the data it was made from.
+
+Shapes: S items, F feature width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...curation import outliers
+from ...data import Source
+from ...embeddings import search
+from ...embeddings.embeddings import Embeddings
+from ...embeddings.index import Index
+from ...encoders.inference import prepared
+from ...errors import DataError, MissingExtraError
+from ...functional import tiled
+from ...runtime.console import Console
+from ...training.loading import Loaded, load_encoder
+from ...training.run import Run
+from .later import Later
+
+Array = np.ndarray[Any, Any]
+CLUSTERS = 10  # where there are no classes to count
+TEMPERATURE = 0.07  # of the loss shown per item: InstDisc's
+BLOCK = 4096  # rows of that loss at a time
+ALIKE = (0.98, 0.99, 0.995, 0.999)  # cosine similarities above which items are shown as nearly one
+GROUPS, IN_A_GROUP, LISTED = 24, 12, 60  # shown of each list
+
+
+class State:
+    """A run opened for the page.
+
+    Args:
+        loaded: the run. source: S items. embeddings: their features, in the same order.
+        folder: where what takes long is kept, None: nowhere (other data than the run's own).
+    """
+
+    def __init__(
+        self, loaded: Loaded, source: Source, embeddings: Embeddings, folder: Path | None
+    ) -> None:
+        self.loaded, self.source, self.embeddings, self.folder = loaded, source, embeddings, folder
+        self.run = loaded.run
+        self.index = Index(embeddings)
+        self.pca = self._kept(
+            "map-pca", lambda: centred(principal_map(unit(embeddings))), (len(source), 2)
+        )
+        self.later = Later(
+            {
+                "map/umap": lambda: self._kept(
+                    "map-umap", lambda: centred(umap_map(unit(embeddings))), (len(source), 2)
+                ),
+                "colour/cluster": lambda: self._kept(
+                    "colour-cluster", self._clusters, (len(source),)
+                ),
+                "colour/outlier": lambda: self._kept(
+                    "colour-outlier", self._outliers, (len(source),)
+                ),
+                "colour/loss": lambda: self._kept(
+                    "colour-loss", lambda: told_apart(unit(embeddings)), (len(source),)
+                ),
+                "findings": self._findings,
+            }
+        )
+
+    @classmethod
+    def open(
+        cls, run: str | Path, *, data: str | None = None, console: Console | None = None
+    ) -> State:
+        """Open a run folder; its items are embedded where that was not done before.
+
+        Raises:
+            RunError: no run, a damaged one, or one without an encoder. DataError: its data are gone.
+        """
+        console = console or Console()
+        opened = Run.open(run)
+        loaded = Loaded(load_encoder(opened), opened)
+        try:
+            source = prepared(loaded.encoder, loaded.source(data, console=console))
+        except DataError as error:
+            if data is not None:
+                raise
+            raise DataError(
+                f"{error}\n{opened.path} was trained on {opened.manifest['data']['name']}: put it back, or name where "
+                f"it is now: tellapart explore {opened.path} --data WHERE"
+            ) from error
+        own = source.fingerprint == opened.manifest["data"]["fingerprint"]
+        if data is None and not own:
+            console.say(
+                f"{source.name} has other contents now than when {opened.path} was trained on it"
+            )
+        if data is None or own:
+            return cls(
+                loaded, source, search.stored(loaded, source, console), opened.path / "embeddings"
+            )
+        return cls(loaded, source, search.embedded(loaded, source, "features", console), None)
+
+    def about(self) -> dict[str, Any]:
+        """What the page says of the run."""
+        manifest, source = self.run.manifest, self.source
+        return {
+            "run": self.run.path.name,
+            "command": str(self.run.path),
+            "method": manifest.get("method"),
+            "data": source.name,
+            "kind": source.kind,
+            "many": source.many,
+            "one": source.one,
+            "items": len(source),
+            "width": int(self.embeddings.vectors.shape[1]),
+            "classes": list(source.classes),
+            "labelled": bool(source.labels is not None and (source.labels >= 0).any()),
+            "steps": manifest.get("step"),
+            "status": manifest.get("status"),
+            "verdict": (manifest.get("verdict") or {}).get("sentence"),
+            "umap": importlib.util.find_spec("umap") is not None,
+            "fingerprint": source.fingerprint[:12],
+        }
+
+    @property
+    def labels(self) -> Array:
+        """(S,) float32, -1 = none."""
+        labels = self.source.labels
+        return (
+            np.full(len(self.source), -1, np.float32)
+            if labels is None
+            else labels.astype(np.float32)
+        )
+
+    def _kept(self, name: str, make: Callable[[], Array], shape: tuple[int, ...]) -> Array:
+        """float32 of `shape`: from the folder where it was made from the same features, else made and kept there."""
+        if self.folder is None:
+            fresh: Array = make().astype(np.float32)
+            return fresh
+        key = f"{self.run.manifest.get('step')} {self.source.fingerprint}"
+        path = self.folder / f"{name}.npz"
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
+            np.load(path) as file,
+        ):
+            found: Array = file["values"]
+            if str(file["key"]) == key and found.shape == shape and found.dtype == np.float32:
+                return found
+        made: Array = make().astype(np.float32)
+        work = path.with_name(f".{path.name}.part")
+        with contextlib.suppress(OSError):  # a run that cannot be written is shown all the same
+            with open(work, "wb") as out:
+                np.savez(out, values=made, key=key)
+            os.replace(work, path)
+        return made
+
+    def _clusters(self) -> Array:
+        """(S,) the k-means cluster of each item, the largest first; as many as there are classes, else 10."""
+        from sklearn.cluster import MiniBatchKMeans
+
+        labels = self.source.labels
+        known = 0 if labels is None else len(np.unique(labels[labels >= 0]))
+        count = min(known if known > 1 else CLUSTERS, len(self.source))
+        found = MiniBatchKMeans(count, n_init=3, batch_size=4096, random_state=0).fit_predict(
+            unit(self.embeddings)
+        )
+        place = np.empty(count, np.int64)
+        place[np.argsort(-np.bincount(found, minlength=count), kind="stable")] = np.arange(count)
+        ordered: Array = place[found]
+        return ordered
+
+    @functools.cached_property
+    def _near(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """One search for the neighbours of every item, for all that is found in them."""
+        return outliers.neighbours(self.embeddings)
+
+    def _outliers(self) -> Array:
+        return outliers.outlier_scores(self._near[0])
+
+    def _findings(self) -> dict[str, Any]:
+        """Groups of items that are nearly one, the farthest items, and labels that do not fit."""
+        score = self._kept("colour-outlier", self._outliers, (len(self.source),))
+        pairs = outliers.alike_pairs(*self._near, above=ALIKE[0])
+        alike = []
+        for above in ALIKE:
+            near = [(a, b) for a, b, s in pairs if s >= above]
+            found = outliers.groups(near, len(self.source))
+            alike.append(
+                {
+                    "above": above,
+                    "pairs": len(near),
+                    "groups": len(found),
+                    "items": sum(map(len, found)),
+                    "shown": [{"size": len(g), "rows": g[:IN_A_GROUP]} for g in found[:GROUPS]],
+                }
+            )
+        suspects = outliers.suspect_labels(self.embeddings.labels, self._near[1])
+        return {
+            "alike": alike,
+            "outliers": [
+                {"row": int(r), "score": round(float(score[r]), 4)}
+                for r in np.argsort(-score)[:LISTED]
+            ],
+            "suspects": suspects[:LISTED],
+            "suspected": len(suspects),
+        }
+
+
+def unit(embeddings: Embeddings) -> Array:
+    """(S, F) float32 of length one."""
+    made: Array = outliers.unit_rows(embeddings).numpy()
+    return made
+
+
+def principal_map(rows: Array) -> Array:
+    """(S, 2) the two principal components of the rows (S, F), each with its largest loading positive."""
+    from sklearn.decomposition import PCA
+
+    count = min(2, *rows.shape)
+    fitted = PCA(count, random_state=0).fit(rows)
+    sign = np.sign([axis[np.abs(axis).argmax()] or 1.0 for axis in fitted.components_])
+    placed = np.zeros((len(rows), 2), np.float32)
+    placed[:, :count] = fitted.transform(rows) * sign
+    return placed
+
+
+def umap_map(rows: Array) -> Array:
+    """(S, 2) the rows (S, F) as UMAP lays them out, seeded.
+
+    Raises:
+        MissingExtraError: umap-learn is not installed. DataError: fewer than 4 items.
+    """
+    if len(rows) < 4:
+        raise DataError(f"UMAP needs 4 items or more, there are {len(rows)}")
+    try:
+        from umap import UMAP
+    except ImportError as error:
+        raise MissingExtraError("umap-learn", "map") from error
+    start = "spectral" if len(rows) > 100 else "random"
+    layout = UMAP(
+        n_neighbors=min(15, len(rows) - 1), metric="cosine", init=start, random_state=0, n_jobs=1
+    )
+    placed: Array = layout.fit_transform(rows)
+    return placed
+
+
+def centred(points: Array) -> Array:
+    """Points (S, 2) moved and scaled, alike in both directions, so that the larger side spans -1 to 1."""
+    low, high = points.min(0), points.max(0)
+    half = float((high - low).max()) / 2 or 1.0
+    moved: Array = (points - (low + high) / 2) / half
+    return moved
+
+
+def told_apart(rows: Array) -> Array:
+    """(S,) nats: the instance softmax of each row (S, F) against all rows, itself the right one, no view drawn.
+
+    -log(exp(1 / t) / sum over j of exp(x_i . x_j / t)), t = 0.07: near 0 where an item is told apart from all others,
+    ln S where all coincide. Of the features as they are, so not the value that training logged.
+
+    >>> [f"{nats:.3f}" for nats in told_apart(np.ones((4, 1), np.float32))]
+    ['1.386', '1.386', '1.386', '1.386']
+    """
+    all_rows = torch.from_numpy(rows)
+    with torch.inference_mode():
+        sums = [
+            tiled.logsumexp(part, all_rows, temperature=TEMPERATURE)
+            for part in all_rows.split(BLOCK)
+        ]
+        found: Array = (torch.cat(sums) - 1 / TEMPERATURE).clamp_min(0).numpy()
+    return found

@@ -1,0 +1,1 @@
+"""The process itself: ranks, memory, console, files, version."""

@@ -1,0 +1,103 @@
+"""What a person sees while a verb runs: a bar on a terminal, plain lines elsewhere, nothing when asked."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Advance(Protocol):
+    """Called with what is done so far, and a short text."""
+
+    def __call__(self, done: int, text: str = "") -> None: ...
+
+
+class Console:
+    """Prints to standard error, so that standard output holds results alone.
+
+    Args:
+        quiet: print nothing.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.terminal = Terminal(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """One line or several."""
+        if not self.quiet:
+            self.terminal.print(text, markup=False)
+
+    @contextlib.contextmanager
+    def track(
+        self, what: str, total: int, *, done: int = 0, every: float = 5.0
+    ) -> Iterator[Advance]:
+        """A bar with the time left; where there is no terminal, a line every `every` seconds."""
+        if self.quiet:
+            yield _silent
+        elif self.terminal.is_terminal:
+            columns = (
+                TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),
+            )  # fmt: skip
+            with Progress(*columns, console=self.terminal, transient=True) as bar:
+                task = bar.add_task(what, total=total, completed=done, text="")
+
+                def advance(done: int, text: str = "") -> None:
+                    bar.update(task, completed=done, text=text)
+
+                yield advance
+        else:
+            yield self._lines(what, total, done, every)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A plain step of some work, for callers that only know done and total."""
+        if self.quiet:
+            return
+        if self.terminal.is_terminal:
+            print(
+                f"\r{what}: {done:,}/{total:,}",
+                end="\n" if done >= total else "",
+                file=sys.stderr,
+                flush=True,
+            )
+        elif done >= total:
+            self.say(f"{what}: {total:,} done")
+
+    def _lines(self, what: str, total: int, first: int, every: float) -> Advance:
+        began = last = time.monotonic()
+
+        def advance(done: int, text: str = "") -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < every and done < total:
+                return
+            last = now
+            left = (now - began) / max(1, done - first) * (total - done)
+            self.say(f"{what} {done:,}/{total:,}  {text}  {clock(left)} left")
+
+        return advance
+
+
+def _silent(done: int, text: str = "") -> None:
+    """Nothing to see."""
+
+
+def clock(seconds: float) -> str:
+    """A duration as a person says it.
+
+    >>> clock(75), clock(3725), clock(4.2)
+    ('1 min 15 s', '1 h 2 min', '4 s')
+    """
+    s = round(seconds)
+    if s < 60:
+        return f"{s} s"
+    if s < 3600:
+        return f"{s // 60} min {s % 60} s"
+    return f"{s // 3600} h {s % 3600 // 60} min"

@@ -1,0 +1,125 @@
+"""Is it learning? A sentence in words from the lines of metrics.
+
+Chance is the loss when every row coincides. A healthy start can sit above it (a random bank adds about
+1 / (2 D tau^2)), and a collapsed run sits exactly on it, so the trend and the spread decide, not the level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+COLLAPSED_STD = 0.05  # spread of unit rows; 1 = centred on the sphere
+NEAR = 0.05  # of the ceiling of a bound of mutual information
+COLLAPSED_RANK = 1.5
+AT_CHANCE = 0.01  # of the chance level
+EASIER = 0.05  # of all triplets
+FALL = 0.02  # smallest fall of the loss, of its highest level, that counts as a trend
+
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`kind`: "learning", "collapsed", "at chance", "flat" or "too early"; `sentence`: cause and remedy."""
+
+    kind: str
+    sentence: str
+
+
+def judge(rows: Sequence[Row]) -> Verdict:
+    """The verdict over the lines of metrics.jsonl so far.
+
+    >>> rows = [{"step": s, "loss": 5 - s / 100, "std": 0.9, "effective_rank": 40.0} for s in range(0, 200, 20)]
+    >>> judge(rows).kind
+    'learning'
+    """
+    if len(rows) < 5:
+        return Verdict("too early", f"too early to say: {len(rows)} logged steps, 5 are needed")
+    if since := _collapsed_since(rows):
+        return Verdict(
+            "collapsed",
+            f"collapsed since step {since:.0f}: all embeddings nearly coincide (standard deviation "
+            f"{rows[-1]['std']:.3f}, effective rank {rows[-1].get('effective_rank', 1.0):.1f}). "
+            "Lower --lr; where the loss has a temperature, raise it",
+        )
+    size = max(1, len(rows) // 5)
+    start, now = (
+        max(_mean(rows[i : i + size]) for i in range(len(rows) - size + 1)),
+        _mean(rows[-size:]),
+    )
+    chance = rows[-1].get("chance")
+    fallen = start - now > FALL * abs(start)
+    if chance is not None and abs(now - chance) < AT_CHANCE * chance and not fallen:
+        return Verdict(
+            "at chance",
+            f"at chance: the loss {now:.2f} is that of embeddings that all coincide ({chance:.2f}), and does not "
+            "fall. Raise --lr, train for longer, or check that the views keep what tells the items apart",
+        )
+    if "easy" in rows[-1]:
+        before, after = (
+            sum(row["easy"] for row in part) / size for part in (rows[:size], rows[-size:])
+        )
+        if after - before > EASIER:
+            return Verdict(
+                "learning",
+                f"learning: the easy triplets rose from {before:.0%} to {after:.0%}; the loss is the mean of those "
+                f"that are left, {now:.2f} now{_held_out(rows)}",
+            )
+    if not fallen:
+        return Verdict(
+            "flat",
+            f"no clear fall of the loss yet ({start:.2f} at its highest, {now:.2f} now). "
+            "Train for longer (--epochs), or raise --lr",
+        )
+    beside = f", chance {chance:.2f}" if chance is not None else ""
+    return Verdict(
+        "learning",
+        f"learning: the loss fell from {start:.2f} to {now:.2f}{beside}; embeddings vary in "
+        f"{rows[-1].get('effective_rank', 1.0):.0f} directions{_held_out(rows)}{_ceiling(rows[-size:])}",
+    )
+
+
+def _ceiling(rows: Sequence[Row]) -> str:
+    """Whether the bound of mutual information is as high as its number of candidates lets it be."""
+    if "information" not in rows[-1]:
+        return ""
+    now, most = sum(r["information"] for r in rows) / len(rows), rows[-1]["chance"]
+    if now < (1 - NEAR) * most:
+        return ""
+    return (
+        f"; the views share at least {now:.2f} nats, within 5 % of the {most:.2f} that so many candidates can show: a "
+        "bigger --batch-size, or more negatives, would measure more"
+    )
+
+
+def _held_out(rows: Sequence[Row]) -> str:
+    """What the looks at held-out items saw, where there were any."""
+    for name, said in (
+        ("held_out_knn", "kNN (k=20)"),
+        ("held_out_view_retrieval", "retrieval of another view"),
+    ):
+        seen = [(row["step"], row[name]) for row in rows if name in row]
+        if len(seen) > 1:
+            best = max(seen, key=lambda look: look[1])
+            words = f"; {said} on held-out items went from {seen[0][1]:.1%} to {seen[-1][1]:.1%}"
+            return words + (
+                f", after {best[1]:.1%} at step {best[0]:.0f}"
+                if best[1] - seen[-1][1] > 0.01
+                else ""
+            )
+    return ""
+
+
+def _collapsed_since(rows: Sequence[Row]) -> float | None:
+    """The first step of the unbroken collapsed stretch at the end, None if there is none."""
+    since = None
+    for row in reversed(rows):
+        if row.get("std", 1.0) > COLLAPSED_STD and row.get("effective_rank", 2.0) > COLLAPSED_RANK:
+            break
+        since = row["step"]
+    return since
+
+
+def _mean(rows: Sequence[Row]) -> float:
+    return sum(r["loss"] for r in rows) / len(rows)

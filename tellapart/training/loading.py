@@ -1,0 +1,273 @@
+"""Open encoders: of runs, of known networks, of files of weights; and the sources that each of them reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .. import encoders
+from ..data import ImageSource, Source, TextSource, open_source
+from ..encoders import AnyEncoder, Encoder, TextEncoder, pretrained, weights
+from ..errors import ConfigError, DataError, RunError, require
+from ..runtime.console import Console
+from .config import CONFIGS, CommonConfig
+from .resolve import open_for
+from .run import Run
+
+ON_EMBEDDING = (
+    "instdisc",
+    "spread",
+)  # DESIGN: the headline is on the embedding where the loss is a memory's
+TRANSFORMER_SIZE = 224
+Kind = TypeVar("Kind", bound=Source)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An encoder to use or to judge: of a run, or of others.
+
+    Attributes:
+        headline: the row of the verdict. few_row: the row whose few labels count, what users take away.
+        config: of a run, None otherwise. fresh: the same network before training. size: the
+            only one that the network reads, None where it reads any.
+    """
+
+    name: str
+    encoder: AnyEncoder
+    headline: str
+    few_row: str
+    run: Run | None = None
+    config: CommonConfig | None = None
+    fresh: Encoder | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A run opened for use: the encoder in eval mode, the run, and the source it was trained on (lazily)."""
+
+    encoder: AnyEncoder
+    run: Run
+
+    def source(self, data: str | None = None, *, console: Console | None = None) -> Source:
+        """The run's source, or another one seen as the encoder sees."""
+        return like_the_run(self.run, data, progress=console.progress if console else None)
+
+
+def open_subject(
+    what: str | Path,
+    *,
+    checkpoint: str = "last",
+    encoder: str | None = None,
+    width: int = 16,
+    image_size: int | None = None,
+) -> Subject:
+    """Open what a user names: a run folder, timm/NAME, torchvision/NAME, a file of weights, or embeddings (.npz).
+
+    Args:
+        checkpoint: of a run: "last", "best-unlabelled", or a file of weights.
+        encoder, width: the network of a file of weights; None: found from the names and shapes in it.
+        image_size: side of a view, for a network that reads one size only.
+    Raises:
+        ConfigError: nothing known by this name, or weights that fit no network. RunError: a damaged run.
+    """
+    path, name = Path(what), str(what)
+    if (path / "run.json").is_file():
+        require(encoder is None, f"{name} is a run and knows its network; leave out --encoder")
+        return _of_run(Run.open(path), checkpoint)
+    require(checkpoint == "last", f"--checkpoint goes with a run, and {name} is none")
+    require(not is_embeddings(path), f"{name} holds vectors already; name an encoder")
+    if path.is_dir() and (path / "config.json").is_file():
+        read = encoders.text.build(name, seed=0, head_kind="none")
+        return Subject(name, read.eval(), "its features", "its features")
+    small_stem: bool | None = None
+    wide: int | None = None
+    if name.startswith(("timm/", "torchvision/")):
+        encoder = name
+    elif path.is_file():
+        encoder, small_stem, wide = pretrained.network_of(path, encoder)
+    else:
+        raise ConfigError(
+            f"{name} is not a run folder, timm/NAME, torchvision/NAME, a file of weights or embeddings (.npz)"
+        )
+    shared: dict[str, Any] = {
+        **pretrained.RGB, "dim": 128, "head_kind": "linear", "width": wide or width, "seed": 0,
+        "size": image_size or (TRANSFORMER_SIZE if encoder.startswith("timm/") else 32), "small_stem": small_stem,
+    }  # fmt: skip
+    network = pretrained.start(name, encoder=encoder, **shared)
+    shared["small_stem"] = network.backbone.small_stem
+    fresh = encoders.build(encoder, **shared)
+    return Subject(
+        name,
+        network.eval(),
+        "its features",
+        "its features",
+        fresh=fresh.eval(),
+        size=_only_size(network, shared["size"]),
+    )
+
+
+def is_embeddings(path: str | Path) -> bool:
+    """Whether a path holds saved `Embeddings`: an .npz file, or a folder of them."""
+    return Path(path).suffix == ".npz" or (Path(path) / "items.npz").is_file()
+
+
+def load_encoder(run: Run, checkpoint: str = "last") -> AnyEncoder:
+    """The encoder of a run in eval mode: as it ended, as the label-free measures liked it best, or from a file.
+
+    Raises:
+        RunError: missing, damaged, or weights of another network.
+    """
+    about, tensors = run.encoder_files()
+    try:
+        encoder = encoders.rebuild(about)
+    except (TypeError, KeyError) as error:
+        raise RunError(f"config.json of the encoder of {run.path} is not one: {error}") from error
+    if checkpoint != "last":
+        tensors, _ = weights.read(run.checkpoint(checkpoint))
+    try:
+        encoder.load_state_dict(tensors)
+    except RuntimeError as error:
+        said = (
+            f"the weights of {run.path}"
+            if checkpoint == "last"
+            else str(run.checkpoint(checkpoint))
+        )
+        raise RunError(f"{said} do not fit its config.json: {error}") from error
+    return encoder.eval()
+
+
+def source_of(
+    subject: Subject,
+    data: str | None,
+    image_size: int | None,
+    progress: Any = None,
+    labels: str | Path | None = None,
+) -> Source:
+    """The data a subject is judged on: a run's own, or others, at the size it sees.
+
+    Raises:
+        ConfigError: no data are named where the subject has none. DataError: other channels than the encoder reads.
+    """
+    about = subject.run.manifest["data"] if subject.run else {}
+    if not data and not about:
+        raise ConfigError(f"{subject.name} brings no images; name them with --data")
+    if subject.run:
+        same = like_the_run(subject.run, data, image_size=image_size, progress=progress)
+        return same.with_labels(labels) if labels else same
+    if isinstance(subject.encoder, TextEncoder):
+        source = open_source(data or "")
+        if not isinstance(source, TextSource):
+            raise DataError(f"{source.name} holds {source.many}; {subject.name} reads sentences")
+        return source.with_labels(labels) if labels else source
+    found = open_source(
+        data or "", image_size=image_size or subject.size, large=224, progress=progress
+    )
+    source = images_of(found, subject.name)
+    for network in (subject.encoder, subject.fresh):
+        if isinstance(network, Encoder) and network.mean.numel() != source.channels:
+            network.take_channels(source.channels)
+    return source.with_labels(labels) if labels else source
+
+
+def like_the_run(
+    run: Run, data: str | None, *, image_size: int | None = None, progress: Any = None
+) -> Source:
+    """A run's own source, or another one seen as its encoder sees: of the same size, rate and channels.
+
+    Raises:
+        DataError: data of another kind, or of other channels.
+    """
+    about, config = run.manifest["data"], config_of(run)
+    seen = {"image_size": image_size or about.get("image_size"), "sample_rate": about.get("rate")}
+    names = {f.name for f in dataclasses.fields(config)}
+    config = dataclasses.replace(config, **{k: v for k, v in seen.items() if k in names})
+    source = open_for(data or about["name"], config, progress)
+    kind = about.get("kind", "images")
+    if source.kind != kind:
+        raise DataError(
+            f"{source.name} holds {source.many}; the encoder of {run.path} was trained on {kind}"
+        )
+    for name, said in (("channels", "channel(s)"), ("rate", "Hz")):
+        if source.about.get(name) != about.get(name):
+            raise DataError(
+                f"{source.name} has {source.about.get(name)} {said}; the encoder of {run.path} wants {about.get(name)}"
+            )
+    return source
+
+
+def images_of(source: Source, name: str) -> ImageSource:
+    """The source, which must be one of images.
+
+    Raises:
+        ConfigError: of something else.
+    """
+    if not isinstance(source, ImageSource):
+        raise ConfigError(f"{name} works on images, and {source.name} holds {source.many}")
+    return source
+
+
+def untrained(subject: Subject, say: Callable[[str], None]) -> dict[str, AnyEncoder]:
+    """The same network before training: from random weights, and from the starting weights of --init."""
+    config = subject.config
+    if config is None:
+        return {"random init": subject.fresh} if subject.fresh else {}
+    if not isinstance(subject.encoder, Encoder):
+        if subject.run is None:
+            return {}
+        fresh = encoders.rebuild(subject.run.encoder_files()[0], seed=config.seed)
+        fresh.mean, fresh.std = subject.encoder.mean, subject.encoder.std
+        return {"random init": fresh.eval()}
+    size = int(subject.run.manifest["data"]["image_size"]) if subject.run else TRANSFORMER_SIZE
+    mean, std = subject.encoder.mean.flatten(), subject.encoder.std.flatten()
+    shared: dict[str, Any] = {
+        "channels": len(mean), "size": size, "dim": config.dim, "head_kind": config.head,
+        "width": config.width, "mean": mean, "std": std, "seed": config.seed,
+    }  # fmt: skip
+    stem = subject.encoder.backbone.small_stem
+    found: dict[str, AnyEncoder] = {
+        "random init": encoders.build(config.encoder, small_stem=stem, **shared).eval()
+    }
+    if config.init:
+        try:
+            found["starting weights"] = pretrained.start(
+                config.init, encoder=config.encoder, **shared
+            ).eval()
+        except ConfigError as error:
+            say(f"without a row for the starting weights, which are gone: {error}")
+    return found
+
+
+def parts_of(source: Kind) -> tuple[Kind, Kind | None]:
+    """Training and test part; None where there is one split."""
+    if not {"train", "test"} <= source.splits.keys():
+        return source, None
+    return source.split("train"), source.split("test")
+
+
+def _of_run(run: Run, checkpoint: str) -> Subject:
+    method = run.manifest["method"]
+    headline = "trained embedding" if method in ON_EMBEDDING else "trained features"
+    config = config_of(run)
+    return Subject(
+        str(run.path), load_encoder(run, checkpoint), headline, "trained features", run, config
+    )
+
+
+def config_of(run: Run) -> CommonConfig:
+    """The settings that a run was trained with."""
+    manifest = run.manifest
+    found: CommonConfig = CONFIGS[manifest["data"].get("kind", "images")].from_dict(
+        manifest["method"], manifest["config"]
+    )
+    return found
+
+
+def _only_size(network: Encoder, built: int) -> int | None:
+    """The size that a network was built for, where it reads no other (a position embedding, windows)."""
+    names = network.state_dict()
+    fixed = any("pos_embed" in n or "pos_embedding" in n or "relative_position" in n for n in names)
+    return built if fixed else None

@@ -1,0 +1,68 @@
+"""One function per system and scale; every number carries its source.
+
+Sources: [paper] the paper of the method (named in its page of docs/objectives); [authors] their released code and
+its README; [tuned] chosen on the validation part of the training data here, see docs/experiments.md.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ...data import kind_of
+from ...errors import ConfigError, unknown
+from ...objectives import METHODS
+from ..config import CONFIGS
+from . import images, sequences, text
+from .images import *  # noqa: F403  for presets.simclr_scenes() and its like, whatever file they stand in
+from .sequences import *  # noqa: F403  as those of images
+from .text import *  # noqa: F403  as those of images
+
+PRESETS: dict[str, Callable[[], Any]] = {
+    name: made
+    for module in (images, sequences, text)
+    for name, made in vars(module).items()
+    if inspect.isfunction(made) and made.__module__ == module.__name__
+}
+
+
+def named(name: str) -> Any:
+    """The preset of that name.
+
+    Raises:
+        ConfigError: an unknown name, with the nearest one.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]()
+
+
+def name_for(method: str, data: str) -> str:
+    """The preset that `train METHOD --data DATA` starts from.
+
+    >>> name_for("instdisc", "scenes:fashion-mnist"), name_for("instdisc", "photos/"), name_for("cpc", "audio:calls/")
+    ('instdisc_scenes', 'instdisc_folder', 'cpc_audio')
+
+    Raises:
+        ConfigError: an unknown method, or one that does not learn from this kind of data.
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    if not data:  # for --help
+        return next(name for name in PRESETS if name.partition("_")[0] == method)
+    kind = kind_of(data)
+    if kind == "images":
+        scale = data.partition(":")[0].replace("-", "_")
+        wanted = [f"{method}_{s}" for s in (scale, "folder", "scenes", "images")]
+    else:
+        wanted = [f"{method}_{kind}"]
+    for name in wanted:
+        if name in PRESETS:
+            return name
+    able = sorted(
+        {name.partition("_")[0] for name, make in PRESETS.items() if type(make()) is CONFIGS[kind]}
+    )
+    raise ConfigError(
+        f"{method} has no settings for {kind} ({data}); these methods have: {', '.join(able)}"
+    )

@@ -1,0 +1,102 @@
+"""What a preset, a user's options and starting weights mean together."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ..data import Progress, Source, open_source
+from ..encoders import pretrained
+from ..errors import ConfigError, unknown
+from ..objectives import METHODS
+from . import presets
+from .config import CommonConfig, TextConfig, TrainConfig
+
+WATCHED = 1000  # held out for --eval-every where --validation says nothing
+
+
+def resolve(
+    method: str, data: str, preset: str | None, config: CommonConfig | None, options: dict[str, Any]
+) -> CommonConfig:
+    """The settings of a training: a preset or a whole configuration, single options, and what `init` brings over both.
+
+    Raises:
+        ConfigError: an unknown method, preset or setting, with the nearest one.
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    base = config or presets.named(preset or presets.name_for(method, data))
+    fields = {f.name for f in dataclasses.fields(base)}
+    for name in options:
+        if name not in fields:
+            raise unknown("setting", name, fields)
+    inner = options.get("objective")
+    if isinstance(inner, dict):
+        known = {f.name for f in dataclasses.fields(base.objective)}
+        for name in inner:
+            if name not in known:
+                raise unknown("setting of the objective", name, known)
+        options = options | {"objective": dataclasses.replace(base.objective, **inner)}
+    settings = dataclasses.replace(base, **options)
+    if settings.init and not isinstance(settings, TrainConfig):
+        hint = (
+            "name the weights with --encoder"
+            if isinstance(settings, TextConfig)
+            else "these start from nothing"
+        )
+        raise ConfigError(f"--init is of images; {hint}")
+    if settings.init:
+        settings = _with_its_network(
+            settings, presets.named(preset or presets.name_for(method, data))
+        )
+    if not isinstance(settings.objective, METHODS[method][1]):
+        raise ConfigError(f"these settings are of another method than {method}")
+    return settings
+
+
+def training_part(source: Source, config: CommonConfig) -> Source:
+    """The items that training sees: the training split, less those held out."""
+    return held_out(source, config)[0]
+
+
+def held_out(source: Source, config: CommonConfig) -> tuple[Source, Source | None]:
+    """The items that training sees, and those cut out of the training split by hash.
+
+    Cut out: `validation` items; with `eval_every` alone a tenth, at most 1,000.
+    """
+    part = source.split("train") if "train" in source.splits else source
+    count = config.validation or (min(WATCHED, len(part) // 10) if config.eval_every else 0)
+    if config.eval_every and count < 2:
+        raise ConfigError(
+            f"--eval-every holds a tenth of the images out, too few of {len(part)}; leave it out"
+        )
+    if count:
+        return part.hold_out(count)
+    return part, None
+
+
+def open_for(data: str, config: CommonConfig, progress: Progress | None = None) -> Source:
+    """The source that a training of this configuration reads."""
+    return open_source(
+        data,
+        image_size=getattr(config, "image_size", None),
+        sample_rate=getattr(config, "sample_rate", None),
+        large=64 if config.encoder == "small-resnet" else 224,
+        cache=config.cache,
+        cache_limit=config.cache_limit,
+        progress=progress,
+    )
+
+
+def _with_its_network(settings: CommonConfig, default: CommonConfig) -> CommonConfig:
+    """The settings with the network that the starting weights bring; another one asked for is an error."""
+    brought = pretrained.describe(
+        settings.init or "", None if settings.encoder == default.encoder else settings.encoder
+    )
+    for name, value in brought.items():
+        asked = getattr(settings, name)
+        if asked not in (value, getattr(default, name)):
+            raise ConfigError(
+                f"--init {settings.init} brings its own network ({name} {value}); leave out --{name} {asked}"
+            )
+    return dataclasses.replace(settings, **brought)
