@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tellapart import api
 from tellapart.data import ImageSource, Pixels
-from tellapart.embeddings.embeddings import Embeddings
+from tellapart.embeddings import Embeddings
 from tellapart.reports.explorer import State, application
 from tellapart.reports.explorer.server import listening, uvicorn_server
 from tellapart.runtime.console import Console

@@ -20,7 +20,7 @@ import torch
 from recipe import COMMIT, HERE
 
 from tellapart.data import SequenceSource
-from tellapart.embeddings.embeddings import Embeddings
+from tellapart.embeddings import Embeddings
 from tellapart.evaluation import bootstrap, linear
 from tellapart.evaluation.baselines import LogMel
 from tellapart.evaluation.evaluate import of_frames

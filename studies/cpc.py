@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from tellapart import open_source
-from tellapart.embeddings.embeddings import embed
+from tellapart.embeddings import embed
 from tellapart.evaluation import frame_probe, linear_probe
 from tellapart.evaluation.baselines import LogMel
 from tellapart.objectives import CPCOptions

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tellapart import cli
-from tellapart.embeddings.embeddings import Embeddings
+from tellapart.embeddings import Embeddings
 
 
 def _run(capsys, *arguments):

@@ -18,7 +18,7 @@ from cases import CASES
 
 from tellapart.runtime import distributed
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 
 
 def _port():

@@ -11,7 +11,7 @@ import torch
 
 from tellapart import api
 from tellapart.data import open_source
-from tellapart.embeddings.embeddings import Embeddings
+from tellapart.embeddings import Embeddings
 from tellapart.errors import ConfigError
 from tellapart.evaluation.monitor import Watch, few_label_knn
 from tellapart.runtime.console import Console

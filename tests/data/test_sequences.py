@@ -331,7 +331,7 @@ def test_the_prompts_of_asterisk_are_read():
 def test_spoken_sentences_come_with_their_phonemes(tmp_path):
     if not ctypes.util.find_library("espeak-ng"):
         pytest.skip("apt-get install espeak-ng")
-    script = Path(__file__).parent.parent / "scripts" / "prepare_speech.py"
+    script = Path(__file__).parents[2] / "scripts" / "prepare_speech.py"
     done = subprocess.run(
         [sys.executable, script, "phones", tmp_path, "12"], capture_output=True, text=True
     )

@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 from torch.nn import functional as F
 
-from tellapart.embeddings.embeddings import Embeddings
+from tellapart.embeddings import Embeddings
 from tellapart.embeddings.index import Index
 from tellapart.errors import ConfigError, DataError
 from tellapart.evaluation import few_label, knn, linear, linear_probe, protocol, retrieval

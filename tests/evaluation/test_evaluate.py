@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from tellapart import api, encoders
 from tellapart.data import open_source
-from tellapart.embeddings.embeddings import Embeddings, embed
+from tellapart.embeddings import Embeddings, embed
 from tellapart.encoders import pretrained
 from tellapart.errors import ConfigError, DataError, RunError, TellapartError
 from tellapart.evaluation import label_free, protocol

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tellapart as ta
-from tellapart.embeddings.embeddings import Embeddings
+from tellapart.embeddings import Embeddings
 from tellapart.errors import ConfigError, DataError, MissingExtraError, RunError, TellapartError
 from tellapart.runtime.console import Console
 
