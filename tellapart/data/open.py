@@ -1,0 +1,173 @@
+"""Open a source by the name a user types: a folder, a list, a table, or a built-in data set."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError, unknown
+from . import audio, builtin, image_folder, image_packing, scenes, series, text
+from . import files as listings
+from .cache import Cache, default_folder
+from .files import Listing
+from .images import ImageSource
+from .source import Source
+
+KINDS = {
+    "images": image_folder.EXTENSIONS, "audio": audio.EXTENSIONS, "series": series.EXTENSIONS, "text": text.EXTENSIONS,
+}  # fmt: skip
+
+BUILTIN = ("digits", *builtin.READERS)
+SCENE_SIZE = 32
+Progress = Callable[[str, int, int], None]  # what is being done, done so far, of how many
+
+
+def open_source(
+    spec: str,
+    *,
+    image_size: int | None = None,
+    sample_rate: int | None = None,
+    large: int = 64,
+    cache: str | Path | None = None,
+    cache_limit: float = 50.0,
+    progress: Progress | None = None,
+) -> Source:
+    """The source a user names.
+
+    Args:
+        spec: "digits", "fashion-mnist[:FOLDER]", "cifar10[:FOLDER]", "stl10[:FOLDER]",
+            "scenes:NAME"; a folder of images or of sounds, a text file that lists either, a 2-D .npy or .csv or a
+            folder of them, a .txt of sentences, a .tsv of pairs; "images:", "audio:", "series:" or "text:" before a
+            path that could be several of them. "./digits"
+            is a folder, "digits" the built-in.
+        image_size: side of the view in pixels; None: 16 for digits, 32 for scenes, their own side for other
+            images of at most 64 pixels, and `large` for larger ones.
+        sample_rate: Hz of sounds; None: that of most files, at most 16,000.
+        cache: folder for decoded data; None: $TELLAPART_CACHE or ~/.cache/tellapart.
+        cache_limit: GB that the cache may take.
+        progress: called with (what, done, total) while decoding.
+    Raises:
+        DataError: nothing there, nothing usable in it, or no room for it.
+
+    >>> source = open_source("digits")
+    >>> len(source), source.read(source_rows := __import__("torch").tensor([0, 5])).shape
+    (1797, torch.Size([2, 1, 16, 16]))
+    """
+    if image_size is not None and not 8 <= image_size <= 1024:
+        raise DataError(f"--image-size must lie in 8..1024 pixels, got {image_size}")
+    store = Cache(Path(cache) if cache else default_folder(), cache_limit * 1e9)
+    kind, _, rest = spec.partition(":")
+    if kind == "scenes":
+        return _scenes(spec, rest, image_size or SCENE_SIZE, store, progress)
+    if kind in BUILTIN:
+        data = builtin.read(kind, Path(rest) if rest else None, store.folder, image_size)
+        return builtin.as_source(spec, data, image_size)
+    path = Path(rest if kind in KINDS else spec).expanduser()
+    if not path.exists():
+        raise _missing(spec, path)
+    kind = kind if kind in KINDS else kind_of_path(path)
+    report = (lambda done, total: progress(f"reading {kind}", done, total)) if progress else None
+    listing = _listed(path, kind)
+    if kind == "audio":
+        return audio.audio_source(spec, listing, store, rate=sample_rate, progress=report)
+    if kind == "text":
+        return text.text_source(spec, listing)
+    if kind == "series":
+        return series.series_source(spec, listing, store, progress=report)
+    return image_folder.image_source(
+        spec, listing, store, size=image_size, large=large, progress=report
+    )
+
+
+def kind_of(spec: str) -> str:
+    """What kind of data a name stands for: "images", "audio", "series" or "text".
+
+    >>> kind_of("digits"), kind_of("audio:calls/"), kind_of("scenes:digits")
+    ('images', 'audio', 'images')
+    """
+    kind = spec.partition(":")[0]
+    if kind in KINDS:
+        return kind
+    path = Path(spec).expanduser()
+    return (
+        kind_of_path(path)
+        if spec and kind not in (*BUILTIN, "scenes") and path.exists()
+        else "images"
+    )
+
+
+def kind_of_path(path: Path) -> str:
+    """What most of the files that a folder or a list names are; a folder of texts holds nothing else."""
+    others = ("images", "audio", "series")
+    if path.is_dir():
+        found = (name for _, _, files in os.walk(path) for name in files)
+        counts = _counted(itertools.islice(found, 5000))
+        if not any(counts[kind] for kind in others):
+            return "text" if counts["text"] else "images"
+        return max(others, key=lambda kind: counts[kind])
+    if path.suffix.lower() in series.EXTENSIONS:
+        return "series"
+    names = _first_lines(path)
+    counts = _counted(names)
+    best = max(others, key=lambda kind: counts[kind])
+    if 2 * counts[best] > len(names):
+        return best
+    return "images" if names and listings.is_file(path.parent / names[0]) else "text"
+
+
+def _counted(names: Iterable[str]) -> dict[str, int]:
+    endings = Counter(Path(name).suffix.lower() for name in names)
+    return {kind: sum(endings[e] for e in extensions) for kind, extensions in KINDS.items()}
+
+
+def _first_lines(path: Path) -> list[str]:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = (line.partition("\t")[0].strip() for line in itertools.islice(file, 200))
+        return [line for line in lines if line]
+
+
+def _listed(path: Path, kind: str) -> Listing:
+    if path.is_dir():
+        return listings.list_folder(path, KINDS[kind])
+    if kind == "text" or path.suffix.lower() in KINDS[kind]:
+        return Listing(path.parent, [path.name], [None], [None], [])
+    return listings.list_file(path)
+
+
+def _scenes(
+    spec: str, inner: str, size: int, store: Cache, progress: Progress | None
+) -> ImageSource:
+    name, _, place = inner.partition(":")
+    if name not in BUILTIN:
+        raise unknown("items for scenes:", name, BUILTIN)
+    items = builtin.read(name, Path(place) if place else None, store.folder, None)
+    key = hashlib.blake2b(items.images.tobytes(), digest_size=16).hexdigest()
+    report = (
+        (lambda done: progress("composing scenes", done, len(items.labels))) if progress else None
+    )
+
+    def make(into: Path, limit: float) -> None:
+        made = builtin.composed(items, size, report)
+        if made.images.nbytes > limit:
+            raise DataError(
+                f"the scenes need {made.images.nbytes / 1e9:.1f} GB, more than --cache-limit"
+            )
+        image_packing.save_array(into, made.images)
+
+    entry = store.entry(f"{scenes.VERSION}-{size}-{key}", make)
+    images = np.load(entry / "images.npy", mmap_mode="r")
+    made = builtin.Labelled(images, items.labels, items.classes, items.parts, items.licence)
+    return builtin.as_source(spec, made, size)
+
+
+def _missing(spec: str, path: Path) -> DataError:
+    hint = unknown("data", spec.split(":")[0], BUILTIN)
+    return DataError(
+        f"{path} does not exist (a folder of images, a list of paths, or a known name: {hint})"
+    )
