@@ -5,11 +5,48 @@ Shapes: N items, V views, D width, K neighbours.
 
 from __future__ import annotations
 
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..errors import require
 from . import top_k
+
+SMALLEST_NORM = 1e-12  # below it a row counts as zero and stays as it is
+
+
+@overload
+def unit_rows(rows: Tensor) -> Tensor: ...
+@overload
+def unit_rows(rows: npt.NDArray[Any]) -> npt.NDArray[Any]: ...
+def unit_rows(rows: Tensor | npt.NDArray[Any]) -> Tensor | npt.NDArray[Any]:
+    """Scale every vector along the last axis to Euclidean length 1.
+
+    The one place where vectors are put on the unit sphere: inner products of the result are cosines.
+
+    Args:
+        rows: (..., D) floating-point tensor or NumPy array; it is not changed. Half precision and
+            integers are computed and returned in float32; float32 and float64 are kept.
+
+    Returns:
+        Rows of the same shape and library. A zero vector stays zero. Tensors keep their gradient.
+
+    >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    if isinstance(rows, Tensor):
+        wide = rows if rows.dtype in (torch.float32, torch.float64) else rows.float()
+        return F.normalize(wide, dim=-1, eps=SMALLEST_NORM)
+    kept = rows.dtype in (np.float32, np.float64)
+    values = np.asarray(rows) if kept else np.asarray(rows, dtype=np.float32)
+    length = np.linalg.norm(values, axis=-1, keepdims=True)
+    scaled: npt.NDArray[Any] = values / np.maximum(length, SMALLEST_NORM)
+    return scaled
 
 
 def alignment(a: Tensor, b: Tensor, *, alpha: float = 2) -> Tensor:

@@ -97,3 +97,31 @@ def test_hubness_grows_with_a_hub():
     )
     hub = torch.nn.functional.normalize(torch.cat([torch.eye(60), torch.full((1, 60), 1.0)]), dim=1)
     assert geometry.hubness(hub, k=1) > geometry.hubness(ring, k=1) + 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
+@pytest.mark.parametrize("shape", [(5, 3), (2, 5, 3), (3,)])
+def test_unit_rows_have_length_one_in_torch_and_numpy(dtype, shape):
+    """Both libraries agree; float64 is kept, what is narrower becomes float32; zero rows stay zero."""
+    values = np.random.default_rng(0).integers(-9, 9, shape).astype(dtype)
+    values[..., 0] += 20
+    kept = "float64" if dtype == "float64" else "float32"
+    for given in (values, torch.from_numpy(values)):
+        before = given.copy() if isinstance(given, np.ndarray) else given.clone()
+        found = geometry.unit_rows(given)
+        assert type(found) is type(given)
+        assert str(found.dtype).removeprefix("torch.") == kept
+        length = np.linalg.norm(np.asarray(found, dtype=np.float64), axis=-1)
+        np.testing.assert_allclose(length, 1.0, rtol=1e-6)
+        assert (np.asarray(before) == np.asarray(given)).all()
+    np.testing.assert_allclose(
+        geometry.unit_rows(values), geometry.unit_rows(torch.from_numpy(values)).numpy(), rtol=1e-6
+    )
+    assert not geometry.unit_rows(np.zeros((2, 3), dtype)).any()
+    assert not geometry.unit_rows(torch.zeros(2, 3)).any()
+
+
+def test_unit_rows_read_memory_maps_without_a_warning(tmp_path):
+    np.save(tmp_path / "rows.npy", np.ones((4, 2), np.float32))
+    rows = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    np.testing.assert_allclose(geometry.unit_rows(rows), np.sqrt(0.5))
