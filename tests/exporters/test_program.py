@@ -272,29 +272,29 @@ def test_bad_input(trained, tmp_path, monkeypatch):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").write_text("")
 
-    def export(run, out="out", **options):
+    def exported(run, out="out", **options):
         export.export(run, out=tmp_path / out, console=QUIET, **options)
 
     with pytest.raises(RunError, match="not empty"):
-        export(run, "used")
+        exported(run, "used")
     with pytest.raises(RunError, match="is a file"):
-        export(run, "used/file")
+        exported(run, "used/file")
     with pytest.raises(RunError, match="cannot write"):
-        export(run, "used/file/below")
+        exported(run, "used/file/below")
     with pytest.raises(RunError, match="not a run"):
-        export(tmp_path)
+        exported(tmp_path)
     with pytest.raises(RunError, match="is not there"):
-        export(run, checkpoint=str(tmp_path / "no.pt"))
+        exported(run, checkpoint=str(tmp_path / "no.pt"))
     with pytest.raises(ConfigError, match="no BatchNorm"):
-        export(run, fold_batchnorm=True)
+        exported(run, fold_batchnorm=True)
     Run.create(tmp_path / "empty", {"method": "cpc", "data": {}})
     with pytest.raises(RunError, match="no encoder yet"):
-        export(tmp_path / "empty")
+        exported(tmp_path / "empty")
     (tmp_path / "later").mkdir()
     (tmp_path / "later" / "run.json").write_text('{"format": 99}')
     with pytest.raises(RunError, match="format 99"):
-        export(tmp_path / "later")
+        exported(tmp_path / "later")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingExtraError, match=r"tellapart\[export\]"):
-        export(run, onnx=True)
+        exported(run, onnx=True)
     assert not (tmp_path / "out").exists()
