@@ -109,7 +109,7 @@ def measured(name: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         kinds = planted(Path(folder), SETS[name](random), random)
         began = time.perf_counter()
-        seen = inspect.inspect(folder, console=Console(quiet=True))
+        seen = inspect.inspect_source(folder, console=Console(quiet=True))
         seconds = time.perf_counter() - began
     ids = seen.source.ids
     pairs = [
@@ -126,7 +126,7 @@ def measured(name: str, seed: int) -> dict[str, Any]:
 def large() -> dict[str, Any]:
     """Fashion-MNIST's 70,000 images, everything that `inspect` does, in seconds."""
     began = time.perf_counter()
-    seen = inspect.inspect("fashion-mnist", console=Console(quiet=True))
+    seen = inspect.inspect_source("fashion-mnist", console=Console(quiet=True))
     seconds = time.perf_counter() - began
     result = seen.result
     return {

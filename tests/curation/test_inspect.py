@@ -19,7 +19,7 @@ QUIET = Console(quiet=True)
 
 
 def look(data, **options):
-    return inspect.inspect(str(data), console=QUIET, **options)
+    return inspect.inspect_source(str(data), console=QUIET, **options)
 
 
 def noise(count, seed, side=48):

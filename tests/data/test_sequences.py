@@ -22,6 +22,7 @@ from tellapart.data import audio, kind_of, open_source
 from tellapart.errors import ConfigError, DataError, MissingExtraError
 from tellapart.evaluation import frame_probe
 from tellapart.evaluation.baselines import LogMel
+from tellapart.training import presets
 from tellapart.training.trainer import Trainer
 
 soundfile = pytest.importorskip("soundfile")
@@ -217,7 +218,7 @@ def test_train_resume_judge_search_and_embed_sounds(sounds, tmp_path, cut):
     whole_run, part = tmp_path / "whole", tmp_path / "part"
     ta.train(cut, data=str(sounds), out=whole_run, steps=8, **options)
     config = dict(options, steps=8)
-    trainer_stops = ta.presets.named(f"{cut}_audio")
+    trainer_stops = presets.named(f"{cut}_audio")
     settings = type(trainer_stops)(**{**vars(trainer_stops), **config})
     from tellapart.training import session
     from tellapart.training.resolve import open_for, training_part

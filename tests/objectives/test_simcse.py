@@ -16,6 +16,7 @@ from tellapart.data import open_source
 from tellapart.errors import ConfigError
 from tellapart.functional import losses
 from tellapart.objectives import Batch, SimCSEOptions
+from tellapart.training import presets
 from tellapart.training.trainer import Trainer
 
 pytest.importorskip("tokenizers")
@@ -87,7 +88,7 @@ def test_pieces_of_a_batch_give_its_gradient_dropout_included(lines):
     source = open_source(str(lines))
     states = []
     for micro in (None, 8):
-        config = ta.presets.simcse_text()
+        config = presets.simcse_text()
         config = type(config)(
             **{
                 **vars(config),

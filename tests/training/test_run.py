@@ -192,7 +192,7 @@ def test_a_damaged_manifest_and_another_format_are_errors(tmp_path):
 
 FULL_DISK = """
 import resource, signal, sys
-from tellapart import verbs
+from tellapart import api
 from tellapart.runtime.console import Console
 from tellapart.training.run import Run
 quiet = Console(quiet=True)
@@ -205,7 +205,7 @@ def limited(self, state, *rest):
     real(self, state, *rest)
 Run.save = limited
 try:
-    verbs.train("instdisc", data="digits", out=sys.argv[1], epochs=3, **options)
+    api.train("instdisc", data="digits", out=sys.argv[1], epochs=3, **options)
 except Exception as error:
     print(type(error).__name__, error)
 """
