@@ -1,0 +1,32 @@
+"""Train what the studies of the ledger lack, the decisive ones first: `python studies/ledger.py`.
+
+    OMP_NUM_THREADS=1 nohup python studies/ledger.py --minutes 120 > ledger.log &
+
+Safe to kill and to start again: finished trainings are in `trainings.jsonl`, a half-done one resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import batch_size
+import dictionaries
+import instdisc_table1
+import proximal
+import ye_ablations
+from harness import Study, run
+
+STUDIES: tuple[Study, ...] = tuple(
+    module.STUDY for module in (dictionaries, ye_ablations, batch_size, proximal, instdisc_table1)
+)
+
+
+def main() -> None:
+    """Run the studies until the minutes are over."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--minutes", type=float)
+    run(STUDIES, parser.parse_args().minutes)
+
+
+if __name__ == "__main__":
+    main()
