@@ -28,7 +28,7 @@ from .exporters.export import export as export  # a verb as it stands
 from .reports import compare as comparison
 from .reports import contact_sheet, dataset_report, run_report
 from .reports.explorer import server
-from .reports.tables import print_table, print_transfer
+from .reports.tables import print_table
 from .runtime import distributed
 from .runtime.console import Console, clock
 from .training import loading, session
@@ -160,10 +160,10 @@ def _train(
         trainer.load_state(state)
         console.say(f"going on with {folder} after step {trainer.number:,} of {trainer.total:,}")
     console.say(session.plan(trainer, trainer.seconds_per_step()))
-    wanted["hardware"] = hardware(trainer.machine)
+    wanted |= {"hardware": hardware(trainer.machine), "steps": trainer.total}
     run = old or Run.create(folder, wanted)
     run.cut_metrics(trainer.number)
-    run.update(status="running", hardware=wanted["hardware"])
+    run.update(status="running", hardware=wanted["hardware"], steps=trainer.total)
     found = session.train_into(run, trainer, console, watch)
     console.say(f"{found.sentence}\n{clock(run.manifest['seconds'])} in {folder}")
     return Trained(str(folder), trainer.number, True, found.sentence)
@@ -242,16 +242,13 @@ def evaluate(
         }
         result = next(iter(found.values()))
         if len(found) > 1:
-            print_transfer(found, console)
             result = {
                 "protocol": frozen.NAME,
                 "transfer": found,
                 "verdict": judging.transfer_verdict(found),
             }
-            console.say(result["verdict"])
     write_json(Path(out) if out else folder / "eval.json", result)
-    if "transfer" not in result:
-        print_table(result, console)
+    print_table(result, console)
     return result
 
 

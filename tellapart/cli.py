@@ -26,6 +26,7 @@ from .arguments import (
     Train,
 )
 from .errors import TellapartError, unknown
+from .runtime.text import safe
 from .runtime.version import __version__
 
 USAGE = """tellapart: learn what is alike by telling everything apart
@@ -179,12 +180,10 @@ def _search(rest: list[str]) -> Any:
     result = [{"query": q, "found": near} for q, near in zip(args.queries, found, strict=True)]
     if not args.json:
         for row in result:
-            print(row["query"])
+            print(safe(row["query"]))
             for near in row["found"]:
-                print(
-                    f"  {near['similarity']:.4f}  {near['id']}"
-                    + (f"  {near['label']}" if near["label"] else "")
-                )
+                label = f"  {safe(near['label'])}" if near["label"] else ""
+                print(f"  {near['similarity']:.4f}  {safe(near['id'])}{label}")
     return result
 
 
@@ -263,11 +262,11 @@ def _value(arguments: list[str], flag: str) -> str | None:
 def _warn(
     message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any
 ) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {safe(message, lines=True)}", file=sys.stderr)
 
 
 def _fail(message: str, as_json: bool, status: int) -> None:
     if as_json:
         print(json.dumps({"error": message}))
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {safe(message, lines=True)}", file=sys.stderr)
     sys.exit(status)

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from ..data.detection import BoxSource
 from ..encoders import Encoder
@@ -58,11 +57,12 @@ def compare_as_backbones(
 
 def print_detection(result: dict[str, Any], console: Console) -> None:
     """A line for each row, in %."""
-    grid = Table("backbone starts from", "AP", "AP50", "AP75", title_justify="left")
-    for row, score in result["scores"].items():
-        grid.add_row(row, *(f"{score[n] * 100:.1f}" for n in ("AP", "AP50", "AP75")))
-    if not console.quiet:
-        console.terminal.print(grid)
+    columns = ("AP", "AP50", "AP75")
+    rows = [
+        (row, *(f"{score[n] * 100:.1f}" for n in columns))
+        for row, score in result["scores"].items()
+    ]
+    console.table(("backbone starts from", *columns), rows, right=(1, 2, 3))
     console.say(result["verdict"])
 
 

@@ -19,6 +19,7 @@ from ..runtime.console import Console
 from ..runtime.version import __version__
 from ..training import hardware
 from ..training.loading import Subject, images_of, parts_of, source_of, untrained
+from ..training.model_card import training_state
 from . import bootstrap, evaluate_text, frame_probe, label_free, protocol
 from . import full as full_evaluation
 from .baselines import LogMel
@@ -27,7 +28,23 @@ from .rows import rows_of, seen_views
 GIVEN = "given vectors"  # the one row of embeddings that are judged without their encoder
 
 
-def judge(
+def judge(subject: Subject, data: str | None, **options: Any) -> dict[str, Any]:
+    """Evaluate an encoder on one source.
+
+    Args:
+        subject: the encoder.
+        data: as `data.open_source`, or `sts:FILE`; None: the data of its run.
+        options: those of `_judge`, which computes the scores.
+
+    Returns:
+        What eval.json holds. The verdict begins with the state of a training that did not finish.
+    """
+    result = _judge(subject, data, **options)
+    state = training_state(subject.run.manifest) if subject.run else ""
+    return result | {"verdict": f"{state} {result['verdict']}".strip(), "state": state or None}
+
+
+def _judge(
     subject: Subject,
     data: str | None,
     *,
@@ -38,7 +55,7 @@ def judge(
     console: Console,
     **stages: int,
 ) -> dict[str, Any]:
-    """What eval.json holds of an encoder on one source; `stages`: as `thorough.everything`."""
+    """The scores; `stages` are options of `full.everything`."""
     began = time.monotonic()
     if data and data.startswith("sts:"):
         return (

@@ -41,6 +41,7 @@ from ..training.loading import Loaded, load_encoder, parts_of
 from ..training.run import Run, require_new
 from . import image_program
 from . import program as programs
+from .card import export_card
 from .program import Standalone
 
 KS = (20, 200)
@@ -132,7 +133,8 @@ def _texts(
     """The files of words, by name."""
     theirs = programs.transformers_config(made)
     about = {name: value for name, value in description.items() if name != "tokenizer"}
-    card = model_card.export_card(run.manifest, description, run.read_json("eval.json"), costs)
+    scores = run.read_json("eval.json")
+    card = export_card(run.manifest, description, scores, costs)
     return {
         "model.py": made.program,
         "example.py": EXAMPLE.format(item=made.item, star="*" if len(made.inputs) > 1 else ""),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-
 from ..runtime.console import Console
 from ..training.run import Run
 
@@ -34,17 +32,10 @@ def side_by_side(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def print_comparison(rows: Sequence[dict[str, Any]], console: Console) -> None:
-    """A column for each run."""
-    grid = Table(
-        "",
-        *(row["run"] for row in rows),
-        title="95 % intervals over test items",
-        title_justify="left",
-    )
-    for name, said in LINES.items():
-        grid.add_row(said, *(_shown(name, row[name]) for row in rows))
-    if not console.quiet:
-        console.terminal.print(grid)
+    """Print the rows of `side_by_side`: a column for each run."""
+    body = [(said, *(_shown(name, row[name]) for row in rows)) for name, said in LINES.items()]
+    heads = ("", *(row["run"] for row in rows))
+    console.table(heads, body, title="95 % confidence intervals over test items")
 
 
 def _row(run: Run) -> dict[str, Any]:

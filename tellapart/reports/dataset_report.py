@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table as Grid
-
 from ..curation.inspect import Seen
 from ..data import ImageSource, SequenceSource, Source, TextSource
 from ..embeddings.embeddings import replacing
 from ..errors import DataError
 from ..runtime.console import Console
+from ..runtime.text import safe
 from . import html
 
 GROUPS, IN_A_GROUP, SHOWN, NAMED = (
@@ -28,12 +27,14 @@ def print_inspection(result: Mapping[str, Any], console: Console) -> None:
     """Print what was found: tables, then the verdict."""
     if console.quiet:
         return
-    console.terminal.print(_grid(f"what is in {result['data']}", contents(result)))
-    console.terminal.print(_grid("twice, odd, or with a label that does not fit", findings(result)))
     training = result["training"]
-    console.terminal.print(
-        _grid(f"what tellapart train {training['method']} would do", choices(training))
-    )
+    sections = {
+        f"Contents of {result['data']}": contents(result),
+        "Duplicates, outliers and suspect labels": findings(result),
+        f"Settings of tellapart train {training['method']}": choices(training),
+    }
+    for title, rows in sections.items():
+        console.table(("", ""), rows.items(), title=title)
     for warning in training["warnings"]:
         console.say(f"! {warning}")
     for name, said in examples(result).items():
@@ -179,17 +180,10 @@ def examples(result: Mapping[str, Any]) -> dict[str, str]:
         "labels to look at": [f"{x['id']} ({x['label']}; its neighbours: {x['neighbours']})" for x in odd],
     }  # fmt: skip
     return {
-        name: "; ".join(each[:NAMED]) + ("; ..." if len(each) > NAMED else "")
+        name: "; ".join(map(safe, each[:NAMED])) + ("; ..." if len(each) > NAMED else "")
         for name, each in found.items()
         if each
     }
-
-
-def _grid(title: str, rows: Mapping[str, str]) -> Grid:
-    grid = Grid(title=title, title_justify="left", show_header=False)
-    for name, value in rows.items():
-        grid.add_row(name, value)
-    return grid
 
 
 def _listed(counts: Mapping[str, int], most: int = 8) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from ..embeddings import search
 from ..embeddings.embeddings import Embeddings, replacing
 from ..encoders.inference import prepared
 from ..errors import DataError
+from ..evaluation import score_table
 from ..functional import top_k
 from ..runtime.console import Console
 from ..training.loading import Loaded, parts_of
 from . import html
-from .tables import MEASURES
 
 RANDOM_ITEMS, NEIGHBOURS = 8, 9
 SHOWN = 12  # groups of duplicates, outliers and odd labels
@@ -100,44 +100,10 @@ def _scores(loaded: Loaded) -> list[str]:
             html.text(f"not judged yet; this makes the scores: tellapart eval {loaded.run.path}")
         ]
     made = []
-    if rows := judged.get("scores"):
-        names = list(next(iter(rows.values())))
-        made.append(
-            html.table(
-                ["", *names],
-                [[row, *(_score(cells[n]) for n in names)] for row, cells in rows.items()],
-            )
-        )
-        made.append(
-            html.text(
-                f"Accuracy in % on {judged['counts']['test']:,} test items, ± half of a 95 % bootstrap interval over "
-                f"them; protocol {judged['protocol']}; baselines: {', '.join(judged['baselines'])}.",
-                kind="soft",
-            )
-        )
-    for title in ("sts", "partners"):
-        if title in judged:
-            rows = [[row, _score(cell) if isinstance(cell, Mapping) and "value" in cell else _shares(cell)]
-                    for row, cell in judged[title].items()]  # fmt: skip
-            made.append(html.table(["", title], rows))
-    if lie := judged.get("geometry"):
-        names = list(dict.fromkeys(n for values in lie.values() for n in values))
-        body = [
-            [f"{n} ({MEASURES[n]})" if n in MEASURES else n]
-            + [f"{v[n]:.2f}" if n in v else "-" for v in lie.values()] for n in names
-        ]  # fmt: skip
-        made += [html.text("How the points lie, without labels:"), html.table(["", *lie], body)]
+    for table in score_table.tables(judged):
+        made += [html.text(table.title), html.table(table.heads, table.rows)]
+        made += [html.text(note, kind="soft") for note in table.notes]
     return made
-
-
-def _score(cell: Mapping[str, Any]) -> str:
-    return f"{cell['value'] * 100:.1f} ± {(cell['high'] - cell['low']) * 50:.1f}"
-
-
-def _shares(cell: Any) -> str:
-    if isinstance(cell, Mapping):
-        return ", ".join(f"{n} {_shares(v)}" for n, v in cell.items())
-    return f"{cell * 100:.1f}" if isinstance(cell, float) else str(cell)
 
 
 def _training(loaded: Loaded) -> list[str]:

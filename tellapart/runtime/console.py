@@ -1,15 +1,18 @@
-"""What a person sees while a verb runs: a bar on a terminal, plain lines elsewhere, nothing when asked."""
+"""Output while a command runs: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .text import safe
 
 
 class Advance(Protocol):
@@ -27,12 +30,47 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.terminal = Terminal(stderr=True, highlight=False, soft_wrap=True)
+        self.terminal = Terminal(
+            stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False
+        )
 
     def say(self, text: str) -> None:
-        """One line or several."""
+        """Print one line or several; names and labels in them cannot control the terminal."""
         if not self.quiet:
-            self.terminal.print(text, markup=False)
+            self.terminal.print(safe(text, lines=True))
+
+    def table(
+        self,
+        heads: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        *,
+        title: str = "",
+        right: Iterable[int] = (),
+    ) -> None:
+        """Print a table of plain text: cells take no markup and no control characters.
+
+        Args:
+            heads: the column headings; all empty prints no heading.
+            rows: the cells of each row; a cell may hold line ends.
+            title: a line above the table.
+            right: numbers of the columns that are aligned to the right.
+        """
+        if self.quiet:
+            return
+        grid = Table(
+            title=safe(title) or None,
+            title_justify="left",
+            show_header=any(heads),
+            padding=(0, 0, 0, 1),
+        )
+        aligned = set(right)
+        for column, head in enumerate(heads):
+            grid.add_column(
+                safe(head, lines=True), justify="right" if column in aligned else "left"
+            )
+        for row in rows:
+            grid.add_row(*(safe(cell, lines=True) for cell in row))
+        self.terminal.print(grid)
 
     @contextlib.contextmanager
     def track(
@@ -43,14 +81,14 @@ class Console:
             yield _silent
         elif self.terminal.is_terminal:
             columns = (
-                TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn(safe(what), markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}", markup=False),
             )  # fmt: skip
             with Progress(*columns, console=self.terminal, transient=True) as bar:
                 task = bar.add_task(what, total=total, completed=done, text="")
 
                 def advance(done: int, text: str = "") -> None:
-                    bar.update(task, completed=done, text=text)
+                    bar.update(task, completed=done, text=safe(text))
 
                 yield advance
         else:
@@ -62,7 +100,7 @@ class Console:
             return
         if self.terminal.is_terminal:
             print(
-                f"\r{what}: {done:,}/{total:,}",
+                f"\r{safe(what)}: {done:,}/{total:,}",
                 end="\n" if done >= total else "",
                 file=sys.stderr,
                 flush=True,

@@ -33,9 +33,16 @@ def preprocessor(manifest: dict[str, Any], description: dict[str, Any]) -> dict[
 
 
 def model_card(manifest: dict[str, Any], description: dict[str, Any]) -> str:
-    """What the encoder is, without a path, a time or a host."""
+    """Return the model card of a run: no path, no time and no host, so that equal runs have equal cards.
+
+    Args:
+        manifest: what run.json holds; its "step" is that of the weights.
+        description: what encoder/config.json holds.
+    """
     data = manifest.get("data", {})
     licence = f" (licence of the data: {data['licence']})" if data.get("licence") else ""
+    step, steps = manifest.get("step"), manifest.get("steps")
+    checkpoint = f"- checkpoint: step {step:,} of {steps:,}\n" if step and steps else ""
     labels = "trained with labels" if data.get("labels_used") else "no labels used"
     return f"""# {manifest.get("method", "?")} encoder
 
@@ -43,64 +50,29 @@ def model_card(manifest: dict[str, Any], description: dict[str, Any]) -> str:
 - trained by: `tellapart train {manifest.get("method", "?")}` on `{data.get("name", "?")}`{licence},
   {data.get("trained_on", "?")} items, fingerprint `{data.get("fingerprint", "?")}`, {labels}
 - features: {_features(description)}; embedding: {description["dim"]} unit-norm values, the space of the loss
-
+{checkpoint}
 The weights are yours.
 """
 
 
-def export_card(
-    manifest: dict[str, Any],
-    description: dict[str, Any],
-    judged: dict[str, Any] | None,
-    lost: dict[str, float],
-) -> str:
-    """The model card of an exported folder: the card of the run, where its data come from, and how it was judged."""
-    data, versions = manifest.get("data", {}), manifest.get("versions") or {}
-    init = manifest.get("config", {}).get("init")
-    start = (
-        f"`{init}`; their licence is that of whoever made them"
-        if init
-        else "none, trained from random weights"
-    )
-    lines = [
-        model_card(manifest, description).replace("\nThe weights are yours.\n", ""),
-        f"- starting weights: {start}",
-        f"- licence of the data: {data.get('licence') or 'unknown'}",
-        f"- versions: {', '.join(f'{name} {number}' for name, number in versions.items())}",
-        *(f"- {name}: {value}" for name, value in lost.items()),
-        "",
-        "## Scores",
-        "",
-        *_scores(judged),
-        "",
-        "`model.py` builds and loads it without tellapart; `python example.py IMAGE` is how.",
-        "",
-        "The weights are yours.",
-    ]
-    return "\n".join(lines) + "\n"
+def training_state(manifest: dict[str, Any]) -> str:
+    """Return a sentence on a training that did not reach its end, "" for a finished one.
 
+    Args:
+        manifest: what run.json holds.
 
-def _scores(judged: dict[str, Any] | None) -> list[str]:
-    if not judged:
-        return [
-            "Not judged yet: `tellapart eval RUN` makes the scores, and a new export carries them."
-        ]
-    lines = [judged["verdict"]]
-    rows = judged.get("scores") or {}
-    if rows:
-        names = list(next(iter(rows.values())))
-        lines += ["", "| % | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-        for row, cells in rows.items():
-            said = (
-                f"{100 * c['value']:.1f} ± {50 * (c['high'] - c['low']):.1f}"
-                for c in cells.values()
-            )
-            lines.append(f"| {row} | {' | '.join(said)} |")
-        lines += [
-            "",
-            f"± half of a 95 % bootstrap interval over test items; protocol {judged['protocol']}.",
-        ]
-    return lines
+    >>> training_state({"status": "interrupted", "step": 33, "steps": 656})
+    'The training was interrupted at step 33 of 656.'
+    """
+    status = manifest.get("status", "finished")
+    step, steps = manifest.get("step"), manifest.get("steps")
+    if status == "finished":
+        return ""
+    where = f" at step {step:,}" if isinstance(step, int) else ""
+    where += f" of {steps:,}" if where and isinstance(steps, int) else ""
+    if status == "running":
+        return f"The training has not finished: its last checkpoint is{where or ' not written'}."
+    return f"The training {'failed' if status == 'failed' else 'was interrupted'}{where}."
 
 
 def _network(description: dict[str, Any]) -> str:

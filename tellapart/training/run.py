@@ -164,7 +164,7 @@ class Run:
             for old in folder.glob("shard-*.pt"):
                 if not old.name.startswith(f"shard-{step:08d}-"):
                     old.unlink()
-        self.save_encoder(encoder, description)
+        self.save_encoder(encoder, description, step)
 
     def load(self) -> dict[str, Any] | None:
         """The last full state, None where there is none; its sharded rows are those of this rank, whoever wrote them.
@@ -219,14 +219,16 @@ class Run:
 
     # encoder ---------------------------------------------------------------------------------------------
 
-    def save_encoder(self, encoder: AnyEncoder, description: dict[str, Any]) -> None:
+    def save_encoder(
+        self, encoder: AnyEncoder, description: dict[str, Any], step: int | None = None
+    ) -> None:
         """Write encoder/: weights, how to build it, how to prepare an image, and a model card."""
         folder = self.path / "encoder"
         with _writing(folder):
             folder.mkdir(exist_ok=True)
         weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
         preprocessor = model_card.preprocessor(self.manifest, description)
-        card = model_card.model_card(self.manifest, description)
+        card = model_card.model_card(self.manifest | {"step": step}, description)
         _replace(folder / "model.safetensors", lambda file: file.write(save_safetensors(weights)))
         _replace(
             folder / "preprocessor.json",
