@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check claims clean
 
 demo: $(VENV)/.core
 	$(BIN)/tellapart demo
@@ -13,6 +13,10 @@ test: $(VENV)/.dev
 
 check: $(VENV)/.dev
 	scripts/check
+
+claims: $(VENV)/.dev
+	$(BIN)/python studies/exact_claims.py
+	$(BIN)/python studies/claims.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -15,7 +15,7 @@ BASE = {"simclr": (0.1, 128), "spread": (0.01, 64)}  # rate and batch of the pre
 
 
 def row(method: str, batch: int, rule: str = "linear", epochs: float = 2, **more: Any) -> Row:
-    """A row whose rate follows the batch from the preset's by the linear or the square-root rule."""
+    """A row whose learning rate follows the batch size by the linear or square-root rule."""
     rate, at = BASE[method]
     factor = batch / at if rule == "linear" else (batch / at) ** 0.5
     name = f"{method}, batch {batch}, {rule} rule, {epochs:g} epochs"
@@ -33,7 +33,7 @@ ROWS = (
 
 
 def judge(table: Table) -> Verdict:
-    """Two parts: batch 512 over 64 at equal images (better rule), and 8 epochs over 2 at batch 128."""
+    """Parts: batch 512 over 64 at equal images (better rule); 8 epochs over 2 at batch 128."""
     small, large, base, longer = (r.name for r in ROWS[:4])
     root = ROWS[7].name
     if not table.complete(small, large, base, longer):

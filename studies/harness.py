@@ -1,17 +1,16 @@
-"""The harness of the ledger: a study is a list of settings, a metric, and a rule that judges the table.
+"""The harness of the ledger: a study is a list of settings, a metric, and a rule that judges them.
 
-A row of a study is a training (`Row`). Trainings are cached in `studies/trainings.jsonl` by a hash of
-their settings and of the data, so that studies share equal trainings, and a killed study goes on where
-it stopped: a half-trained run resumes from its last checkpoint in `runs/ledger/`.
+A row of a study is a training (`Row`). Trainings are cached in `studies/trainings.jsonl` by a hash
+of their settings and of the data, so that studies share equal trainings, and a killed study goes on
+where it stopped: a half-trained run resumes from its last checkpoint in `runs/ledger/`.
 
-The test part is scored once per training. Every third training item is a neighbour; accuracy is k-NN
-with k = 200 on features and embedding, and logistic regression on the features.
+The test part is scored once per training. Every third training item is a neighbour; accuracy is
+k-NN with k = 200 on features and embedding, and logistic regression on the features.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import hashlib
 import json
 import platform
@@ -60,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a table says of a claim: one of `HOLDS`, `PARTLY`, `FAILS`, `UNTESTED`, and a sentence."""
+    """The verdict on a claim: one of `HOLDS`, `PARTLY`, `FAILS`, `UNTESTED`, and a sentence."""
 
     word: str
     sentence: str
@@ -261,10 +260,8 @@ def train(row: Row, seed: int) -> dict[str, Any]:
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as JSON holds them."""
-    return {
-        name: dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
-        for name, value in options.items()
-    }
+    plain: dict[str, Any] = json.loads(json.dumps(dict(options)))
+    return plain
 
 
 def score(encoder: Any, source: Any) -> dict[str, float]:

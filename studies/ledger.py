@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 nohup python studies/ledger.py --minutes 120 > ledger.log &
 
-Safe to kill and to start again: finished trainings are in `trainings.jsonl`, a half-done one resumes.
+Safe to kill and to start again: finished trainings are in `trainings.jsonl`, an unfinished one
+resumes.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ ROWS = tuple(row(weight, momentum) for momentum in (0.0, 0.5) for weight in (0.0
 
 
 def roughness(table: Table, name: str) -> float:
-    """Mean squared second difference of the logged losses, mean over seeds: 0 for a straight line."""
+    """Mean squared second difference of the logged losses over seeds; 0 for a line."""
     found = []
     for cell in table.cells[name]:
         loss = cell["losses"]

@@ -31,7 +31,7 @@ ROWS = (
 
 
 def judge(table: Table) -> Verdict:
-    """Holds if the full set beats none, and no augmentation that is left out raises the accuracy."""
+    """Holds if the full set beats none, and leaving one out never raises the accuracy."""
     names = [r.name for r in ROWS[:6]]
     if not table.complete(*names):
         return Verdict(UNTESTED, "the decisive rows have not been trained")
