@@ -30,4 +30,5 @@ def test_every_training_of_the_ledger_is_whole():
     assert len({entry["key"] for entry in entries}) == len(entries)
     for entry in entries:
         assert {"features", "embedding", "logistic"} <= entry["scores"].keys()
-        assert entry["commit"] and entry["steps"] > 0
+        assert entry["commit"]
+        assert entry["steps"] > 0
