@@ -327,7 +327,6 @@ def _check_new(path: Path, data: str) -> None:
 
 def _write_list(path: Path, source: Source, data: str, keep: list[int]) -> dict[str, Any]:
     """One path a line, and a tab and the label where there is one; of a file of sentences its lines."""
-    root = summary.folder_of(data) or Path()
     if isinstance(source, TextSource):
         place = data.removeprefix("text:")
         if not is_file(Path(place).expanduser()):
@@ -339,10 +338,7 @@ def _write_list(path: Path, source: Source, data: str, keep: list[int]) -> dict[
             raise DataError(f"these sentences need a file that ends in {wanted}, got {path}")
         lines = ["\t".join(source.texts[source.rows[i]]) for i in keep]
     else:
-        files = {
-            i: source.file(i) if isinstance(source, SequenceSource) else root / source.ids_at(i)
-            for i in keep
-        }
+        files = {i: source.file(i) for i in keep}
         lines = list(
             dict.fromkeys(
                 _line(file.parent.resolve() / file.name, source, i) for i, file in files.items()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data import BUILTIN, KINDS, ImageSource, SequenceSource, Source, TextSource
+from ..data import BUILTIN, KINDS, ImageSource, SequenceSource, Source, TextSource, notes
 from ..data.audio import soundfile
 from ..data.source import Array
 
@@ -25,9 +25,10 @@ SAID = 20  # files named under a heading
 def describe(source: Source, data: str) -> dict[str, Any]:
     """Counts, sizes or lengths, formats, and what was left out, as plain values."""
     found: dict[str, Any] = {"counts": _counts(source)}
-    root = folder_of(data)
     if isinstance(source, ImageSource):
-        of_files = _of_images([root / i for i in source.ids] if root else [])
+        of_files = _of_images(
+            [source.file(i) for i in range(len(source))] if source.all_files else []
+        )
         sizes = of_files.pop("sizes") or list(
             zip(
                 source.pixels.width[source.rows].tolist(),
@@ -52,7 +53,8 @@ def describe(source: Source, data: str) -> dict[str, Any]:
         letters = np.array([len(t) for column in texts for t in column])
         found |= {"lengths": _spread(words, "words"), "characters": _spread(letters, "characters")}
         found["columns"] = source.columns
-    reasons = Counter(str(s["reason"]) for s in source.skipped)
+    found["notes"] = [dict(n) for n in source.notes]
+    reasons = Counter(notes.kind_of_reason(str(s["reason"])) for s in source.skipped)
     found["skipped"] = {
         "files": len(source.skipped),
         "reasons": dict(reasons.most_common()),

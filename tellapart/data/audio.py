@@ -73,9 +73,7 @@ def audio_source(
         h for h, start in zip(packed.hashes, packed.start.tolist(), strict=True) if not start
     )
     duplicates = sum(count - 1 for count in firsts.values())
-    return SequenceSource(
-        **identity, packed=packed, kind="audio", rate=rate, root=listing.root, duplicates=duplicates
-    )
+    return SequenceSource(**identity, packed=packed, kind="audio", rate=rate, duplicates=duplicates)
 
 
 def decode(path: Path, rate: int) -> tuple[Array, str]:

@@ -98,6 +98,7 @@ def identity(
     if len(classes) > 1:
         number = {c: i for i, c in enumerate(classes)}
         labels = np.array([-1 if n is None else number[n] for n in names], np.int64)
+    files = listing.files
     given = [listing.splits[i] for i in kept]
     if "train" in given:
         parts = {
@@ -118,6 +119,7 @@ def identity(
         "fingerprint": digest.hexdigest(),
         "skipped": [*listing.skipped, *skipped],
         "all_hashes": [f"{h}{s}" for h, s in zip(hashes, suffixes or [""] * len(ids), strict=True)],
+        "all_files": [files[i] for i in kept],
     }
 
 

@@ -46,13 +46,12 @@ class SequenceSource(Source):
 
     Attributes:
         packed: the sequences of the whole set; `rows` are the ones that belong to this source.
-        kind: "audio" or "series". rate: steps per second, None where unknown. root: the folder of the files.
+        kind: "audio" or "series". rate: steps per second, None where unknown.
     """
 
     packed: Packed
     kind: str = "audio"
     rate: int | None = None
-    root: Path = Path()
 
     @property
     def channels(self) -> int:
@@ -89,11 +88,6 @@ class SequenceSource(Source):
         row = self.rows[position]
         start = self.packed.offset[row]
         return np.asarray(self.packed.values[start : start + self.packed.length[row]])
-
-    def file(self, position: int) -> Path:
-        """The file that an item is of, or a piece of."""
-        row = self.rows[position]
-        return self.root / self.ids_at(position).removesuffix(ending(self.packed, row, self.rate))
 
     @property
     def groups(self) -> list[str]:

@@ -50,7 +50,7 @@ def series_source(
     identity = listings.identity(
         name, listing, packed.file.tolist(), packed.hashes, packed.skipped, ends
     )
-    return SequenceSource(**identity, packed=packed, kind="series", root=listing.root)
+    return SequenceSource(**identity, packed=packed, kind="series")
 
 
 def read_table(path: Path) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import DataError
+from .notes import Note
 
 Array = np.ndarray[Any, Any]
 NAMES = {
@@ -40,6 +41,8 @@ class Source:
         duplicates: how many items repeat an earlier one byte for byte.
         licence: of the data, "" where unknown; it travels into the model card.
         all_hashes: of the content of each item of the whole set, () where an item is no file.
+        all_files: the file that each item of the whole set is of, () where items are no files.
+        notes: what was used, left out or changed on the way, counted by kind; see `data.notes`.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Source:
     duplicates: int = 0
     licence: str = ""
     all_hashes: Sequence[str] = ()
+    all_files: Sequence[Path] = ()
+    notes: Sequence[Note] = ()
     rows: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
     kind = "instances"
@@ -81,6 +86,16 @@ class Source:
     def hashes(self) -> list[str]:
         """Of the content of each item; [] where items are no files."""
         return [self.all_hashes[i] for i in self.rows] if self.all_hashes else []
+
+    def file(self, position: int) -> Path:
+        """The file that an item is of, or a piece of; its id may spell the name otherwise.
+
+        Raises:
+            DataError: the items of this source are no files.
+        """
+        if not self.all_files:
+            raise DataError(f"the items of {self.name} are no files")
+        return Path(self.all_files[self.rows[position]])
 
     def ids_at(self, position: int) -> str:
         """The id of one item."""

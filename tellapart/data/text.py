@@ -142,7 +142,7 @@ def text_source(name: str, listing: Listing) -> TextSource:
             range(len(ids)),
             hashes,
             skipped,
-        )
+        ) | {"all_files": ()}
     else:
         texts, kept, skipped = _documents(listing)
         hashes = [hashlib.blake2b(t[0].encode(), digest_size=16).hexdigest() for t in texts]

@@ -35,6 +35,8 @@ def print_inspection(result: Mapping[str, Any], console: Console) -> None:
     }
     for title, rows in sections.items():
         console.table(("", ""), rows.items(), title=title)
+    for note in result["notes"]:
+        console.say(note["text"])
     for warning in training["warnings"]:
         console.say(f"! {warning}")
     for name, said in examples(result).items():
@@ -55,6 +57,7 @@ def write_page(seen: Seen, out: Path, console: Console) -> None:
         html.text(f"{len(source):,} {source.many} in {result['data']}", kind="soft"),
         html.text(result["verdict"], kind="verdict"),
         *[html.text(f"Note: {warning}.") for warning in training["warnings"]],
+        *[html.text(f"{note['text']}.") for note in result["notes"]],
         html.heading("What is in it"),
         html.facts(contents(result)),
         *_left_out(result),

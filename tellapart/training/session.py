@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from .. import objectives
-from ..data import Source
+from ..data import Source, notes
 from ..encoders import AnyEncoder, Encoder
 from ..encoders.norms import batchnorms, running_statistics
 from ..errors import MissingExtraError, RunError
@@ -54,6 +54,7 @@ def manifest(method: str, config: CommonConfig, source: Source, trained: Source)
             "labels_used": objectives.build(method, config.objective, config.seed).needs_labels,
         },
         "skipped": [dict(s) for s in source.skipped],
+        "notes": [dict(n) for n in source.notes],
         "versions": {
             "tellapart": __version__,
             "torch": torch.__version__,
@@ -241,6 +242,7 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
     rows += sum(p.numel() * p.element_size() for p in trainer.objective.parameters())
     lines = [
         f"{source.name}: {source.described}",
+        *_classes_and_splits(source),
         f"{left:,} steps of {trainer.batch} ({trainer.total / trainer.per_epoch:g} epochs), about "
         f"{clock(left * seconds_per_step)} at {trainer.batch / max(seconds_per_step, 1e-9):,.0f} {source.many}/s",
         f"on {machine.device} with {machine.threads} thread(s) in {machine.precision}; "
@@ -260,11 +262,10 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
         lines.append(
             f"looking every {config.eval_every} steps at training items held out by the hash of their names"
         )
+    lines += [str(note["text"]) for note in source.notes]
+    lines += notes.skipped_lines(source.skipped)
     if source.skipped:
-        first = source.skipped[0]
-        lines.append(
-            f"{len(source.skipped)} file(s) skipped, listed in run.json; the first: {first['path']}: {first['reason']}"
-        )
+        lines.append("every file that was left out is listed in run.json")
     if source.duplicates:
         lines.append(
             f"{source.duplicates} item(s) repeat another byte for byte: each is asked to differ from its copy"
@@ -276,6 +277,19 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
             f"times slower. Wait{', or give --threads 1' if machine.threads > 1 else ''}"
         )
     return "\n".join(lines)
+
+
+def _classes_and_splits(source: Source) -> list[str]:
+    """How many classes and which splits the whole source has, with their sizes."""
+    lines = []
+    if len(source.classes):
+        lines.append(
+            f"{len(source.classes):,} classes: {notes.shown([str(c) for c in source.classes])}"
+        )
+    if len(source.parts) > 1:
+        sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in source.parts.items())
+        lines.append(f"splits: {sizes}")
+    return lines
 
 
 def _about_the_network(trainer: Trainer) -> list[str]:
