@@ -8,25 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..embeddings.embeddings import Embeddings
-from ..functional import top_k
+from ..embeddings.neighbours import nearest_others
 
 Array = np.ndarray[Any, Any]
 NEIGHBOURS, CLOSEST = 20, 10  # K: of labels; of outliers and pairs
 
 
-def unit_rows(embeddings: Embeddings) -> Tensor:
-    """(S, D) float32 of length one."""
-    return F.normalize(torch.from_numpy(np.array(embeddings.vectors)), dim=1)
-
-
 def neighbours(embeddings: Embeddings, *, k: int = NEIGHBOURS) -> tuple[Tensor, Tensor]:
-    """Similarities and rows (S, K) of the nearest others of each item, which all that follows reads; K <= S - 1."""
-    return top_k.top_k_of_others(unit_rows(embeddings), min(k, len(embeddings) - 1))
+    """Similarities and rows (S, K) of the nearest others of each item, which all below reads."""
+    return nearest_others(embeddings.vectors, k)
 
 
 def outlier_scores(similarity: Tensor) -> Array:

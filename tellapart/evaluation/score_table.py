@@ -197,9 +197,9 @@ def _notes(result: Cells, scores: Mapping[str, Cells]) -> tuple[str, ...]:
         for column, score in cells.items()
         if _starred(column, score)
     )
-    chosen = {
-        row: cells["knn@chosen"]["note"] for row, cells in scores.items() if "knn@chosen" in cells
-    }
+    chosen = {row: c["knn@chosen"].get("note") for row, c in scores.items() if "knn@chosen" in c}
+    if len(set(chosen.values())) == 1:
+        chosen = {"every row": next(iter(chosen.values()))}
     if any(chosen.values()):
         each = "; ".join(f"{row}: {note}" for row, note in chosen.items() if note)
         notes.append(f"knn@chosen: {each}.")

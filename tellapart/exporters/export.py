@@ -35,6 +35,7 @@ from ..encoders.norms import batchnorms
 from ..encoders.patches import PatchEncoder
 from ..errors import ConfigError, MissingExtraError, RunError, TellapartError, require
 from ..evaluation import knn
+from ..functional.geometry import unit_rows
 from ..runtime.console import Console
 from ..training import model_card
 from ..training.loading import Loaded, load_encoder, parts_of
@@ -200,7 +201,7 @@ def _moved(before: Embeddings, after: Embeddings) -> dict[str, float]:
     near = [outliers.neighbours(e, k=NEAREST)[1].tolist() for e in (before, after)]
     k = len(near[0][0])
     kept = np.mean([len(set(a) & set(b)) / k for a, b in zip(*near, strict=True)])
-    cosine = (outliers.unit_rows(before) * outliers.unit_rows(after)).sum(1).mean()
+    cosine = (unit_rows(before.vectors) * unit_rows(after.vectors)).sum(1).mean()
     return {
         f"share of the {k} nearest kept": round(float(kept), 4),
         "mean cosine": round(float(cosine), 6),

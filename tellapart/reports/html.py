@@ -1,164 +1,207 @@
-"""The parts of a self-contained HTML page: tables, pictures and curves inside the file, no script, no network."""
+"""Self-contained HTML pages: Jinja2 templates, with pictures and curves inside the file.
+
+The pages need no script and no network. Templates stand in `templates/`; every value is escaped
+by Jinja2 and passes `runtime.text.safe`.
+"""
 
 from __future__ import annotations
 
 import base64
-import html
+import functools
 import io
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
+from ..data import ImageSource, SequenceSource, Source, TextSource
+from ..embeddings.embeddings import replacing
+from ..errors import DataError
+from ..runtime.console import Console
+from ..runtime.text import safe
+
 Array = np.ndarray[Any, Any]
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #5c6570; --line: #d5dae0; --back: #fff; --mark: #0b6bcb; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ee; --soft: #9aa4b1; --line: #343b45; --back: #14171b; --mark: #6cb2ff; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1rem; max-width: 62rem; font: 16px/1.5 system-ui, sans-serif;
-       color: var(--ink); background: var(--back); }
-h1 { margin: 0 0 .25rem; font-size: 1.7rem; } h2 { margin: 2.2rem 0 .5rem; font-size: 1.2rem; }
-p { margin: .5rem 0; } .soft { color: var(--soft); font-size: .9rem; }
-.verdict { border-left: 4px solid var(--mark); padding: .3rem .9rem; font-size: 1.05rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.number { white-space: nowrap; }
-.row { display: flex; flex-wrap: wrap; gap: 6px; margin: .4rem 0; align-items: flex-start; }
-figure { margin: 0; width: 76px; } figure img { display: block; width: 72px; height: 72px; object-fit: contain;
-       image-rendering: auto; background: #8881; } figcaption { font-size: .7rem; color: var(--soft);
-       overflow-wrap: anywhere; line-height: 1.25; } .query { border-right: 2px solid var(--line); margin-right: 6px; }
-svg { max-width: 100%; height: auto; } svg text { fill: var(--soft); font-size: 12px; }
-@media print { body { max-width: none; padding: 0; font-size: 11pt; } h2, table, figure, svg { break-inside: avoid; } }
-"""
-COLOURS = ("#0b6bcb", "#c2571a", "#2c8a4b", "#8b4bb8")
+SIDE = 160  # longest side of a picture in a page, pixels
+SMALL = 64  # pictures up to this side are enlarged without smoothing
+LETTERS = 160  # of a sentence in a page
+NAME = 36  # letters of a caption
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, LOW = 640, 220, 78, 530, 20, 190  # of a chart, in SVG units
 
 
-def document(title: str, parts: Sequence[str]) -> str:
-    """The whole page."""
-    name = html.escape(title)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>\n'
-        f"<body><h1>{name}</h1>\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
+def write(out: Path, template: str, values: Mapping[str, Any], console: Console) -> int:
+    """Write a page.
+
+    Args:
+        out: the file.
+        template: the name of a template, "run_report.html" or "dataset_report.html".
+        values: what the template shows.
+        console: told where the page is.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    page = environment().get_template(template).render(values)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.is_dir():
+            raise IsADirectoryError(None, "it is a folder; name a file")
+        with replacing(out) as work:
+            work.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror or error}") from error
+    size = out.stat().st_size
+    console.say(f"page: {out} ({size / 1e6:.1f} MB)")
+    return size
 
 
-def heading(text: str) -> str:
-    """The title of a section."""
-    return f"<h2>{html.escape(text)}</h2>"
+@functools.cache
+def environment() -> Environment:
+    """The templates, with automatic escaping and no undefined names."""
+    found = Environment(
+        loader=PackageLoader(__package__, "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, finalize=_shown,
+    )  # fmt: skip
+    found.filters["numeric"] = _numeric
+    return found
 
 
-def text(words: str, *, kind: str = "") -> str:
-    """A paragraph; kind: "", "soft" (an aside) or "verdict"."""
-    return f'<p class="{kind}">{html.escape(words)}</p>'
+def item(source: Source, row: int, note: str = "", *, query: bool = False) -> dict[str, Any]:
+    """One item as the templates show it: a picture or words, a short caption, the full name.
+
+    Args:
+        source: the items.
+        row: the source row of the item.
+        note: what stands before the caption, such as a similarity.
+        query: whether the item is the one that the others were found for.
+    """
+    name = source.ids_at(row)
+    label = -1 if source.labels is None else int(source.labels[row])
+    known = 0 <= label < len(source.classes)
+    found: dict[str, Any] = {
+        "name": f"{name} ({source.classes[label]})" if known else name,
+        "caption": shortened(str(source.classes[label]) if known else PurePath(name).name, NAME),
+        "note": note, "query": query, "image": None, "small": False, "words": "",
+    }  # fmt: skip
+    if isinstance(source, ImageSource):
+        image = source.image(row)
+        found |= {"image": data_uri(image), "small": max(image.shape[:2]) <= SMALL}
+    elif isinstance(source, TextSource):
+        found["words"] = shortened(" | ".join(source.texts[source.rows[row]]), LETTERS)
+    elif isinstance(source, SequenceSource) and source.rate:
+        found["words"] = f"{int(source.lengths[row]) / source.rate:.2f} s"
+    return found
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table; numbers stand to the right."""
+def shortened(text: str, most: int) -> str:
+    """A text of at most `most` letters, with its middle left out.
 
-    def cell(value: Any, tag: str, numeric: bool) -> str:
-        return f"<{tag}{' class=number' if numeric else ''}>{html.escape(str(value))}</{tag}>"
-
-    numeric = [
-        bool(rows) and all(_reads_as_number(row[c]) for row in rows) for c in range(len(heads))
-    ]
-    top = "".join(cell(h, "th", n) for h, n in zip(heads, numeric, strict=True))
-    body = "".join(
-        "<tr>" + "".join(cell(v, "td", n) for v, n in zip(row, numeric, strict=True)) + "</tr>"
-        for row in rows
-    )
-    return (
-        f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    >>> shortened("a-very-long-name.png", 12)
+    'a-very…e.png'
+    """
+    if len(text) <= most:
+        return text
+    first = most // 2
+    return text[:first] + "…" + text[len(text) - (most - first - 1) :]
 
 
-def facts(values: Mapping[str, Any]) -> str:
-    """Names and what they are, a row each."""
-    return table(("", ""), [(name, value) for name, value in values.items()])
+def thumbnail(image: Array, side: int = SIDE) -> bytes:
+    """An image (h, w, C) uint8 as a PNG of at most `side` pixels; smaller ones keep their size."""
+    return _encoded(_picture(image, side), "PNG")
 
 
-def thumbnail(image: Array, side: int = 72) -> bytes:
-    """An image (h, w, C) uint8 as a PNG of at most `side` pixels; small ones keep their own size."""
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image[:, :, :3])
-    picture.thumbnail((side, side))
-    room = io.BytesIO()
-    picture.save(room, "PNG")
-    return room.getvalue()
+def data_uri(image: Array, side: int = SIDE) -> str:
+    """An image (h, w, C) uint8 as a data URI of at most `side` pixels: PNG, or JPEG where smaller."""
+    picture = _picture(image, side)
+    kind, raw = "png", _encoded(picture, "PNG", optimize=True)
+    if len(raw) > 8192:  # a photograph
+        jpeg = _encoded(picture, "JPEG", quality=88)
+        kind, raw = ("jpeg", jpeg) if len(jpeg) < len(raw) / 2 else (kind, raw)
+    return f"data:image/{kind};base64,{base64.b64encode(raw).decode()}"
 
 
-def figure(image: Array | None, caption: str = "", *, kind: str = "") -> str:
-    """A thumbnail with a line under it; without an image the line alone. kind: "" or "query"."""
-    said = html.escape(caption)
-    if image is None:
-        return f'<figure class="{kind}"><figcaption>{said}</figcaption></figure>'
-    data = base64.b64encode(thumbnail(image)).decode()
-    return (
-        f'<figure class="{kind}"><img alt="{said}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{said}</figcaption></figure>"
-    )
+def chart(
+    title: str,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    level: tuple[str, float] | None = None,
+) -> dict[str, Any]:
+    """Curves over steps, as the macro `chart` draws them.
 
-
-def row(figures: Sequence[str]) -> str:
-    """Figures beside one another."""
-    return f'<div class="row">{"".join(figures)}</div>'
-
-
-def curves(
-    lines: Mapping[str, Sequence[tuple[float, float]]], *, level: tuple[str, float] | None = None
-) -> str:
-    """Curves over steps as inline SVG; level: a name and a value drawn as a dashed line (chance)."""
-    points = [p for line in lines.values() for p in line if all(map(math.isfinite, p))]
-    if not points:
-        return text("no points were logged", kind="soft")
-    width, height, left, low = 640, 220, 56, 190
+    Args:
+        title: what is drawn.
+        lines: name -> (step, value) pairs; values that are not finite are left out.
+        level: a name and a value for a dashed horizontal line, such as the chance level.
+    """
+    good = {
+        name: [p for p in line if all(map(math.isfinite, p))][:: max(1, len(line) // 1200)]
+        for name, line in lines.items()
+    }
+    good = {name: line for name, line in good.items() if line}
+    drawing: dict[str, Any] = {
+        "title": title, "name": ", ".join(lines), "width": WIDTH, "height": HEIGHT, "left": LEFT,
+        "right": RIGHT, "lines": [], "labels": [], "level": None,
+    }  # fmt: skip
+    if not good:
+        return drawing
+    points = [p for line in good.values() for p in line]
     xs, ys = [p[0] for p in points], [p[1] for p in points] + ([level[1]] if level else [])
     x0, x1, y0, y1 = min(xs), max(xs), min(ys), max(ys)
 
-    def at(x: float, y: float) -> str:
-        across = left + (x - x0) / ((x1 - x0) or 1) * (width - left - 110)
-        return f"{across:.1f},{low - (y - y0) / ((y1 - y0) or 1) * (low - 20):.1f}"
+    def across(x: float) -> float:
+        return round(LEFT + (x - x0) / ((x1 - x0) or 1) * (RIGHT - LEFT), 1)
 
-    made = [
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{html.escape(", ".join(lines))}">'
-    ]
-    made += [
-        f'<text x="{left - 6}" y="{float(at(x0, y).split(",")[1]) + 4:.1f}" text-anchor="end">{y:.3g}</text>'
-        for y in (y0, y1)
-    ]
-    made += [
-        f'<text x="{at(x, y0).split(",")[0]}" y="{low + 18}" text-anchor="middle">{x:,.0f}</text>'
-        for x in (x0, x1)
-    ]
-    for (name, line), colour in zip(lines.items(), COLOURS * len(lines), strict=False):
-        good = [p for p in line if all(map(math.isfinite, p))]
-        if good:
-            ends = at(*good[-1]).split(",")
-            path = " ".join(at(*p) for p in good)
-            made.append(
-                f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{path}"/>'
-            )
-            made.append(
-                f'<text x="{float(ends[0]) + 6:.1f}" y="{float(ends[1]) + 4:.1f}">{html.escape(name)}</text>'
-            )
+    def down(y: float) -> float:
+        return round(LOW - (y - y0) / ((y1 - y0) or 1) * (LOW - TOP), 1)
+
+    def label(x: float, y: float, text: str, anchor: str = "start") -> None:
+        drawing["labels"].append({"x": x, "y": y, "text": text, "anchor": anchor})
+
+    for y in dict.fromkeys((y0, y1)):
+        label(LEFT - 6, down(y) + 4, f"{y:.2g}" if abs(y) < 0.01 else f"{y:.3g}", "end")
+    for x in dict.fromkeys((x0, x1)):
+        label(across(x), LOW + 18, f"{x:,.0f}", "middle")
+    for name, line in good.items():
+        drawing["lines"].append(" ".join(f"{across(x)},{down(y)}" for x, y in line))
+        label(across(line[-1][0]) + 6, down(line[-1][1]) + 4, name.replace("_", " "))
     if level:
-        (ax, ay), (bx, _) = at(x0, level[1]).split(","), at(x1, level[1]).split(",")
-        made.append(
-            f'<line x1="{ax}" y1="{ay}" x2="{bx}" y2="{ay}" stroke="#888" stroke-dasharray="5 4"/>'
-        )
-        made.append(
-            f'<text x="{float(bx) + 6:.1f}" y="{float(ay) + 4:.1f}">{html.escape(level[0])}</text>'
-        )
-    return "".join(made) + "</svg>"
+        drawing["level"] = down(level[1])
+        label(RIGHT + 6, down(level[1]) + 4, level[0])
+    return drawing
 
 
-def _reads_as_number(value: Any) -> bool:
-    words = str(value).replace(",", "").replace("%", "").split("±")
+def _picture(image: Array, side: int) -> Image.Image:
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image[:, :, :3])
+    picture.thumbnail((side, side))
+    return picture
+
+
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    memory = io.BytesIO()
+    picture.save(memory, kind, **options)
+    return memory.getvalue()
+
+
+def _shown(value: Any) -> Any:
+    """What a template prints: text without control characters; markup is escaped after this."""
+    return value if isinstance(value, Markup) else safe(value, lines=True)
+
+
+def _numeric(rows: Sequence[Sequence[Any]], column: int) -> bool:
+    """Whether every cell of a column reads as a number, "-" or nothing."""
+    return bool(rows) and all(_is_number(row[column]) for row in rows)
+
+
+def _is_number(value: Any) -> bool:
+    text = str(value).replace(",", "").replace("%", "")
     try:
-        return bool([float(w) for w in words])
+        return bool([float(part.rstrip("*^v ")) for part in text.split("±")])
     except ValueError:
         return value in ("", "-")

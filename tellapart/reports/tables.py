@@ -24,7 +24,7 @@ def print_table(result: Mapping[str, Any], console: Console) -> None:
         compact = table.title.startswith(ACCURACY) or len(table.heads) > 4
         heads = [_narrow(head) if compact else head for head in table.heads]
         rows = [
-            [row[0], *(c.replace(" ±", "\n±") if compact else c for c in row[1:])]
+            [row[0], *(c.replace(" ± ", "\n±") if compact else c for c in row[1:])]
             for row in table.rows
         ]
         console.table(heads, rows, title=table.title, right=range(1, len(heads)))
@@ -40,7 +40,7 @@ def _narrow(head: str) -> str:
     ('kNN\\nk=200', '10 per\\nclass', '20% of\\nlabels')
     """
     if head.startswith("knn@"):
-        return f"kNN\nk={head[4:]}"
+        return "kNN\nchosen" if head == "knn@chosen" else f"kNN\nk={head[4:]}"
     if head.endswith("per class"):
         return f"{head.split()[0]} per\nclass"
     if head.endswith(" of the labels"):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -61,12 +62,14 @@ class Console:
             title=safe(title) or None,
             title_justify="left",
             show_header=any(heads),
-            padding=(0, 0, 0, 1),
+            padding=(0, 1, 0, 0),
+            box=SIMPLE_HEAD,
         )
         aligned = set(right)
         for column, head in enumerate(heads):
+            number = column in aligned
             grid.add_column(
-                safe(head, lines=True), justify="right" if column in aligned else "left"
+                safe(head, lines=True), justify="right" if number else "left", no_wrap=number
             )
         for row in rows:
             grid.add_row(*(safe(cell, lines=True) for cell in row))

@@ -188,8 +188,8 @@ def test_the_page_needs_no_other_file(leaky, tmp_path, capsys):
     dataset_report.write_page(seen, tmp_path / "p.html", QUIET)
     words = (tmp_path / "p.html").read_text()
     assert not re.search(r"<script|https?://|src=\"(?!data:)|href=", words)
-    assert words.count("data:image/png;base64,") >= 20
-    assert "In training and test" in words
+    assert len(re.findall("data:image/(png|jpeg);base64,", words)) >= 20
+    assert "Training items in the test part" in words
     dataset_report.print_inspection(seen.result, Console())
     said = capsys.readouterr().err
     assert "near.jpg" in said

@@ -1,6 +1,7 @@
 """The report: one file that needs nothing else, for every kind of data, before and after judging."""
 
 import re
+from html import unescape
 
 import numpy as np
 import pytest
@@ -27,13 +28,13 @@ def test_a_report_needs_no_other_file_and_no_script(run, tmp_path):
     for said in (
         "centred pixels",
         "chance",
-        "What is taken for what",
+        "Confusion of classes",
         "fingerprint",
         "trained features",
         "<svg",
     ):
         assert said in words
-    assert found["verdict"] in words.replace("&#x27;", "'")
+    assert found["verdict"] in unescape(words)
     assert found["bytes"] < 2_000_000
 
 
@@ -67,15 +68,34 @@ def test_the_command_writes_into_the_run(run):
     assert (run / "report.html").stat().st_size > 10_000
 
 
-def test_curves_leave_out_what_is_no_number_and_stand_without_points():
-    assert "no points" in html.curves({"loss": [(1, float("nan"))]})
-    drawn = html.curves({"loss": [(1, 2.0), (2, float("inf")), (3, 1.0)]}, level=("chance", 1.5))
-    assert drawn.count("<polyline") == 1
-    assert "nan" not in drawn
-    assert "inf" not in drawn
+def test_charts_leave_out_what_is_not_finite_and_stand_without_points():
+    assert html.chart("Loss", {"loss": [(1, float("nan"))]})["lines"] == []
+    lines = {"loss": [(1, 2.0), (2, float("inf")), (3, 1.0)]}
+    drawing = html.chart("Loss", lines, level=("chance", 1.5))
+    assert [line.count(",") for line in drawing["lines"]] == [2]
+    assert html.TOP < drawing["level"] < html.LOW
+    assert {"chance", "loss", "1", "2", "3"} <= {label["text"] for label in drawing["labels"]}
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_figures_of_any_channels(channels):
-    assert "data:image/png" in html.figure(np.zeros((9, 200, channels), np.uint8), "<name>")
-    assert "&lt;name&gt;" in html.figure(None, "<name>")
+@pytest.mark.parametrize("side", [9, 600])
+def test_pictures_of_any_channels_are_small_files(channels, side):
+    noise = np.random.default_rng(0).integers(0, 255, (side, 200, channels), np.uint8)
+    uri = html.data_uri(noise)
+    assert re.match("data:image/(png|jpeg);base64,", uri)
+    assert len(uri) < 60_000
+
+
+@pytest.mark.parametrize(
+    "hostile", ["<b>house</b>", "\x1b[2J", "\u202egnp", "\udcff", '"><script>']
+)
+def test_outside_text_is_escaped_wherever_it_stands(hostile):
+    item = {"name": hostile, "caption": hostile, "note": hostile, "words": hostile, "image": None,
+            "small": False, "query": False}  # fmt: skip
+    source = """{% import "parts.html" as parts %}{{ parts.tiles([item]) }}{{ parts.facts({name: name}) }}
+        {{ parts.table((name, name), [(name, name)]) }}{{ parts.copy([name], name) }}
+        {{ parts.heat([name], [[1.0]]) }}"""
+    page = html.environment().from_string(source).render(item=item, name=hostile)
+    page.encode("utf-8")
+    assert hostile not in page
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202e]", page)

@@ -97,7 +97,7 @@ def of_terminal(result, console):
     table = next(t for t in score_table.tables(result) if t.title.startswith(tables.ACCURACY))
     heads, rows = console.grids[0]
     assert heads == [tables._narrow(head) for head in table.heads]  # the same columns, narrower
-    return numbers(table.heads, [[cell.replace("\n", " ") for cell in row] for row in rows])
+    return numbers(table.heads, [[cell.replace("\n±", " ± ") for cell in row] for row in rows])
 
 
 @pytest.mark.parametrize("scores", UNEVEN)

@@ -27,6 +27,7 @@ from ...embeddings.index import Index
 from ...encoders.inference import prepared
 from ...errors import DataError, MissingExtraError
 from ...functional import tiled
+from ...functional.geometry import unit_rows
 from ...runtime.console import Console
 from ...training.loading import Loaded, load_encoder
 from ...training.run import Run
@@ -55,12 +56,16 @@ class State:
         self.run = loaded.run
         self.index = Index(embeddings)
         self.pca = self._kept(
-            "map-pca", lambda: centred(principal_map(unit(embeddings))), (len(source), 2)
+            "map-pca",
+            lambda: centred(principal_map(unit_rows(embeddings.vectors))),
+            (len(source), 2),
         )
         self.later = Later(
             {
                 "map/umap": lambda: self._kept(
-                    "map-umap", lambda: centred(umap_map(unit(embeddings))), (len(source), 2)
+                    "map-umap",
+                    lambda: centred(umap_map(unit_rows(embeddings.vectors))),
+                    (len(source), 2),
                 ),
                 "colour/cluster": lambda: self._kept(
                     "colour-cluster", self._clusters, (len(source),)
@@ -69,7 +74,7 @@ class State:
                     "colour-outlier", self._outliers, (len(source),)
                 ),
                 "colour/loss": lambda: self._kept(
-                    "colour-loss", lambda: told_apart(unit(embeddings)), (len(source),)
+                    "colour-loss", lambda: told_apart(unit_rows(embeddings.vectors)), (len(source),)
                 ),
                 "findings": self._findings,
             }
@@ -169,7 +174,7 @@ class State:
         known = 0 if labels is None else len(np.unique(labels[labels >= 0]))
         count = min(known if known > 1 else CLUSTERS, len(self.source))
         found = MiniBatchKMeans(count, n_init=3, batch_size=4096, random_state=0).fit_predict(
-            unit(self.embeddings)
+            unit_rows(self.embeddings.vectors)
         )
         place = np.empty(count, np.int64)
         place[np.argsort(-np.bincount(found, minlength=count), kind="stable")] = np.arange(count)
@@ -211,12 +216,6 @@ class State:
             "suspects": suspects[:LISTED],
             "suspected": len(suspects),
         }
-
-
-def unit(embeddings: Embeddings) -> Array:
-    """(S, F) float32 of length one."""
-    made: Array = outliers.unit_rows(embeddings).numpy()
-    return made
 
 
 def principal_map(rows: Array) -> Array:

@@ -167,6 +167,6 @@ def test_what_is_kept_is_made_again_for_other_features(opened, tmp_path):
 def test_umap_is_laid_out_or_named(opened, monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(MissingExtraError, match=r"tellapart\[map\]"):
-        state.umap_map(state.unit(opened.embeddings))
+        state.umap_map(opened.embeddings.vectors)
     with pytest.raises(DataError, match="4 items or more"):
         state.umap_map(np.eye(3, dtype=np.float32))
