@@ -224,7 +224,7 @@ def _groups(source: Source, groups: Sequence[Sequence[int]]) -> dict[str, Any]:
     return {
         "count": len(groups),
         "extra": sum(len(group) - 1 for group in groups),
-        "names": [source.ids_at(row) for group in groups for row in group[1:]],
+        "names": _files(source, [row for group in groups for row in group[1:]]),
         "groups": [[_item(source, row) for row in group[:IN_A_GROUP]] for group in groups[:GROUPS]],
     }
 
@@ -239,7 +239,7 @@ def _leaks(seen: Seen) -> dict[str, Any] | None:
         [_item(source, int(x["train"]), "train"), _item(source, int(x["test"]), "test")]
         for x in found[:GROUPS]
     ]
-    names = [source.ids_at(int(x["train"])) for x in found]
+    names = _files(source, [int(x["train"]) for x in found])
     return {"count": len(found), "pairs": pairs, "names": names}
 
 
@@ -247,7 +247,7 @@ def _outliers(seen: Seen) -> dict[str, Any]:
     found = seen.result["outliers"]
     rows = {name: row for row, name in enumerate(seen.source.ids)}
     shown = [_item(seen.source, rows[x["id"]], f"{x['score']:.2f}") for x in found["first"][:SHOWN]]
-    names = [x["id"] for x in found["first"]]
+    names = _files(seen.source, [rows[x["id"]] for x in found["first"]])
     return {"median": found["median"], "shown": shown, "names": names}
 
 
@@ -262,8 +262,15 @@ def _suspects(seen: Seen) -> dict[str, Any] | None:
         _item(source, x["row"], f"{classes[x['label']]}; neighbours: {classes[x['neighbours']]}")
         for x in found[:SHOWN]
     ]
-    names = [source.ids_at(x["row"]) for x in found]
+    names = _files(source, [x["row"] for x in found])
     return {"count": len(found), "shown": shown, "names": names}
+
+
+def _files(source: Source, rows: Sequence[int]) -> list[str]:
+    """The files of items, each once; the ids where items are no files."""
+    if not source.all_files:
+        return [source.ids_at(row) for row in rows]
+    return list(dict.fromkeys(str(source.file(row)) for row in rows))
 
 
 def _wrong_endings(result: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -15,6 +15,8 @@ from rich.table import Table
 
 from .text import safe
 
+WIDE = 9  # columns from which a table takes narrow gaps, to fit 80 letters
+
 
 class Advance(Protocol):
     """Called with what is done so far, and a short text."""
@@ -62,7 +64,7 @@ class Console:
             title=safe(title) or None,
             title_justify="left",
             show_header=any(heads),
-            padding=(0, 1, 0, 0),
+            padding=(0, int(len(heads) < WIDE), 0, 0),
             box=SIMPLE_HEAD,
         )
         aligned = set(right)
