@@ -1,9 +1,10 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Python >= 3.11, pip and make are enough.
+# Python >= 3.11, pip and make are enough: `make demo` and `make test` work on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+# Windows puts the programs of a virtual environment elsewhere.
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 
-.PHONY: demo test check claims clean
+.PHONY: demo test check docs claims clean
 
 demo: $(VENV)/.core
 	$(BIN)/tellapart demo
@@ -12,22 +13,30 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev
-	scripts/check
+	BIN=$(BIN) scripts/check
 
 claims: $(VENV)/.dev
 	$(BIN)/python studies/exact_claims.py
 	$(BIN)/python studies/claims.py
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-$(VENV)/.core: $(VENV)/bin/python pyproject.toml
-	$(BIN)/pip install --quiet --editable .
+$(VENV)/.venv:
+	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[dev]'
+$(VENV)/.core: $(VENV)/.venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.core
+
+$(VENV)/.docs: $(VENV)/.venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@ $(VENV)/.core
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

@@ -1,4 +1,4 @@
-"""The demo over several seeds: ten labels per class on the digits. Writes digits_instdisc.json.
+"""InstDisc on the plain digits over several seeds; writes digits_instdisc.json.
 
 python recipes/digits_instdisc.py [SEED ...]
 """
@@ -12,7 +12,7 @@ import time
 
 from recipe import COMMIT, HERE, mean_std
 
-from tellapart.demo import demo
+from tellapart import api
 from tellapart.runtime.console import Console
 from tellapart.training.run import Run
 
@@ -20,13 +20,15 @@ COLUMNS = ("knn@1", "knn@200", "linear", "10 labels per class")
 
 
 def main() -> None:
-    """Run the demo for every seed and keep the whole table of each."""
+    """Train and score every seed and keep the whole table of each."""
     seeds = [int(a) for a in sys.argv[1:]] or [0, 1, 2]
     rows = []
     for seed in seeds:
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
-            result = demo(f"{folder}/run", seed=seed, console=Console(quiet=True))
+            quiet = Console(quiet=True)
+            api.train("instdisc", data="digits", out=f"{folder}/run", seed=seed, console=quiet)
+            result = api.evaluate(f"{folder}/run", console=quiet)
             run = Run.open(f"{folder}/run")
         rows.append(
             {

@@ -24,7 +24,9 @@ class Demo(Output):
     out: Path = Path("runs/demo")
     """folder of the run; the next free one if it is taken."""
     seed: int = 0
-    """of everything random."""
+    """seed of the pictures and of the training."""
+    full: bool = False
+    """also print the complete tables of eval."""
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,7 @@ def _demo(rest: list[str]) -> Any:
     args = _parse(Demo, rest, "tellapart demo")
     from .demo import demo
 
-    return demo(args.out, seed=args.seed, console=_console(args))
+    return demo(args.out, seed=args.seed, full=args.full, console=_console(args))
 
 
 VERBS = {
