@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from .text import TextEncoder
 
 AnyEncoder = Encoder | SequenceEncoder | TextEncoder
 Output = Literal["features", "embedding"]
+Result = TypeVar("Result")
 STEPS = 1 << 18  # of the sequences of a batch, padding included
 PIXELS, MOST, LEAST = (
     1 << 18,
@@ -36,6 +37,58 @@ def prepared(encoder: AnyEncoder, source: Source) -> Source:
     return source
 
 
+def run_over(
+    function: Callable[[Any, Tensor], Result],
+    source: Source,
+    *,
+    module: nn.Module | None = None,
+    device: torch.device | None = None,
+    batch: int | None = None,
+    view: Callable[[Source, Any], Any] = plain,
+    parallel: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> list[Result]:
+    """Call a function on the evaluation view of every item of a source, batch by batch.
+
+    This is the one loop over a source without gradient: features, stage maps, predictions and
+    baselines all go through it. The results are in the order of the rows.
+
+    Args:
+        function: called with a view as `view` makes it and the positions (N,) of its items.
+        source: the items; sentences must be tokenised (`prepared`).
+        module: put into eval mode for the loop and set back afterwards.
+        device: where batches are moved to before `view`; by default the CPU.
+        batch: items in a batch, 1 or more; by default as many as fit the processor's cache.
+        view: makes a view of a batch as read; by default the evaluation view.
+        parallel: each of torch's threads takes batches of its own. That is faster than sharing
+            one batch and gives the same numbers for any number of threads; `function` must not
+            depend on the order of calls.
+        progress: called with the number of items done.
+    """
+    device = device or torch.device("cpu")
+    parts = list(torch.arange(len(source)).split(batch)) if batch else _parts(source, device)
+    training = module.training if module is not None else False
+
+    def run(index: Tensor) -> Result:
+        with torch.inference_mode():
+            return function(view(source, to_device(source.read(index), device)), index)
+
+    results, done = [], 0
+    try:
+        if module is not None:
+            module.eval()
+        calls = _in_order(run, parts, device) if parallel else map(run, parts)
+        for index, result in zip(parts, calls, strict=True):
+            results.append(result)
+            done += len(index)
+            if progress:
+                progress(done)
+    finally:
+        if module is not None:
+            module.train(training)
+    return results
+
+
 def outputs(
     encoder: AnyEncoder,
     source: Source,
@@ -45,36 +98,35 @@ def outputs(
 ) -> dict[Output, Tensor]:
     """The outputs of every item of a source, on the CPU, in one pass.
 
-    On a processor each of torch's threads takes batches of its own: that is faster than sharing one, and gives the
-    same numbers whatever their count.
-
     Args:
-        wanted: "features" (S, F), what users take away, "embedding" (S, D), the unit rows of the loss, or both.
+        encoder: in any mode; it is set back to the mode that it was in.
+        source: items of the kind that the encoder reads.
+        wanted: "features" (S, F), the output for downstream use, "embedding" (S, D), the unit
+            rows of the loss, or both.
         progress: called with the number of items done.
+
     Returns:
-        float32; the mode of the encoder is as it was before.
+        float32 tensors by output.
     """
     keep_freed_memory()
-    source = prepared(encoder, source)
-    training, device = encoder.training, encoder.device
-    encoder.eval()
-    features_of = _features(encoder)
+    training = encoder.training
+    features_of = _features(encoder.eval())  # BatchNorm is folded in eval mode only
 
-    def run(index: Tensor) -> list[Tensor]:
-        with torch.inference_mode():
-            features = features_of(plain(source, to_device(source.read(index), device)))
-            made = [
-                features if name == "features" else encoder.from_features(features)
-                for name in wanted
-            ]
-            return [out.float().cpu() for out in made]
+    def run(view: Any, _: Tensor) -> list[Tensor]:
+        features = features_of(view)
+        made = {"features": features}
+        if "embedding" in wanted:
+            made["embedding"] = encoder.from_features(features)
+        return [made[name].float().cpu() for name in wanted]
 
-    found: list[list[Tensor]] = []
     try:
-        for done in _in_order(run, _parts(source, device), device):
-            found.append(done)
-            if progress:
-                progress(sum(len(out[0]) for out in found))
+        found = run_over(
+            run,
+            prepared(encoder, source),
+            device=encoder.device,
+            parallel=True,
+            progress=progress,
+        )
     finally:
         encoder.train(training)
     return {name: torch.cat([out[i] for out in found]) for i, name in enumerate(wanted)}
@@ -83,34 +135,32 @@ def outputs(
 def patches(
     encoder: AnyEncoder, source: Source, *, progress: Callable[[int], None] | None = None
 ) -> Tensor:
-    """The last feature map of every image, a row for each of its places: (S, h w, F) on the CPU, row by row.
+    """The last feature map of every image, one row per position: (S, h w, F) on the CPU.
+
+    Args:
+        encoder: an encoder of images.
+        source: images.
+        progress: called with the number of items done.
 
     Raises:
-        ConfigError: a network whose last stage is no map, or not of images.
+        ConfigError: not an encoder of images, or its last stage is not a map.
     """
     if not isinstance(encoder, Encoder):
         raise ConfigError("patches are of images; this encoder reads something else")
-    training, device = encoder.training, encoder.device
-    encoder.eval()
 
-    def run(index: Tensor) -> list[Tensor]:
-        with torch.inference_mode():
-            last = encoder.maps(plain(source, to_device(source.read(index), device)))[-1]
-            require(
-                last.ndim == 4,
-                f"the last stage of this network gives {tuple(last.shape)}, not a map of places",
-            )
-            return [last.flatten(2).transpose(1, 2).float().cpu()]
+    def run(view: Any, _: Tensor) -> Tensor:
+        last = encoder.maps(view)[-1]
+        require(
+            last.ndim == 4,
+            f"the last stage of this network gives {tuple(last.shape)}, not a feature map",
+        )
+        return last.flatten(2).transpose(1, 2).float().cpu()
 
-    found: list[Tensor] = []
-    try:
-        for (done,) in _in_order(run, _parts(source, device), device):
-            found.append(done)
-            if progress:
-                progress(sum(map(len, found)))
-    finally:
-        encoder.train(training)
-    return torch.cat(found)
+    return torch.cat(
+        run_over(
+            run, source, module=encoder, device=encoder.device, parallel=True, progress=progress
+        )
+    )
 
 
 def _features(encoder: AnyEncoder) -> Callable[[Any], Tensor]:
@@ -138,9 +188,9 @@ def _parts(source: Source, device: torch.device) -> list[Tensor]:
 
 
 def _in_order(
-    run: Callable[[Tensor], list[Tensor]], parts: list[Tensor], device: torch.device
-) -> Iterator[list[Tensor]]:
-    """What `run` gives for each batch of rows, in their order."""
+    run: Callable[[Tensor], Result], parts: list[Tensor], device: torch.device
+) -> Iterator[Result]:
+    """Results of `run` for each batch of rows, in their order, computed by several threads."""
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         yield from map(run, parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from ..data import ImageSource, SequenceSource, Source
 from ..embeddings.embeddings import Embeddings
+from ..encoders.inference import run_over
 from ..encoders.sequence import mean_of
 from ..errors import DataError
-from ..views import plain
 
 SIDE = 32  # larger views are averaged down to this many pixels a side
 ELEMENTS = 200_000_000  # of a table of texts and words
@@ -31,9 +31,8 @@ class CentredPixels:
 
     def __init__(self, train: ImageSource) -> None:
         self.mean = torch.zeros(())
-        self.mean = torch.stack([self(v).double().sum(0) for v in _views(train)]).sum(
-            0
-        ).float() / len(train)
+        sums = run_over(lambda view, _: self(view).double().sum(0), train, batch=_batch(train))
+        self.mean = torch.stack(sums).sum(0).float() / len(train)
 
     def __call__(self, view: Tensor) -> Tensor:
         """(N, width) from views (N, C, P, P) in [0, 1]."""
@@ -128,14 +127,12 @@ def of(train: Source) -> tuple[str, Seen]:
 def embed(baseline: Seen, source: Source, name: str) -> Embeddings:
     """What a baseline makes of every item, from the view of evaluation."""
     about = {"data": source.name, "fingerprint": source.fingerprint, "output": name}
-    vectors = torch.cat([baseline(view) for view in _views(source)])
+    vectors = torch.cat(run_over(lambda view, _: baseline(view), source, batch=_batch(source)))
     return Embeddings(vectors, source.ids, source.labels, about)
 
 
-def _views(source: Source) -> Iterator[Any]:
-    """The view of evaluation of every item, a batch at a time."""
-    for index in torch.arange(len(source)).split(BATCH if isinstance(source, ImageSource) else FEW):
-        yield plain(source, source.read(index))
+def _batch(source: Source) -> int:
+    return BATCH if isinstance(source, ImageSource) else FEW
 
 
 def _mel_bank(rate: int, width: int, bands: int = 40) -> Tensor:

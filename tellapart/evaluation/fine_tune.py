@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from ..data import ImageSource
 from ..data.sampler import batch_at, generator
 from ..encoders import Encoder, hidden_layers, to_device
+from ..encoders.inference import run_over
 from ..errors import DataError, require
 from ..functional.losses import distillation
-from ..views.images import ImageViews, centre_view
+from ..views.images import ImageViews
 
 Array = np.ndarray[Any, Any]
 
@@ -126,18 +127,18 @@ def distil(
     return _trained(model, unlabelled, schedule or DISTIL, loss)
 
 
-@torch.no_grad()
 def right(model: Classifier, test: ImageSource) -> Array:
     """(N,) 1 where the classifier gives a test item its label, else 0."""
-    model.eval()
     if test.labels is None:
-        raise DataError(f"{test.name} has no labels to judge by")
-    device = model.encoder.mean.device
-    found = [
-        model(centre_view(to_device(test.read(index), device), test.image_size)).argmax(1).cpu()
-        for index in torch.arange(len(test)).split(256)
-    ]
-    hits: Array = torch.cat(found).numpy() == test.labels
+        raise DataError(f"{test.name} has no labels to score against")
+    predicted = run_over(
+        lambda view, _: model(view).argmax(1).cpu(),
+        test,
+        module=model,
+        device=model.encoder.mean.device,
+        batch=256,
+    )
+    hits: Array = torch.cat(predicted).numpy() == test.labels
     return hits.astype(float)
 
 

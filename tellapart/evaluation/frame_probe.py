@@ -15,8 +15,8 @@ from torch import Tensor
 from ..data import SequenceSource
 from ..data.audio import read_marks
 from ..embeddings.embeddings import Embeddings
+from ..encoders.inference import run_over
 from ..errors import DataError
-from ..views import plain
 from . import bootstrap, linear
 from .bootstrap import Comparison, Score
 
@@ -113,16 +113,15 @@ def _drawn(labels: list[Array], most: int) -> tuple[Array, Array, Array]:
     return sound[kept], place[kept], label[kept]
 
 
-@torch.inference_mode()
 def _vectors(
     frames: Frames, source: SequenceSource, sound: Array, place: Array, label: Array
 ) -> Embeddings:
     """The vectors of the chosen frames."""
-    parts = []
-    for index in torch.arange(len(source)).split(BATCH):
-        chosen = (sound >= int(index[0])) & (sound <= int(index[-1]))
-        if chosen.any():
-            made = frames(plain(source, source.read(index)))[0]
-            parts.append(made[sound[chosen] - int(index[0]), place[chosen]].float())
+
+    def drawn(view: Any, index: Tensor) -> Tensor:
+        inside = (sound >= int(index[0])) & (sound <= int(index[-1]))
+        return frames(view)[0][sound[inside] - int(index[0]), place[inside]].float()
+
+    parts = run_over(drawn, source, batch=BATCH)
     ids = [f"{source.ids_at(s)}@{p}" for s, p in zip(sound.tolist(), place.tolist(), strict=True)]
     return Embeddings(torch.cat(parts), ids, label)

@@ -17,13 +17,14 @@ from torch.nn import functional as F
 from ..data import ImageSource, Source
 from ..data.sampler import generator
 from ..embeddings.embeddings import Embeddings
-from ..encoders import AnyEncoder, to_device
+from ..encoders import AnyEncoder
+from ..encoders.inference import run_over
 from ..errors import ConfigError
 from ..functional import geometry
 from ..training.config import CommonConfig
 from ..training.resolve import held_out
 from ..training.session import Look
-from ..views import plain, single
+from ..views import single
 from ..views.text import TextViews
 from . import label_free
 from .knn import knn, leave_one_out_labels
@@ -39,6 +40,7 @@ CHOOSES = (
 )
 FEW = "few_label_knn"
 NEIGHBOURS = 20
+BATCH = 128
 SHARE = 0.03  # of the forward and backward passes since the last look that a look may cost; forward counts a third
 ENOUGH = 16  # held-out items that the measures are taken on, else training items
 LEAST = 100  # images below which a look says nothing
@@ -111,7 +113,6 @@ class Watch:
             [self._seen(encoder, self.sample, v, normalised=False) for v in range(VIEWS)], 1
         )
 
-    @torch.no_grad()
     def _seen(
         self, encoder: AnyEncoder, part: Source, name: Any, normalised: bool = True
     ) -> Tensor:
@@ -122,17 +123,16 @@ class Watch:
         ):  # dropout alone makes the views, and is off here
             views = replace(views, word_deletion=DELETED)
         random = generator("watch", self.config.seed, name, device=device)
-        training = encoder.training
-        encoder.eval()
         z = torch.cat(
-            [
-                encoder.features(views(single(part, to_device(part.read(index), device)), random))
-                .float()
-                .cpu()
-                for index in torch.arange(len(part)).split(128)
-            ]
+            run_over(
+                lambda view, _: encoder.features(view).float().cpu(),
+                part,
+                module=encoder,
+                device=device,
+                batch=BATCH,
+                view=lambda source, batch: views(single(source, batch), random),
+            )
         )
-        encoder.train(training)
         return F.normalize(z, dim=1) if normalised else z
 
 
@@ -162,17 +162,16 @@ def few_label_knn(items: Embeddings) -> float:
     return float((leave_one_out_labels(items, k=k)[k] == items.known_labels).mean())
 
 
-@torch.no_grad()
 def _embedded(encoder: AnyEncoder, part: Source) -> Embeddings:
     """The features of a part; the network stays as it trains (no folding: that would cost a tracing each time)."""
-    device, training = encoder.device, encoder.training
-    encoder.eval()
-    out = []
-    for index in torch.arange(len(part)).split(128):
-        view = plain(part, to_device(part.read(index), device))
-        out.append(encoder.features(view).float().cpu())
-    encoder.train(training)
-    return Embeddings(torch.cat(out), part.ids, part.labels)
+    features = run_over(
+        lambda view, _: encoder.features(view).float().cpu(),
+        part,
+        module=encoder,
+        device=encoder.device,
+        batch=BATCH,
+    )
+    return Embeddings(torch.cat(features), part.ids, part.labels)
 
 
 def _as_embeddings(z: Tensor) -> Embeddings:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..data import Source
 from ..embeddings import embed, embed_both
+from ..encoders.inference import run_over
 from ..training.loading import Subject, parts_of, untrained
 from ..views.images import ImageViews
 from . import baselines, label_free
@@ -67,11 +68,19 @@ def seen_views(rows: Rows, subject: Subject, source: Source) -> dict[str, Tensor
         subject.config.views(source) if subject.config else ImageViews(source.about["image_size"])
     )
     generator = torch.Generator().manual_seed(0)
-    found: dict[str, list[Tensor]] = {name: [] for name in rows.seen}
-    for index in torch.arange(len(part)).split(BLOCK):
-        images = part.read(index)
-        drawn = [views(images, generator) for _ in range(label_free.VIEWS)]
-        with torch.inference_mode():
-            for name, seen in rows.seen.items():
-                found[name].append(torch.stack([seen(view).float() for view in drawn], 1))
-    return {name: torch.cat(blocks) for name, blocks in found.items()}
+
+    def outputs(drawn: list[Any], _: Tensor) -> list[Tensor]:
+        return [
+            torch.stack([seen(view).float() for view in drawn], 1) for seen in rows.seen.values()
+        ]
+
+    blocks = run_over(
+        outputs,
+        part,
+        batch=BLOCK,
+        view=lambda _, batch: [views(batch, generator) for _ in range(label_free.VIEWS)],
+    )
+    return {
+        name: torch.cat(parts)
+        for name, parts in zip(rows.seen, zip(*blocks, strict=True), strict=True)
+    }

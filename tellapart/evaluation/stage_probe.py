@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from ..data import ImageSource
 from ..embeddings.embeddings import Embeddings
-from ..encoders import Encoder, to_device
+from ..encoders import Encoder
+from ..encoders.inference import run_over
 from ..errors import require
-from ..views.images import centre_view
 
 DIMENSIONS = 1024
 
@@ -29,7 +29,6 @@ def has_maps(encoder: Encoder, size: int) -> bool:
         encoder.train(training)
 
 
-@torch.inference_mode()
 def stage_vectors(
     encoder: Encoder, source: ImageSource, *, dimensions: int = DIMENSIONS
 ) -> list[Embeddings]:
@@ -42,16 +41,17 @@ def stage_vectors(
     Source: Wu et al. 2018, Table 2 (there about 10,000 dimensions).
     """
     require(dimensions >= 1, f"a stage needs 1 dimension or more, got {dimensions}")
-    device, training = encoder.mean.device, encoder.training
-    encoder.eval()
-    found: list[list[torch.Tensor]] = []
-    for index in torch.arange(len(source)).split(128):
-        maps = encoder.maps(centre_view(to_device(source.read(index), device), source.image_size))
-        found = found or [[] for _ in maps]
-        for parts, stage in zip(found, maps, strict=True):
-            side = min(
-                stage.shape[2], stage.shape[3], max(1, math.isqrt(dimensions // stage.shape[1]))
-            )
-            parts.append(F.adaptive_avg_pool2d(stage, side).flatten(1).float().cpu())
-    encoder.train(training)
-    return [Embeddings(torch.cat(parts), source.ids, source.labels) for parts in found]
+
+    def pooled(view: torch.Tensor, _: torch.Tensor) -> list[torch.Tensor]:
+        vectors = []
+        for stage in encoder.maps(view):
+            fitting = max(1, math.isqrt(dimensions // stage.shape[1]))
+            side = min(stage.shape[2], stage.shape[3], fitting)
+            vectors.append(F.adaptive_avg_pool2d(stage, side).flatten(1).float().cpu())
+        return vectors
+
+    batches = run_over(pooled, source, module=encoder, device=encoder.mean.device, parallel=True)
+    return [
+        Embeddings(torch.cat(stage), source.ids, source.labels)
+        for stage in zip(*batches, strict=True)
+    ]

@@ -14,11 +14,12 @@ from torch import Tensor
 from ..data import ImageSource
 from ..embeddings.embeddings import Embeddings
 from ..encoders import Encoder
+from ..encoders.inference import run_over
 from ..views import colour
-from ..views.images import centre_view
 from .linear import linear_labels
 
 ITEMS = 5000  # training images used, and a quarter as many test images
+BATCH = 128
 NOISE = 0.2  # standard deviation of the corrupted image
 Change = Callable[
     [Tensor, Tensor, torch.Generator], Tensor
@@ -82,20 +83,21 @@ def _drawn(size: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.sort(np.random.default_rng(0).permutation(size)[:count])
 
 
-@torch.inference_mode()
 def _outputs(
     encoder: Encoder, part: ImageSource, kinds: int, change: Change, seed: int
 ) -> dict[str, Embeddings]:
-    device, random = encoder.mean.device, torch.Generator().manual_seed(seed)
+    """Features and embedding of every image, each transformed into one kind at random."""
+    random = torch.Generator().manual_seed(seed)
     kind = torch.randint(kinds, (len(part),), generator=random)
-    encoder.eval()
-    h = []
-    for index in torch.arange(len(part)).split(128):
-        view = centre_view(part.read(index), part.image_size)
-        h.append(encoder.features(change(view, kind[index], random).to(device)).float())
-    features = torch.cat(h)
-    z = encoder.head(features).float()
+
+    def features(view: Tensor, index: Tensor) -> Tensor:
+        changed = change(view, kind[index], random).to(encoder.mean.device)
+        return encoder.features(changed).float()
+
+    h = torch.cat(run_over(features, part, module=encoder, batch=BATCH))
+    with torch.inference_mode():
+        z = encoder.head(h).float()
     return {
-        "features (h)": Embeddings(features, part.ids, kind),
+        "features (h)": Embeddings(h, part.ids, kind),
         "embedding (z)": Embeddings(z, part.ids, kind),
     }
