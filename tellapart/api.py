@@ -20,7 +20,7 @@ from .embeddings import search as searching
 from .embeddings.index import Kind
 from .encoders.inference import prepared
 from .errors import ConfigError, unknown
-from .evaluation import compare_detectors, detector
+from .evaluation import compare_detectors, detector, verdicts
 from .evaluation import evaluate as judging
 from .evaluation import protocol as frozen
 from .evaluation.monitor import Watch
@@ -175,6 +175,7 @@ def evaluate(
     data: str | Sequence[str] | None = None,
     protocol: str = frozen.NAME,
     full: bool = False,
+    quick: bool = False,
     stage_dims: int = 1024,
     stage_rows: int = 10_000,
     checkpoint: str = "last",
@@ -195,7 +196,9 @@ def evaluate(
         subject: a run folder, timm/NAME, torchvision/NAME, a file of weights (of MoCo, DINO, lightly, solo-learn,
             VISSL, or plain), or embeddings (.npz).
         data: the source to judge it on, a run's own by default; several make a table of transfer.
-        protocol: "eval-v1", the only one. full: also every stage, more labels, fine-tuning, what the head discards.
+        protocol: "eval-v2", or "eval-v1" for the earlier choices.
+        full: also every stage, more labels, fine-tuning, and what the projection head discards.
+        quick: score a seeded sample of up to 1,000 items of each part, which the verdict states.
         stage_dims, stage_rows: with `full`, values that a stage's map is pooled to, and items that its classifier is
             fitted to, at most.
         checkpoint: of a run, "last", "best-unlabelled" or a file. labels: a file of `id,label` that is judged on.
@@ -204,8 +207,7 @@ def evaluate(
     Returns:
         What the file holds; `verdict` is a sentence.
     """
-    if protocol != frozen.NAME:
-        raise unknown("protocol", protocol, [frozen.NAME])
+    frozen.checked(protocol)
     console = console or Console()
 
     def opened_anew() -> (
@@ -218,22 +220,24 @@ def evaluate(
     sources = [data] if data is None or isinstance(data, str) else list(data)
     folder = Path()
     if loading.is_embeddings(subject):
-        if data or labels or image_size or encoder or checkpoint != "last":
-            raise ConfigError("embeddings accept only --test, --full and --out")
-        result = judging.judge_vectors(subject, test, full=full)
+        if data or labels or image_size or encoder or quick or checkpoint != "last":
+            raise ConfigError("embeddings accept only --test, --full, --protocol and --out")
+        result = judging.evaluate_vectors(subject, test, full=full, name=protocol)
     else:
         opened = opened_anew()
         folder = opened.run.path if opened.run else folder
         if test:
             raise ConfigError("--test goes with embeddings (.npz); name images with --data")
         found = {
-            name or "its own data": judging.judge(
+            name or "its own data": judging.evaluate_subject(
                 opened if len(sources) == 1 else opened_anew(),
                 name,
+                name=protocol,
                 image_size=image_size,
                 labels=labels,
                 checkpoint=checkpoint,
                 full=full,
+                quick=quick,
                 console=console,
                 stage_dims=stage_dims,
                 stage_rows=stage_rows,
@@ -243,9 +247,9 @@ def evaluate(
         result = next(iter(found.values()))
         if len(found) > 1:
             result = {
-                "protocol": frozen.NAME,
+                "protocol": protocol,
                 "transfer": found,
-                "verdict": judging.transfer_verdict(found),
+                "verdict": verdicts.transfer(found),
             }
     write_json(Path(out) if out else folder / "eval.json", result)
     print_table(result, console)

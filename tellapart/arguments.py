@@ -37,10 +37,12 @@ class Eval(Output):
     """a run folder, timm/NAME, torchvision/NAME, a file of weights, or embeddings (.npz)."""
     data: tuple[str, ...] = ()
     """source to judge it on, by default the run's own; several make a table of transfer. Of sentences also sts:FILE."""
-    protocol: str = "eval-v1"
-    """what is measured and how, frozen under this name."""
+    protocol: str = "eval-v2"
+    """the frozen protocol: eval-v2, or eval-v1 for scores that compare with older ones."""
     full: bool = False
     """also every stage, more labels, fine-tuning and distillation, and what the head discards; many minutes."""
+    quick: bool = False
+    """score a sample of up to 1,000 items of each part, which the verdict states."""
     stage_dims: int = 1024
     """with --full: a stage's feature map is pooled to at most so many values."""
     stage_rows: int = 10_000

@@ -66,7 +66,7 @@ def run_over(
         progress: called with the number of items done.
     """
     device = device or torch.device("cpu")
-    parts = list(torch.arange(len(source)).split(batch)) if batch else _parts(source, device)
+    parts = list(torch.arange(len(source)).split(batch)) if batch else batches(source, device)
     training = module.training if module is not None else False
 
     def run(index: Tensor) -> Result:
@@ -171,7 +171,7 @@ def _features(encoder: AnyEncoder) -> Callable[[Any], Tensor]:
     return lambda view: body(encoder.normalised(view))
 
 
-def _parts(source: Source, device: torch.device) -> list[Tensor]:
+def batches(source: Source, device: torch.device) -> list[Tensor]:
     """The rows of each batch, in their order."""
     rows = torch.arange(len(source))
     if not isinstance(source, SequenceSource):

@@ -1,9 +1,8 @@
-"""What `eval` does: a subject on a source, scored beside its baselines, as eval.json holds it."""
+"""Evaluate an encoder on a source beside its baselines: what `eval` computes and eval.json holds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -20,66 +19,95 @@ from ..runtime.version import __version__
 from ..training import hardware
 from ..training.loading import Subject, images_of, parts_of, source_of, untrained
 from ..training.model_card import training_state
-from . import bootstrap, evaluate_text, frame_probe, label_free, protocol
+from . import evaluate_text, frame_probe, label_free, protocol
 from . import full as full_evaluation
 from .baselines import LogMel
-from .rows import rows_of, seen_views
+from .rows import rows_of, sample, view_outputs
 
-GIVEN = "given vectors"  # the one row of embeddings that are judged without their encoder
-
-
-def judge(subject: Subject, data: str | None, **options: Any) -> dict[str, Any]:
-    """Evaluate an encoder on one source.
-
-    Args:
-        subject: the encoder.
-        data: as `data.open_source`, or `sts:FILE`; None: the data of its run.
-        options: those of `_judge`, which computes the scores.
-
-    Returns:
-        What eval.json holds. The verdict begins with the state of a training that did not finish.
-    """
-    result = _judge(subject, data, **options)
-    state = training_state(subject.run.manifest) if subject.run else ""
-    return result | {"verdict": f"{state} {result['verdict']}".strip(), "state": state or None}
+GIVEN = "given vectors"  # the row of embeddings that are scored without their encoder
 
 
-def _judge(
+def evaluate_subject(
     subject: Subject,
     data: str | None,
     *,
+    name: str = protocol.NAME,
     image_size: int | None = None,
     labels: str | Path | None = None,
     checkpoint: str = "last",
     full: bool = False,
+    quick: bool = False,
     console: Console,
     **stages: int,
 ) -> dict[str, Any]:
-    """The scores; `stages` are options of `full.everything`."""
+    """Score an encoder on one source: what eval.json holds.
+
+    Args:
+        subject: the encoder, with its run where it has one.
+        data: the source; None: the run's own. `sts:FILE` names scored pairs of sentences.
+        name: the protocol, "eval-v1" or "eval-v2".
+        image_size: side of the view in pixels, where the run does not fix it.
+        labels: a file of `id,label` lines; only these items are scored.
+        checkpoint: which weights of the run these are; it is recorded.
+        full: also the tables of `full.everything`.
+        quick: score a seeded sample of up to 1,000 items of each part.
+        console: shows progress.
+        stages: options of `full.everything`.
+
+    Raises:
+        ConfigError: no data for an encoder that has none of its own.
+        DataError: data that the encoder cannot read, or one class only.
+    """
     began = time.monotonic()
+    state = training_state(subject.run.manifest) if subject.run else ""
+    about: dict[str, Any] = {"state": state or None}
     if data and data.startswith("sts:"):
-        return (
-            evaluate_text.judge_pairs(subject, data[4:], console)
-            | {"subject": subject.name, "data": data}
-            | provenance(began)
-        )
+        result = evaluate_text.evaluate_pairs(subject, data[4:], console, name)
+        result |= {"subject": subject.name, "data": data}
+        return _with_verdict(result, state) | about | provenance(began)
     source = source_of(subject, data, image_size, console.progress, labels)
+    before = state
+    if quick:
+        whole = len(source)
+        source, drawn = sample(source)
+        about["sample"] = drawn | {"of": whole}
+        counts = " and ".join(f"{n:,} {part} items" for part, n in drawn.items())
+        counts = counts.replace("items items", "items")
+        before += f" On a sample of {counts} of {whole:,} (--quick):"
     if full and not isinstance(source, TextSource):
         images_of(source, "--full")
     if isinstance(source, TextSource):
-        found = evaluate_text.judge_sentences(subject, source, full, console)
-        return found | _about(subject, source, labels, checkpoint) | provenance(began)
-    rows = rows_of(subject, source, console.say)
-    seen = seen_views(rows, subject, source)
-    result: dict[str, Any] = {"protocol": protocol.NAME}
+        result = evaluate_text.evaluate_sentences(subject, source, full, console, name)
+    else:
+        result = _of_views_and_labels(subject, source, data, full, console, name, stages)
+    result = _with_verdict(result, before) | about
+    return result | _about(subject, source, labels, checkpoint) | provenance(began)
+
+
+def _of_views_and_labels(
+    subject: Subject,
+    source: Source,
+    data: str | None,
+    full: bool,
+    console: Console,
+    name: str,
+    stages: dict[str, int],
+) -> dict[str, Any]:
+    """Scores where there are labels, view retrieval where there are none, and geometry."""
+    rows = rows_of(subject, source, console, small=name != protocol.V1)
+    console.say("comparing random views of the same items")
+    views = view_outputs(rows, subject, source)
+    result: dict[str, Any] = {"protocol": name}
     if source.labels is None or not (source.labels >= 0).any():
         flags = f" --data {data}" if data else ""
         command = f"tellapart eval {subject.name}{flags} --labels few.csv"
-        found = {name: label_free.view_retrieval(z) for name, z in seen.items()}
-        result["verdict"] = label_free.verdict(found, rows.baselines, subject.headline, command)
-        weights = bootstrap.resamples(len(next(iter(seen.values()))))
+        found = {row: label_free.view_retrieval(z) for row, z in views.items()}
+        measure = protocol.intervals_of(name, len(next(iter(views.values()))))
+        result["verdict"] = label_free.verdict(
+            found, rows.baselines, subject.headline, command, measure
+        )
         result["view_retrieval"] = {
-            name: asdict(bootstrap.score(r, weights)) for name, r in found.items()
+            row: asdict(measure.score(r, "", 1.0)) for row, r in found.items()
         }
     else:
         table = protocol.score(
@@ -88,23 +116,29 @@ def _judge(
             few_row=subject.few_row,
             baselines=rows.baselines,
             full=full,
-            progress=lambda name: console.say(f"scoring {name}"),
+            name=name,
+            classes=source.classes,
+            progress=lambda row: console.say(f"scoring {row}"),
         )
         result = table.to_dict()
     result["geometry"] = {
-        name: label_free.of_views(seen[name]) | label_free.of_vectors(test or train)
-        for name, (train, test) in rows.pairs.items()
+        row: label_free.of_views(views[row]) | label_free.of_vectors(test or train)
+        for row, (train, test) in rows.pairs.items()
     }
     if isinstance(source, SequenceSource):
         try:
             if frame_probe.has_marks(source):
                 result["frames"] = of_frames(subject, source, console)
         except DataError as error:
-            console.say(f"single frames are not judged: {error}")
+            console.say(f"single frames are not scored: {error}")
     if full:
         result["full"] = full_evaluation.everything(subject, source, rows, console, **stages)
     result["baselines"] = rows.baselines
-    return result | _about(subject, source, labels, checkpoint) | provenance(began)
+    return result
+
+
+def _with_verdict(result: dict[str, Any], before: str) -> dict[str, Any]:
+    return result | {"verdict": f"{before} {result['verdict']}".strip()}
 
 
 def _about(
@@ -119,16 +153,29 @@ def _about(
     if subject.run:
         about["step"] = subject.run.manifest.get("step")
     return about | {
-        "headline": subject.headline, "labels": str(labels) if labels else None, "checkpoint": checkpoint,
-    }  # fmt: skip
+        "headline": subject.headline,
+        "labels": str(labels) if labels else None,
+        "checkpoint": checkpoint,
+    }
 
 
 def of_frames(subject: Subject, source: SequenceSource, console: Console) -> dict[str, Any]:
-    """How well single frames are named from context c_t and frames z_t, beside log-mel and the untrained context."""
+    """How well a linear classifier names single frames, from context c_t and frames z_t.
+
+    The baselines are log-mel bands and the context of the untrained network.
+
+    Args:
+        subject: an encoder of sequences.
+        source: sounds with labels beside them, with a training and a test part.
+        console: shows progress.
+
+    Returns:
+        Scores, comparisons and counts; {} without a test part or for another encoder.
+    """
     train, test = parts_of(source)
     if test is None or not isinstance(subject.encoder, SequenceEncoder):
         return {}
-    console.say("naming single frames")
+    console.say("scoring single frames")
     hop = subject.encoder.hop
     rows: dict[str, frame_probe.Frames] = {"log-mel": LogMel(source.rate or 1, hop).frames}
     for name, network in untrained(subject, console.say).items():
@@ -147,8 +194,21 @@ def of_frames(subject: Subject, source: SequenceSource, console: Console) -> dic
     }
 
 
-def judge_vectors(path: str | Path, test: str | Path | None, *, full: bool) -> dict[str, Any]:
-    """What eval.json holds of vectors: scored where they have labels, without baselines."""
+def evaluate_vectors(
+    path: str | Path, test: str | Path | None, *, full: bool, name: str = protocol.NAME
+) -> dict[str, Any]:
+    """Score saved embeddings where they have labels, without baselines: what eval.json holds.
+
+    Args:
+        path: embeddings of the training part, or of all items.
+        test: embeddings of a test part; None: every item is scored by the others.
+        full: also shares of the labels.
+        name: the protocol.
+
+    Raises:
+        DataError: no items, or damaged files.
+        ConfigError: widths that differ.
+    """
     began, items = time.monotonic(), Embeddings.load(path)
     other = Embeddings.load(test) if test else None
     if not len(items) or (other is not None and not len(other)):
@@ -157,39 +217,27 @@ def judge_vectors(path: str | Path, test: str | Path | None, *, full: bool) -> d
         raise ConfigError(
             f"widths differ: {items.vectors.shape[1]} in {path}, {other.vectors.shape[1]} in {test}"
         )
-    result: dict[str, Any] = {"protocol": protocol.NAME}
+    result: dict[str, Any] = {"protocol": name}
     if items.labels is None or not (items.labels >= 0).any():
         result["verdict"] = (
-            "These vectors have no labels, so nothing can tell how good they are for your task."
+            "These vectors have no labels, so their accuracy on a task cannot be measured."
         )
     else:
         result = protocol.score(
-            {GIVEN: (items, other)}, headline=GIVEN, few_row=GIVEN, baselines=(), full=full
+            {GIVEN: (items, other)},
+            headline=GIVEN,
+            few_row=GIVEN,
+            baselines=(),
+            full=full,
+            name=name,
         ).to_dict()
     result["geometry"] = {GIVEN: label_free.of_vectors(other or items)}
     about: dict[str, Any] = {"subject": str(path), "headline": GIVEN, "baselines": ()}
     return result | about | provenance(began)
 
 
-def transfer_verdict(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """On how many sources the encoder is shown to beat every baseline."""
-    better = []
-    for name, result in found.items():
-        here = [
-            c
-            for c in result.get("comparisons", ())
-            if c["row"] == result["headline"] and c["column"] == protocol.HEADLINE
-        ]
-        if here and all(c["low"] > 0 for c in here):
-            better.append(name)
-    return (
-        f"By its 200 nearest neighbours the encoder is better than every baseline on {len(better)} of {len(found)} "
-        f"sources{': ' + ', '.join(better) if better else ''}."
-    )
-
-
 def provenance(began: float) -> dict[str, Any]:
-    """How long it took, with what."""
+    """Seconds since `began`, versions, threads and processor."""
     return {
         "seconds": round(time.monotonic() - began, 1),
         "versions": {

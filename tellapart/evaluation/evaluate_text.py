@@ -1,4 +1,7 @@
-"""What `eval` does with sentences: scored pairs (STS), partners, classes, beside bags of words and the start."""
+"""Evaluate an encoder of sentences: scored pairs (STS), partners of pairs, classes.
+
+The baselines are bags of words, random weights and the starting weights.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,31 @@ from ..runtime.console import Console
 from ..training.loading import Subject, parts_of
 from . import protocol, sentence_similarity
 from .baselines import BagOfWords
+from .verdicts import WORDS, against, percent
 
 Array = np.ndarray[Any, Any]
 Reader = Callable[[list[str]], Array]  # texts -> vectors (N, width)
-PARTNERS = 5000  # pairs whose partners are looked for, drawn by a fixed seed
-MOST = 2000  # sentences that the label-free measures are taken on
+PARTNERS = 5000  # pairs whose partners are searched, drawn by a fixed seed
+MOST = 2000  # sentences that the label-free measures are computed on
 
 
-def judge_pairs(subject: Subject, spec: str, console: Console) -> dict[str, Any]:
-    """What eval.json holds of an encoder on scored pairs: Spearman's correlation, alignment, uniformity."""
+def evaluate_pairs(
+    subject: Subject, spec: str, console: Console, name: str = protocol.NAME
+) -> dict[str, Any]:
+    """Score an encoder on pairs with a similarity score: Spearman correlation and geometry.
+
+    Args:
+        subject: an encoder of sentences.
+        spec: as `data.sts.open_pairs`.
+        console: shows what is left out.
+        name: the protocol, which is recorded.
+    """
     pairs = open_pairs(spec)
     rows, baselines = readers(subject, pairs.texts, console)
     vectors = {name: read(pairs.texts) for name, read in rows.items()}
     found = sentence_similarity.sts(vectors, pairs, baselines=baselines)
     result = {
-        "protocol": protocol.NAME,
+        "protocol": name,
         "sts": {name: asdict(score) for name, score in found["scores"].items()},
         "comparisons_of_sts": found["comparisons"],
         "geometry": found["measures"],
@@ -47,13 +60,25 @@ def judge_pairs(subject: Subject, spec: str, console: Console) -> dict[str, Any]
     return result | {"verdict": _verdict_of_pairs(subject, pairs, found, baselines)}
 
 
-def judge_sentences(
-    subject: Subject, source: TextSource, full: bool, console: Console
+def evaluate_sentences(
+    subject: Subject,
+    source: TextSource,
+    full: bool,
+    console: Console,
+    name: str = protocol.NAME,
 ) -> dict[str, Any]:
-    """What eval.json holds on a source of sentences: partners of pairs, classes where there are labels, geometry."""
+    """Score an encoder on sentences: partners of pairs, or classes where there are labels.
+
+    Args:
+        subject: an encoder of sentences.
+        source: sentences, or pairs in columns.
+        full: also shares of the labels.
+        console: shows progress.
+        name: the protocol.
+    """
     train, test = parts_of(source)
     rows, baselines = readers(subject, train.column(0), console)
-    result: dict[str, Any] = {"protocol": protocol.NAME, "baselines": baselines}
+    result: dict[str, Any] = {"protocol": name, "baselines": baselines}
     if source.columns > 1:
         own = (
             subject.run is not None
@@ -62,18 +87,23 @@ def judge_sentences(
         part = (test or train) if own else source
         if len(part) > PARTNERS:
             part = part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[:PARTNERS]))
-        sides = {name: (read(part.column(0)), read(part.column(1))) for name, read in rows.items()}
-        found = sentence_similarity.partners(sides, baselines)
+        sides = {row: (read(part.column(0)), read(part.column(1))) for row, read in rows.items()}
+        found = sentence_similarity.partners(
+            sides,
+            baselines,
+            texts=(part.column(0), part.column(1)),
+            measure=protocol.intervals_of(name, len(part)),
+        )
         result["partners"] = {
             row: {c: asdict(s) for c, s in cells.items()} for row, cells in found["scores"].items()
         }
         result["comparisons_of_partners"] = [asdict(c) for c in found["comparisons"]]
         result["verdict"] = _verdict_of_partners(subject, found, baselines, len(part))
-        shown = {name: first for name, (first, _) in sides.items()}
+        shown = {row: first for row, (first, _) in sides.items()}
     elif source.labels is not None and (source.labels >= 0).any():
         pairs = {
-            name: (_embedded(read, train), _embedded(read, test) if test else None)
-            for name, read in rows.items()
+            row: (_embedded(read, train), _embedded(read, test) if test else None)
+            for row, read in rows.items()
         }
         table = protocol.score(
             pairs,
@@ -81,30 +111,39 @@ def judge_sentences(
             few_row=subject.few_row,
             baselines=baselines,
             full=full,
+            name=name,
+            classes=source.classes,
         )
         result |= table.to_dict()
-        shown = {name: (b or a).vectors for name, (a, b) in pairs.items()}
+        shown = {row: (b or a).vectors for row, (a, b) in pairs.items()}
     else:
         some = train.column(0)[:MOST]
-        shown = {name: read(some) for name, read in rows.items()}
+        shown = {row: read(some) for row, read in rows.items()}
         result["verdict"] = (
-            "These sentences have neither partners nor labels, so nothing can tell how good the encoder is for your "
-            f"task; judge it on scored pairs: tellapart eval {subject.name} --data sts:FILE (or sts:lee)."
+            "These sentences have neither partners nor labels, so accuracy on a task cannot be "
+            "measured; evaluate on scored pairs: "
+            f"tellapart eval {subject.name} --data sts:FILE (or sts:lee)."
         )
-    result["geometry"] = {name: _geometry(vectors[:MOST]) for name, vectors in shown.items()}
+    result["geometry"] = {row: _geometry(vectors[:MOST]) for row, vectors in shown.items()}
     return result
 
 
 def readers(
     subject: Subject, texts: list[str], console: Console
 ) -> tuple[dict[str, Reader], tuple[str, ...]]:
-    """What makes vectors of texts, by the name of its row, and which of them are baselines.
+    """Functions from texts to vectors, by the name of their row, and the names of the baselines.
 
-    Args: texts: what the bags of words know beside the run's own training part; no label or score is read.
+    Args:
+        subject: an encoder of sentences.
+        texts: what the bags of words are fitted to; no label or score is read.
+        console: says where the starting weights are no longer available.
+
+    Raises:
+        ConfigError: not an encoder of sentences.
     """
     encoder = subject.encoder
     if not isinstance(encoder, TextEncoder):
-        raise ConfigError(f"{subject.name} is no encoder of sentences")
+        raise ConfigError(f"{subject.name} is not an encoder of sentences")
     rows: dict[str, Reader] = {
         "bag of words": BagOfWords(texts, weighed=False),
         "TF-IDF": BagOfWords(texts),
@@ -122,7 +161,7 @@ def readers(
                 encoders.text.build(config.encoder, seed=config.seed, **shared)
             )
         except ConfigError as error:
-            console.say(f"without a row for the starting weights, which are gone: {error}")
+            console.say(f"the starting weights cannot be loaded and have no row: {error}")
     baselines = tuple(rows)
     rows[subject.headline] = reader(encoder)
     if subject.run:
@@ -131,7 +170,12 @@ def readers(
 
 
 def reader(encoder: TextEncoder, output: Output = "features") -> Reader:
-    """What makes vectors of texts by an encoder."""
+    """A function from texts to vectors (N, width) by an encoder.
+
+    Args:
+        encoder: an encoder of sentences.
+        output: "features" or "embedding".
+    """
 
     def read(texts: list[str]) -> Array:
         ids = [str(i) for i in range(len(texts))]
@@ -163,17 +207,11 @@ def _verdict_of_pairs(
     scores, comparisons = found["scores"], found["comparisons"][subject.headline]
     best = max(baselines, key=lambda b: scores[b].value)
     c = comparisons[best]
-    words = (
-        "better than"
-        if c["low"] > 0
-        else "worse than"
-        if c["high"] < 0
-        else "no difference shown from"
-    )
-    value = scores[subject.headline].value
+    shown = int(c["low"] > 0) - int(c["high"] < 0)
     return (
-        f"On {len(pairs):,} pairs of {pairs.name} its cosines rank as people do by {value:.3f} (Spearman), {words} the "
-        f"best baseline, {best} ({c['difference']:+.3f}, 95 % interval {c['low']:+.3f} to {c['high']:+.3f})."
+        f"Spearman correlation with human scores on {len(pairs):,} pairs of {pairs.name}: "
+        f"{scores[subject.headline].value:.3f}, {WORDS[shown]} the best baseline, {best} "
+        f"({c['difference']:+.3f}, 95 % interval {c['low']:+.3f} to {c['high']:+.3f})."
     )
 
 
@@ -187,9 +225,5 @@ def _verdict_of_partners(
         for c in found["comparisons"]
         if (c.row, c.baseline, c.column) == (subject.headline, best, "R@1")
     )
-    words = {1: "better than", -1: "worse than", 0: "no difference shown from"}[c.shown]
-    return (
-        f"Among {count:,} sentences it finds the partner first in {scores[subject.headline]['R@1'].value:.1%}, {words} "
-        f"the best baseline, {best} ({c.difference * 100:+.1f} points, 95 % interval {c.low * 100:+.1f} to "
-        f"{c.high * 100:+.1f})."
-    )
+    value = scores[subject.headline]["R@1"].value
+    return f"R@1 of the partner among {count:,} sentences: {percent(value)}, {against(c)}."

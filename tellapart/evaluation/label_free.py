@@ -1,6 +1,8 @@
-"""What can be measured without a label: how the points lie, and whether views of one item find each other.
+"""Measures that need no label: geometry of the vectors, and agreement between views of an item.
 
-None of it tells which of two encoders is better for a task; studies/unlabelled.json says how far it can be trusted.
+None of them tells which of two encoders is better for a task; studies/unlabelled.json measures how
+far they can be trusted.
+
 Shapes: N items, V views, D width.
 """
 
@@ -17,6 +19,8 @@ from torch.nn import functional as F
 from ..embeddings.embeddings import Embeddings
 from ..functional import geometry
 from . import bootstrap
+from .intervals import Intervals
+from .verdicts import against, percent
 
 SAMPLE = 2048  # items that the measures of single vectors are taken on
 ITEMS, VIEWS = 1000, 4  # of the measures that compare views
@@ -24,7 +28,10 @@ NEIGHBOURS = 10
 
 
 def of_vectors(items: Embeddings) -> dict[str, float]:
-    """Measures of one vector per item, on up to 2,048 of them, normalised here.
+    """Measures of one vector per item, on up to 2,048 items; vectors are normalised here.
+
+    Args:
+        items: the vectors; of fewer than two items nothing is measured.
 
     Returns:
         "uniformity", "effective rank", "alpha-ReQ", "std", and "hubness" where there are more than ten items.
@@ -45,11 +52,14 @@ def of_vectors(items: Embeddings) -> dict[str, float]:
 
 
 def of_views(z: Tensor) -> dict[str, float]:
-    """Measures over views (N, V, D) of the same items, V >= 2, normalised here.
+    """Measures over several views of the same items; vectors are normalised here.
+
+    Args:
+        z: (N, V, D), V >= 2.
 
     Returns:
-        "alignment", "LiDAR", "view retrieval", and "neighbour agreement" where there are more than ten items. Pairs
-        of views are the first and second.
+        "alignment", "LiDAR", "view retrieval", and "neighbour agreement" where there are more than
+        ten items. Pairs of views are the first and the second.
     """
     if len(z) < 2:
         return {}
@@ -66,36 +76,50 @@ def of_views(z: Tensor) -> dict[str, float]:
 
 
 def view_retrieval(z: Tensor) -> np.ndarray[Any, Any]:
-    """(N,) 1 where the first view of an item finds its second among those of all items, else 0."""
+    """Whether the first view of each item has its second view as the nearest of all second views.
+
+    Args:
+        z: (N, V, D), V >= 2.
+
+    Returns:
+        (N,) 1.0 or 0.0.
+    """
     z = F.normalize(z.float(), dim=2)
     return geometry.found_again(z[:, 0], z[:, 1]).numpy().astype(float)
 
 
 def verdict(
-    found: Mapping[str, np.ndarray[Any, Any]], baselines: tuple[str, ...], row: str, labels: str
+    found: Mapping[str, np.ndarray[Any, Any]],
+    baselines: tuple[str, ...],
+    row: str,
+    command: str,
+    measure: Intervals,
 ) -> str:
     """What view retrieval says of a row beside the baselines, and what it cannot say.
 
     Args:
-        found: row -> what `view_retrieval` gave. labels: the command that judges with a few labels.
+        found: row -> what `view_retrieval` gave.
+        baselines: the rows to compare with.
+        row: the row of the verdict.
+        command: the command that evaluates with a few labels.
+        measure: the intervals of the protocol.
     """
     sentence = ""
     if row in found:
-        items, weights = len(found[row]), bootstrap.resamples(len(found[row]))
         best = max(
             (b for b in baselines if b in found), key=lambda b: found[b].mean(), default=None
         )
-        sentence = f"From one view the other is found among {items:,} items in {found[row].mean():.1%} of cases"
+        sentence = (
+            f"View retrieval among {len(found[row]):,} items (one random view finds the other "
+            f"view of its item): {percent(found[row].mean())}"
+        )
         if best:
-            c = bootstrap.compare("view retrieval", (row, found[row]), (best, found[best]), weights)
-            sentence += (
-                f", {best} {found[best].mean():.1%} ({c.difference * 100:+.1f} points, 95 % interval "
-                f"{c.low * 100:+.1f} to {c.high * 100:+.1f})"
-            )
+            c = measure.compare("view retrieval", (row, found[row]), (best, found[best]))
+            sentence += f", {against(c)}"
         sentence += ". "
     five, ten = bootstrap.items_needed(0.05), bootstrap.items_needed(0.1)
     return (
-        f"{sentence}There are no labels here, so nothing can tell which row is better for your task. Label about {ten} "
-        f"items to show a difference of 10 points of accuracy, {five} for 5 (lines of `id,label`), and judge on them: "
-        f"{labels}"
+        f"{sentence}Without labels nothing can tell which row is better for your task. Label about "
+        f"{ten} items to show a difference of 10 points of accuracy, {five} for 5 points (lines of "
+        f"`id,label`), and evaluate on them: {command}"
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 Cells = Mapping[str, Any]
 ABSENT = "-"
+NAMED = 10  # classes
 MEASURES = {
     "view retrieval": "finds its other view, of 1",
     "neighbour agreement": "neighbours that views share, of 1",
@@ -89,11 +90,18 @@ def markdown(result: Cells) -> list[str]:
 def percent(score: Any) -> str:
     """Return a share, or a score with its interval, in percent.
 
+    An interval that is clearly not symmetric, as near 0 and 100 %, is shown by its ends.
+
     >>> percent({"value": 0.953, "low": 0.93, "high": 0.97}), percent(0.5), percent(None)
     ('95.3 ± 2.0', '50.0', '-')
+    >>> percent({"value": 1.0, "low": 0.912, "high": 1.0})
+    '100.0 (91.2 to 100.0)'
     """
     if isinstance(score, Mapping):
-        return f"{score['value'] * 100:.1f} ± {(score['high'] - score['low']) * 50:.1f}"
+        value, low, high = (score[name] * 100 for name in ("value", "low", "high"))
+        if min(high - value, value - low) < (high - low) / 4:
+            return f"{value:.1f} ({low:.1f} to {high:.1f})"
+        return f"{value:.1f} ± {(high - low) / 2:.1f}"
     return ABSENT if score is None else f"{score * 100:.1f}"
 
 
@@ -115,13 +123,11 @@ def _accuracy(result: Cells, scores: Mapping[str, Cells]) -> ScoreTable:
 
 def _transfer(results: Mapping[str, Cells]) -> ScoreTable:
     """The headline row of each source beside its best baseline."""
-    heads: list[str] = [""]
-    for column in ("knn@200", "linear"):
-        heads += [column, "best baseline"]
+    heads = ("", "k-NN", "best baseline", "linear", "best baseline")
     rows = []
     for source, result in results.items():
         cells = [source]
-        for column in ("knn@200", "linear"):
+        for column in (result.get("deciding", {}).get("column", "knn@200"), "linear"):
             scores = result.get("scores") or {}
             own = scores.get(result.get("headline"), {}).get(column)
             others = [b for b in result.get("baselines", ()) if column in scores.get(b, {})]
@@ -129,7 +135,7 @@ def _transfer(results: Mapping[str, Cells]) -> ScoreTable:
             cells.append(percent(own))
             cells.append(f"{percent(scores[best][column])} ({best})" if best else ABSENT)
         rows.append(tuple(cells))
-    return ScoreTable("Classification accuracy by source, %", tuple(heads), tuple(rows))
+    return ScoreTable("Classification accuracy by source, %", heads, tuple(rows))
 
 
 def _geometry(geometry: Mapping[str, Cells]) -> ScoreTable:
@@ -186,11 +192,11 @@ def _notes(result: Cells, scores: Mapping[str, Cells]) -> tuple[str, ...]:
         one = "test_classes_never_trained" not in counts
         judged = "items (leave-one-out)" if one else "test items"
         notes.append(
-            f"On {counts['test']:,} {judged}; ± is half of a 95 % bootstrap interval over them. "
+            f"On {counts['test']:,} {judged}; ± is half of a 95 % interval over them. "
             f"{counts['train']:,} labelled training items. Protocol {result.get('protocol')}."
         )
     if result.get("comparisons"):
-        notes.append("^ better than every baseline, v worse than one (paired bootstrap, 95 %).")
+        notes.append("^ better than every baseline, v worse than one (paired, 95 %).")
     notes += dict.fromkeys(
         f"* {score['note']}."
         for cells in scores.values()
@@ -206,14 +212,24 @@ def _notes(result: Cells, scores: Mapping[str, Cells]) -> tuple[str, ...]:
     if counts.get("test_classes_never_trained"):
         notes.append(
             f"Test items of classes without a training item, which nothing can classify: "
-            f"{counts['test_items_of_them']:,} of {counts['test_classes_never_trained']:,} classes."
+            f"{counts['test_items_of_them']:,} of "
+            f"{_named(counts['test_classes_never_trained'], result, 'training')}."
         )
+    if empty := result.get("classes_without_test_items"):
+        notes.append(f"Not scored, without a test item: {_named(len(empty), result, 'test')}.")
     if counts.get("duplicates_across_splits"):
         notes.append(
             f"Test items that equal a training item: {counts['duplicates_across_splits']:,}; "
             "test scores are optimistic."
         )
     return tuple(notes)
+
+
+def _named(count: int, result: Cells, part: str) -> str:
+    """A number of classes and, where they are known, their first names."""
+    names = list(result.get(f"classes_without_{part}_items") or ())
+    listed = f" ({', '.join(names[:NAMED])}{', ...' * (len(names) > NAMED)})" if names else ""
+    return f"{count:,} class{'es' * (count != 1)}{listed}"
 
 
 def _line(cells: tuple[str, ...]) -> str:

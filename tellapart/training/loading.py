@@ -106,7 +106,7 @@ def open_subject(
         "its features",
         "its features",
         fresh=fresh.eval(),
-        size=_only_size(network, shared["size"]),
+        size=only_size(network, shared["size"]),
     )
 
 
@@ -266,7 +266,7 @@ def config_of(run: Run) -> CommonConfig:
     return found
 
 
-def _only_size(network: Encoder, built: int) -> int | None:
+def only_size(network: Encoder, built: int) -> int | None:
     """The size that a network was built for, where it reads no other (a position embedding, windows)."""
     names = network.state_dict()
     fixed = any("pos_embed" in n or "pos_embedding" in n or "relative_position" in n for n in names)

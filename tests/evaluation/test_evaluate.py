@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from tellapart.data import open_source
 from tellapart.embeddings import Embeddings, embed
 from tellapart.encoders import pretrained
 from tellapart.errors import ConfigError, DataError, RunError, TellapartError
-from tellapart.evaluation import label_free, protocol
+from tellapart.evaluation import intervals, label_free, protocol, rows, stored
 from tellapart.evaluation.stage_probe import stage_vectors
 from tellapart.evaluation.transform_probe import what_is_discarded
 from tellapart.reports.tables import print_table
@@ -52,6 +54,100 @@ def test_a_run_is_judged_beside_pixels_and_random_weights(run):
         "centred pixels"
     ].keys()
     assert json.loads((run / "eval.json").read_text())["verdict"] == result["verdict"]
+
+
+@pytest.mark.parametrize("name", ["eval-v1", "eval-v2"])
+def test_both_protocols_are_recorded_with_their_verdict(run, tmp_path, name):
+    out = tmp_path / "e.json"
+    result = api.evaluate(run, protocol=name, out=out, console=QUIET)
+    assert result["protocol"] == name
+    assert json.loads(out.read_text())["verdict"] == result["verdict"]
+    assert result["verdict"].startswith("k-NN accuracy (k = ")
+    assert ("deciding" in result) == (name == "eval-v2")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"status": "interrupted", "step": 3}, r"was interrupted at step 3 of 22"),
+        ({"status": "failed", "step": 5}, r"failed at step 5 of 22"),
+        (
+            {"status": "running", "step": 7},
+            r"has not finished: its last checkpoint is at step 7 of 22",
+        ),
+    ],
+)
+def test_the_state_of_an_unfinished_run_stands_in_every_verdict(run, tmp_path, change, said):
+    copy = tmp_path / "r"
+    shutil.copytree(run, copy)
+    manifest = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(manifest | {"steps": 22} | change))
+    for options in ({}, {"protocol": "eval-v1"}, {"quick": True}):
+        verdict = api.evaluate(copy, console=QUIET, **options)["verdict"]
+        assert re.match(f"The training {said}. (On a sample|k-NN)", verdict)
+    assert "The training" not in api.evaluate(run, console=QUIET, quick=True)["verdict"]
+
+
+def test_quick_scores_a_stated_sample(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "QUICK", 100)
+    result = api.evaluate(run, quick=True, out=tmp_path / "e.json", console=QUIET)
+    assert result["sample"] == {"train": 100, "test": 100, "of": 1797}
+    assert result["counts"]["train"] == result["counts"]["test"] == 100
+    assert (
+        "On a sample of 100 train items and 100 test items of 1,797 (--quick)" in result["verdict"]
+    )
+
+
+def test_a_second_eval_reads_the_chunks_of_the_first(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("TELLAPART_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(stored, "SLOW", -1.0)
+    monkeypatch.setattr(stored, "CHUNK", 500)
+    source, encoder = open_source("digits").split("train"), api.load(run).encoder
+    whole = embed(encoder, source, output="embedding").vectors
+    wanted = ("features", "embedding")
+    first = stored.embed_in_chunks(encoder, source, wanted)
+    kept = sorted((tmp_path / "cache" / "vectors").rglob("*.npz"))
+    assert len(kept) == 3
+    assert np.array_equal(first["embedding"].vectors, whole)
+    kept[1].write_bytes(kept[1].read_bytes()[:-200])  # damaged: computed again
+    calls = []
+    real = stored.outputs
+    monkeypatch.setattr(stored, "outputs", lambda *a, **o: calls.append(1) or real(*a, **o))
+    done = []
+    again = stored.embed_in_chunks(encoder, source, wanted, progress=done.append)
+    assert len(calls) == 1
+    assert done[-1] == len(source)
+    assert np.array_equal(again["features"].vectors, first["features"].vectors)
+    stored.embed_in_chunks(encoder, source, wanted)
+    assert len(calls) == 1
+    stored.embed_in_chunks(encoder, source.subset(np.arange(600)), wanted)
+    with torch.no_grad():
+        encoder.head[0].weight += 1e-3
+    stored.embed_in_chunks(encoder, source, wanted)
+    assert len(calls) == 1 + 2 + 3
+
+
+def test_the_untrained_baseline_of_large_images_is_seen_small(photos, tmp_path, monkeypatch):
+    torch.save(_resnet(), tmp_path / "w.pth")
+    sides = {}
+    real = rows.embed_in_chunks
+
+    def watched(encoder, source, wanted, **options):
+        sides[id(encoder)] = source.image_size
+        return real(encoder, source, wanted, **options)
+
+    monkeypatch.setattr(rows, "embed_in_chunks", watched)
+    for name, wanted in (("eval-v2", [64, 96]), ("eval-v1", [96, 96])):
+        sides.clear()
+        api.evaluate(
+            tmp_path / "w.pth",
+            data=str(photos),
+            image_size=96,
+            protocol=name,
+            out=tmp_path / "e.json",
+            console=QUIET,
+        )
+        assert list(sides.values()) == wanted
 
 
 def test_the_embeddings_of_both_outputs_are_those_of_the_modules(run):
@@ -115,8 +211,11 @@ def test_as_many_labels_as_a_column_wants_leave_nothing_to_judge_it_on(run, tmp_
 
 def test_without_labels_the_verdict_tells_how_many_to_label(run):
     found = {"pixels": np.r_[np.ones(30), np.zeros(70)], "trained": np.ones(100)}
-    said = label_free.verdict(found, ("pixels",), "trained", "tellapart eval r --labels few.csv")
-    assert "found among 100 items in 100.0% of cases, pixels 30.0% (+70.0 points" in said
+    said = label_free.verdict(
+        found, ("pixels",), "trained", "tellapart eval r --labels few.csv", intervals.analytic()
+    )
+    assert "View retrieval among 100 items" in said
+    assert "100.0 %, significantly better than the best baseline, pixels (+70.0 points" in said
     assert "nothing can tell which row is better for your task. Label about 154 items" in said
     assert said.endswith("tellapart eval r --labels few.csv")
 
@@ -287,8 +386,8 @@ def test_several_sources_make_a_table_of_transfer(run, tmp_path, photos):
 
 
 def test_what_cannot_be_judged_is_an_error(run, tmp_path):
-    with pytest.raises(ConfigError, match="did you mean 'eval-v1'"):
-        api.evaluate(run, protocol="eval-v2", console=QUIET)
+    with pytest.raises(ConfigError, match="did you mean 'eval-v2'"):
+        api.evaluate(run, protocol="eval-v22", console=QUIET)
     torch.save(_resnet(), tmp_path / "w.pth")
     with pytest.raises(ConfigError, match="brings no images; name them with --data"):
         api.evaluate(tmp_path / "w.pth", console=QUIET)

@@ -18,10 +18,19 @@ from torch.nn import functional as F
 from tellapart.embeddings import Embeddings
 from tellapart.embeddings.index import Index
 from tellapart.errors import ConfigError, DataError
-from tellapart.evaluation import few_label, knn, linear, linear_probe, protocol, retrieval
+from tellapart.evaluation import (
+    few_label,
+    intervals,
+    knn,
+    linear,
+    linear_probe,
+    protocol,
+    retrieval,
+)
 from tellapart.evaluation.few_label import balanced
 from tellapart.evaluation.knn import best_k, knn_labels
 from tellapart.evaluation.sgd_linear import RATES, sgd_linear
+from tellapart.evaluation.verdicts import listed
 from tellapart.functional import top_k
 
 
@@ -233,7 +242,7 @@ def test_test_labels_choose_nothing():
     assert np.array_equal(right[same], other[same])
 
 
-FROZEN = {
+FROZEN_V1 = {
     "knn@1": 0.52,
     "knn@5": 0.585,
     "knn@20": 0.615,
@@ -245,26 +254,29 @@ FROZEN = {
     "10 labels per class": 0.613,
     "16 labels per class": 0.67,
 }
+FROZEN_INTERVAL = (0.565, 0.695)  # of centred pixels, knn@200
+FROZEN_V2 = FROZEN_V1 | {"knn@25": 0.63}
 
 
 # the table -------------------------------------------------------------------------------------------------
 
 
 @functools.cache
-def _table(better=0.2, worse=0.9):
+def _table(better=0.2, worse=0.9, name="eval-v2", pixels=0.6):
     pairs = {
-        "centred pixels": (_made(noise=0.6), _made(200, seed=1, noise=0.6)),
+        "centred pixels": (_made(noise=pixels), _made(200, seed=1, noise=pixels)),
         "random init": (_made(noise=worse), _made(200, seed=1, noise=worse)),
         "trained features": (_made(noise=better), _made(200, seed=1, noise=better)),
         "trained embedding": (_made(noise=better), _made(200, seed=1, noise=better)),
     }
     return protocol.score(
-        pairs, headline="trained embedding", baselines=("centred pixels", "random init")
+        pairs, headline="trained embedding", baselines=("centred pixels", "random init"), name=name
     )
 
 
-def test_a_better_encoder_is_called_better_and_a_worse_one_worse():
-    table = _table()
+@pytest.mark.parametrize("name", ["eval-v1", "eval-v2"])
+def test_a_better_encoder_is_called_better_and_a_worse_one_worse(name):
+    table = _table(name=name)
     shown = {(c.row, c.column, c.baseline): c for c in table.comparisons}
     columns, trained = (
         set(table.scores["trained features"]),
@@ -274,27 +286,130 @@ def test_a_better_encoder_is_called_better_and_a_worse_one_worse():
         (r, c, b) for r in trained for c in columns for b in ("centred pixels", "random init")
     }
     best = shown["trained embedding", "knn@200", "centred pixels"]
-    assert (best.shown, best.p) == (1, pytest.approx(2 / 1001))
-    assert "better than the best baseline, centred pixels" in table.verdict
-    worst = [c for c in _table(better=3.0, worse=3.0).comparisons if c.baseline == "centred pixels"]
+    assert best.shown == 1
+    if name == "eval-v1":
+        assert best.p == pytest.approx(2 / 1001)
+    assert "significantly better than the best baseline, centred pixels" in table.verdict
+    comparisons = _table(better=3.0, worse=3.0, name=name).comparisons
+    worst = [c for c in comparisons if c.baseline == "centred pixels"]
     assert [c.shown for c in worst if c.column in ("knn@200", "linear")] == [-1] * 4
 
 
-def test_an_equal_encoder_is_no_difference_shown():
-    assert "no difference shown from the best baseline" in _table(better=0.6).verdict
+@pytest.mark.parametrize("name", ["eval-v1", "eval-v2"])
+def test_an_equal_encoder_is_not_significantly_different(name):
+    verdict = _table(better=0.6, name=name).verdict
+    assert "not significantly different from the best baseline" in verdict
+
+
+def test_the_verdict_of_v2_names_every_column_by_its_outcome():
+    table = _table(better=0.57)
+    outcome = {
+        c.column: c.shown
+        for c in table.comparisons
+        if c.baseline == "centred pixels"
+        and c.row == ("trained embedding" if c.column.startswith("knn@") else "trained features")
+    }
+    assert set(outcome.values()) >= {0, 1}, "both outcomes must occur for the sentence to be tested"
+    lead, *lists = table.verdict.rstrip(".").split("; ")
+    assert lead.startswith("k-NN accuracy of the trained embedding (k = 25): ")
+    assert table.verdict.count(".\n") == 0
+    named = {words: text for words, _, text in (part.partition(": ") for part in lists)}
+    for words, shown in (("better", 1), ("not significantly different", 0), ("worse", -1)):
+        wanted = [c for c, s in outcome.items() if s == shown and c != "knn@25"]
+        text = named.get(words, named.get(f"also {words}", ""))
+        assert text == listed(wanted)
+
+
+def test_the_deciding_k_follows_from_the_smallest_class_alone():
+    assert [protocol.deciding_k(n) for n in (1, 2, 3, 16, 139, 400, 6000)] == [
+        1, 1, 1, 8, 69, 200, 200,
+    ]  # fmt: skip
+    other = _table(better=3.0, worse=3.0)
+    assert other.deciding["column"] == _table().deciding["column"] == "knn@25"
+    assert other.deciding["rule"] == "min(200, 0.5 x the smallest class of 50)"
+
+
+@pytest.mark.parametrize(("items", "voters"), [(24, 40), (8, 40), (60, 150)])
+def test_no_column_of_v2_claims_more_neighbours_than_there_are(items, voters):
+    pair = (_made(voters, classes=3), _made(items, seed=1, classes=3))
+    columns = protocol.score({"x": pair}, headline="x", few_row="x", baselines=()).scores["x"]
+    assert all(int(c[4:]) <= voters for c in columns if c[4:].isdigit() and c[:4] == "knn@")
+    verdict = protocol.score({"x": pair}, headline="x", few_row="x", baselines=()).verdict
+    assert "200" not in verdict
+    assert "no baseline to compare with" in verdict
+
+
+@pytest.mark.parametrize("count", [5, 40, 400])
+def test_all_correct_is_not_certain(count):
+    for right in (np.ones(count), np.zeros(count)):
+        score = intervals.wilson(right)
+        assert 0 < score.high - score.low < 0.6
+        assert score.low <= score.value <= score.high
+
+
+@pytest.mark.parametrize("right", [36, 39, 40])
+def test_wilson_is_scipys(right):
+    from scipy.stats import binomtest
+
+    low, high = binomtest(right, 40).proportion_ci(method="wilson")
+    score = intervals.wilson(np.r_[np.ones(right), np.zeros(40 - right)])
+    assert (score.low, score.high) == pytest.approx((low, high))
+
+
+def test_wilson_of_averaged_answers_is_narrower_but_never_narrower_than_all_draws():
+    random = np.random.default_rng(0)
+    draws = (random.random((5, 60)) < 0.8).astype(float)
+    mean, one = intervals.wilson(draws.mean(0), draws=5), intervals.wilson(draws[0])
+    every = intervals.wilson(draws.reshape(-1))
+    assert every.high - every.low <= mean.high - mean.low + 1e-9
+    assert mean.high - mean.low < one.high - one.low
+
+
+@pytest.mark.parametrize("discordant", [0, 1, 2, 3, 4])
+def test_a_handful_of_discordant_items_shows_no_difference(discordant):
+    baseline = np.r_[np.zeros(discordant), np.ones(40 - discordant)]
+    assert intervals.paired("c", ("x", np.ones(40)), ("b", baseline)).shown == 0
+    assert intervals.saturated(baseline)
+
+
+def test_many_discordant_items_show_one():
+    baseline = np.r_[np.zeros(12), np.ones(28)]
+    found = intervals.paired("c", ("x", np.ones(40)), ("b", baseline))
+    assert found.shown == 1
+    assert found.difference == pytest.approx(0.3)
+    assert found.p < 0.01
+    assert not intervals.saturated(baseline)
+
+
+def test_the_paired_interval_covers_the_true_difference():
+    """Coverage over 2,000 simulated data sets of 40 items, near the upper end."""
+    random, covered = np.random.default_rng(0), 0
+    for _ in range(2000):
+        both = random.random((2, 40))
+        a, b = (both[0] < 0.97).astype(float), (both[1] < 0.9).astype(float)
+        found = intervals.paired("c", ("x", a), ("b", b))
+        covered += found.low <= 0.07 <= found.high
+    assert 0.93 <= covered / 2000 <= 0.99
+
+
+def test_saturated_baselines_are_said():
+    verdict = _table(better=0.05, worse=0.05, pixels=0.05).verdict
+    assert "the baselines are saturated (100.0 %): these data cannot tell encoders apart" in verdict
+    assert "saturated" not in _table().verdict
 
 
 def test_intervals_hold_their_value_and_shrink_with_items():
-    score = _table().scores["centred pixels"]["knn@1"]
-    assert score.low <= score.value <= score.high
-    wide = math.sqrt(score.value * (1 - score.value) / 200) * 2 * 1.96
-    assert score.high - score.low == pytest.approx(wide, rel=0.25)
+    for name in protocol.NAMES:
+        score = _table(name=name).scores["centred pixels"]["knn@1"]
+        assert score.low <= score.value <= score.high
+        wide = math.sqrt(score.value * (1 - score.value) / 200) * 2 * 1.96
+        assert score.high - score.low == pytest.approx(wide, rel=0.25)
 
 
 def test_with_one_split_every_item_is_judged_by_the_others():
     items = _made(60)
     table = protocol.score(
-        {"given": (items, None)}, headline="given", baselines=(), few_row="given"
+        {"given": (items, None)}, headline="given", baselines=(), few_row="given", name="eval-v1"
     )
     right = 0
     for i in range(60):
@@ -311,7 +426,13 @@ def test_classes_of_the_test_part_alone_and_duplicates_across_splits_are_counted
     train, extra = _made(100), _made(20, seed=3)
     vectors = np.concatenate([extra.vectors, train.vectors[:4]])
     test = Embeddings(vectors, [str(i) for i in range(24)], np.r_[np.full(20, 7), train.labels[:4]])
-    counts = protocol.score({"x": (train, test)}, headline="x", baselines=()).counts
+    names = [f"kind {i}" for i in range(8)]
+    table = protocol.score({"x": (train, test)}, headline="x", baselines=(), classes=names)
+    counts = table.counts
+    without = sorted(set(train.labels.tolist()) - set(train.labels[:4].tolist()))
+    assert table.classes["classes_without_training_items"] == ["kind 7"]
+    assert table.classes["classes_without_test_items"] == [f"kind {i}" for i in without]
+    assert table.to_dict()["classes_without_test_items"]
     assert counts["test_classes_never_trained"] == 1
     assert counts["test_items_of_them"] == 20
     assert counts["duplicates_across_splits"] == 4
@@ -330,12 +451,18 @@ def test_a_class_with_one_example_leaves_out_the_columns_it_cannot_fill():
     assert "above the smallest class (1 item)" in columns["knn@5"].note
 
 
-def test_the_protocol_is_frozen():
-    """eval-v1 on fixed vectors: a change of any number here is a new version."""
-    scores = _table().scores
-    assert protocol.NAME == "eval-v1"
-    values = {c: round(s.value, 4) for c, s in scores["centred pixels"].items()}
-    assert values == FROZEN
+@pytest.mark.parametrize(("name", "wanted"), [("eval-v1", FROZEN_V1), ("eval-v2", FROZEN_V2)])
+def test_the_protocols_are_frozen(name, wanted):
+    """Scores of fixed vectors: a change of any number here is a new version."""
+    values = {c: round(s.value, 4) for c, s in _table(name=name).scores["centred pixels"].items()}
+    assert values == wanted
+
+
+def test_the_intervals_of_v1_are_frozen():
+    score = _table(name="eval-v1").scores["centred pixels"]["knn@200"]
+    assert (round(score.low, 4), round(score.high, 4)) == FROZEN_INTERVAL
+    assert _table(name="eval-v1").to_dict()["settings"]["resamples"] == 1000
+    assert "deciding" not in _table(name="eval-v1").to_dict()
 
 
 def test_a_k_above_the_smallest_class_is_marked():
