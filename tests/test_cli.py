@@ -269,7 +269,7 @@ def test_compare_prints_runs_side_by_side(capsys, run):
         "images/s",
         "peak memory",
         "loss / chance",
-        "kNN k=200",
+        "k-NN at the deciding k",
         "linear",
         " to ",
     ):

@@ -108,7 +108,7 @@ def _chunks(source: Source, device: torch.device) -> list[Tensor]:
 def _read(file: Path, wanted: tuple[Output, ...], count: int) -> dict[Output, Tensor] | None:
     """A kept chunk; None where it is missing or damaged (zip checks a CRC)."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             found = {name: torch.from_numpy(arrays[name]) for name in wanted}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -16,7 +16,7 @@ LINES = {
     "items_per_second": "images/s",
     "peak_memory": "peak memory, GB",
     "loss": "loss / chance",
-    "knn": "kNN k=200, %",
+    "knn": "k-NN at the deciding k, %",
     "linear": "linear, %",
 }
 
@@ -57,7 +57,7 @@ def _row(run: Run) -> dict[str, Any]:
         "items_per_second": last.get("items_per_second"),
         "peak_memory": manifest.get("peak_memory"),
         "loss": round(last.get("contrastive", last["loss"]) / chance, 3) if chance else None,
-        "knn": _score(scores.get("knn@200")),
+        "knn": _score(scores.get(judged.get("deciding", {}).get("column", "knn@200"))),
         "linear": _score(scores.get("linear")),
         "status": manifest.get("status"),
     }
