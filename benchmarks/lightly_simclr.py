@@ -27,10 +27,11 @@ def train(
     """
     torch.set_num_threads(threads)
     assert isinstance(config.objective, SimCLROptions)
+    views = config.views
     transform = SimCLRTransform(
-        input_size=32, cj_prob=config.jitter, cj_strength=1.0, cj_bright=config.brightness, cj_contrast=config.contrast,
-        cj_sat=config.saturation, cj_hue=config.hue, min_scale=config.area[0], random_gray_scale=config.grayscale,
-        gaussian_blur=config.blur, hf_prob=config.flip, normalize=None,
+        input_size=32, cj_prob=views.jitter, cj_strength=1.0, cj_bright=views.brightness, cj_contrast=views.contrast,
+        cj_sat=views.saturation, cj_hue=views.hue, min_scale=views.area[0], random_gray_scale=views.grayscale,
+        gaussian_blur=views.blur, hf_prob=views.flip, normalize=None,
     )  # fmt: skip
     pictures = [Image.fromarray(source.image(i)) for i in range(len(source))]
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tellapart.objectives import METHODS
+from tellapart.objectives import METHODS, OPTIONS, objective_class
 from tellapart.training import presets
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +38,7 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """The text of each method's page."""
-    return {method: _page(method, *METHODS[method]) for method in METHODS}
+    return {method: _page(method, objective_class(method), OPTIONS[method]) for method in METHODS}
 
 
 def _page(method: str, make: Any, options: type) -> str:

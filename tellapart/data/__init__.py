@@ -1,11 +1,19 @@
 """Sources: images, sounds, series and sentences, read from files or built in."""
 
-from .cache import Cache, default_folder
-from .images import ImageSource, Pixels
-from .open import BUILTIN, KINDS, Progress, kind_of, open_source
-from .sequences import SequenceSource
-from .source import Source
-from .text import TextSource
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..runtime import lazy
+from .kinds import BUILTIN, KINDS, kind_of
+
+if TYPE_CHECKING:
+    from .cache import Cache, default_folder
+    from .images import ImageSource, Pixels
+    from .open import Progress, open_source
+    from .sequences import SequenceSource
+    from .source import Source
+    from .text import TextSource
 
 __all__ = [
     "BUILTIN",
@@ -21,3 +29,19 @@ __all__ = [
     "kind_of",
     "open_source",
 ]
+
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        "cache": ("Cache", "default_folder"),
+        "images": ("ImageSource", "Pixels"),
+        "open": ("Progress", "open_source"),
+        "sequences": ("SequenceSource",),
+        "source": ("Source",),
+        "text": ("TextSource",),
+    },
+    modules=(
+        "audio", "builtin", "detection", "files", "image_folder", "image_packing", "images",
+        "multi_object_scenes", "sampler", "scenes", "sequences", "series", "source", "sts", "text",
+    ),
+)  # fmt: skip

@@ -20,10 +20,10 @@ from . import files as listings
 from . import image_packing, sequences
 from .cache import Cache
 from .files import Listing
+from .kinds import AUDIO
 from .sequences import SequenceSource
 from .source import Array
 
-EXTENSIONS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
 HIGHEST = 16_000  # Hz: a file of more is resampled to this unless --sample-rate says otherwise
 LEAST, MOST = (
     0.1,
@@ -49,7 +49,7 @@ def audio_source(
     Args: rate: Hz; None: that of most files, at most 16,000.
     """
     if not listing.names:
-        raise DataError(f"{name} holds no sounds ({', '.join(sorted(EXTENSIONS))})")
+        raise DataError(f"{name} holds no sounds ({', '.join(sorted(AUDIO))})")
     if rate is not None and not 1000 <= rate <= 192_000:
         raise DataError(f"--sample-rate must lie in 1000..192000 Hz, got {rate}")
     soundfile()

@@ -14,8 +14,8 @@ from . import image_packing
 from .cache import Cache
 from .files import Listing
 from .images import ImageSource
+from .kinds import IMAGES
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 SMALL = 64  # up to this side in pixels images keep their own size
 
 
@@ -34,7 +34,7 @@ def image_source(
         size: side of the view in pixels; None: the images' own side up to 64, `large` above.
     """
     if not listing.names:
-        raise DataError(f"{name} holds no images ({', '.join(sorted(EXTENSIONS))})")
+        raise DataError(f"{name} holds no images ({', '.join(sorted(IMAGES))})")
     channels, native, uniform = _survey(listing.files)
     size = size or (native if native <= SMALL else large)
     short = None if uniform and native == size else round(size * image_packing.MARGIN)

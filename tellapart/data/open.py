@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import os
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +14,9 @@ from . import files as listings
 from .cache import Cache, default_folder
 from .files import Listing
 from .images import ImageSource
+from .kinds import BUILTIN, KINDS, kind_of_path
 from .source import Source
 
-KINDS = {
-    "images": image_folder.EXTENSIONS, "audio": audio.EXTENSIONS, "series": series.EXTENSIONS, "text": text.EXTENSIONS,
-}  # fmt: skip
-
-BUILTIN = ("digits", *builtin.READERS)
 SCENE_SIZE = 32
 Progress = Callable[[str, int, int], None]  # what is being done, done so far, of how many
 
@@ -83,53 +76,6 @@ def open_source(
     return image_folder.image_source(
         spec, listing, store, size=image_size, large=large, progress=report
     )
-
-
-def kind_of(spec: str) -> str:
-    """What kind of data a name stands for: "images", "audio", "series" or "text".
-
-    >>> kind_of("digits"), kind_of("audio:calls/"), kind_of("scenes:digits")
-    ('images', 'audio', 'images')
-    """
-    kind = spec.partition(":")[0]
-    if kind in KINDS:
-        return kind
-    path = Path(spec).expanduser()
-    return (
-        kind_of_path(path)
-        if spec and kind not in (*BUILTIN, "scenes") and path.exists()
-        else "images"
-    )
-
-
-def kind_of_path(path: Path) -> str:
-    """What most of the files that a folder or a list names are; a folder of texts holds nothing else."""
-    others = ("images", "audio", "series")
-    if path.is_dir():
-        found = (name for _, _, files in os.walk(path) for name in files)
-        counts = _counted(itertools.islice(found, 5000))
-        if not any(counts[kind] for kind in others):
-            return "text" if counts["text"] else "images"
-        return max(others, key=lambda kind: counts[kind])
-    if path.suffix.lower() in series.EXTENSIONS:
-        return "series"
-    names = _first_lines(path)
-    counts = _counted(names)
-    best = max(others, key=lambda kind: counts[kind])
-    if 2 * counts[best] > len(names):
-        return best
-    return "images" if names and listings.is_file(path.parent / names[0]) else "text"
-
-
-def _counted(names: Iterable[str]) -> dict[str, int]:
-    endings = Counter(Path(name).suffix.lower() for name in names)
-    return {kind: sum(endings[e] for e in extensions) for kind, extensions in KINDS.items()}
-
-
-def _first_lines(path: Path) -> list[str]:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        lines = (line.partition("\t")[0].strip() for line in itertools.islice(file, 200))
-        return [line for line in lines if line]
 
 
 def _listed(path: Path, kind: str) -> Listing:

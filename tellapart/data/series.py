@@ -16,10 +16,10 @@ from . import files as listings
 from . import image_packing, sequences
 from .cache import Cache
 from .files import Listing
+from .kinds import SERIES
 from .sequences import SequenceSource
 from .source import Array
 
-EXTENSIONS = {".npy", ".csv"}
 LONGEST = 2048  # steps of an instance: longer series are cut evenly
 
 
@@ -31,7 +31,7 @@ def series_source(
     A piece with a value that is not finite is left out and listed; the pieces before and after it stay.
     """
     if not listing.names:
-        raise DataError(f"{name} holds no series ({', '.join(sorted(EXTENSIONS))})")
+        raise DataError(f"{name} holds no series ({', '.join(sorted(SERIES))})")
 
     def make(into: Path, limit: float) -> None:
         with image_packing.appearing(into) as work:

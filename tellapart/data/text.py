@@ -21,7 +21,6 @@ from . import files as listings
 from .files import Listing
 from .source import Array, Source, hash_split
 
-EXTENSIONS = {".txt", ".tsv"}
 LONGEST = 50_000  # characters of a sentence or document; a longer line is rarely one
 HEADINGS = {
     "sent0",

@@ -18,7 +18,7 @@ from ..encoders.inference import Output
 from ..errors import DataError, require
 from ..runtime.console import Console
 from ..training.loading import Loaded
-from ..views import plain, single
+from ..views import evaluation_view, first_view
 from .embeddings import Embeddings, embed
 from .index import Index, Kind
 
@@ -87,7 +87,7 @@ def query(name: str | Path, places: dict[str, int], source: Source, encoder: Any
     """
     path = Path(name)
     if str(name) in places and not is_file(name):
-        return single(source, source.read(torch.tensor([places[str(name)]])))
+        return first_view(source, source.read(torch.tensor([places[str(name)]])))
     if isinstance(source, TextSource) and isinstance(encoder, TextEncoder):
         return encoder.prepared(
             replace(source, texts=[(str(name),)], rows=np.zeros(1, np.int64))
@@ -121,7 +121,7 @@ def query(name: str | Path, places: dict[str, int], source: Source, encoder: Any
 @torch.inference_mode()
 def features(loaded: Loaded, source: Source, batch: Any) -> np.ndarray[Any, Any]:
     """(F,) the features of a batch of one."""
-    view = batch if isinstance(source, TextSource) else plain(source, batch)
+    view = batch if isinstance(source, TextSource) else evaluation_view(source, batch)
     found: np.ndarray[Any, Any] = loaded.encoder.features(view)[0].numpy()
     return found
 

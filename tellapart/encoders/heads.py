@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from torch import nn
 
 from ..errors import unknown
-
-Kind = Literal["none", "linear", "mlp", "linear-bn", "mlp-bn", "mlp3-bn", "tanh"]
+from .choices import Head
 
 
 def head(kind: str, width: int, dim: int) -> nn.Module:
@@ -23,8 +22,8 @@ def head(kind: str, width: int, dim: int) -> nn.Module:
     Raises:
         ConfigError: another name.
     """
-    if kind not in get_args(Kind):
-        raise unknown("head", kind, get_args(Kind))
+    if kind not in get_args(Head):
+        raise unknown("head", kind, get_args(Head))
     if kind == "none":
         return nn.Identity()
     if kind == "tanh":

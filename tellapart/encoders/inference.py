@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..data import ImageSource, SequenceSource, Source, TextSource
 from ..errors import ConfigError, require
 from ..runtime.allocator import keep_freed_memory
-from ..views import plain
+from ..views import evaluation_view
 from .encoder import Encoder
 from .norms import batchnorms
 from .sequence import SequenceEncoder
@@ -44,7 +44,7 @@ def run_over(
     module: nn.Module | None = None,
     device: torch.device | None = None,
     batch: int | None = None,
-    view: Callable[[Source, Any], Any] = plain,
+    view: Callable[[Source, Any], Any] = evaluation_view,
     parallel: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> list[Result]:

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import require, unknown
+from .choices import Context as Context
+from .choices import Norm as Norm
 from .encoder import full
 from .heads import head
 
-Norm = Literal["channel", "batch"]
-Context = Literal["gru", "lstm"]
 Signal = Tensor | dict[str, Tensor]
 
 

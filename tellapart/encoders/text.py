@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from ..data.text import TextSource
 from ..errors import ConfigError, MissingExtraError, require, unknown
+from .choices import Pooler as Pooler
 from .encoder import full
 from .heads import head
 
-Pooler = Literal["cls", "mean", "first-last"]
 View = dict[
     str, Tensor
 ]  # "ids", "mask" (N, L); as the views made it also "position", "keep" (N, L), "cut", "seed" (N,)

@@ -24,7 +24,7 @@ from ..functional import geometry
 from ..training.config import CommonConfig
 from ..training.resolve import held_out
 from ..training.session import Look
-from ..views import single
+from ..views import first_view
 from ..views.text import TextViews
 from . import label_free
 from .knn import knn, leave_one_out_labels
@@ -117,7 +117,7 @@ class Watch:
         self, encoder: AnyEncoder, part: Source, name: Any, normalised: bool = True
     ) -> Tensor:
         """(N, F) the features of one random view of every item of a part, the same view each time."""
-        device, views = encoder.device, self.config.views(part)
+        device, views = encoder.device, self.config.views_for(part)
         if (
             isinstance(views, TextViews) and views.nothing
         ):  # dropout alone makes the views, and is off here
@@ -130,7 +130,7 @@ class Watch:
                 module=encoder,
                 device=device,
                 batch=BATCH,
-                view=lambda source, batch: views(single(source, batch), random),
+                view=lambda source, batch: views(first_view(source, batch), random),
             )
         )
         return F.normalize(z, dim=1) if normalised else z

@@ -136,7 +136,9 @@ def view_outputs(rows: Rows, subject: Subject, source: Source) -> dict[str, Tens
     part = test if test is not None and len(test) > 1 else train
     part = part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[: label_free.ITEMS]))
     views = (
-        subject.config.views(source) if subject.config else ImageViews(source.about["image_size"])
+        subject.config.views_for(source)
+        if subject.config
+        else ImageViews(source.about["image_size"])
     )
     generator = torch.Generator().manual_seed(0)
 

@@ -7,7 +7,7 @@ Shapes: N rows, V views, D embedding width, M further rows. Source of each formu
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -15,9 +15,8 @@ from torch.nn import functional as F
 
 from ..errors import require, unknown
 from . import tiled
-
-Reduction = Literal["out", "in"]
-Mining = Literal["semi-hard", "hard", "all", "batch-hard"]
+from .choices import Mining as Mining
+from .choices import Reduction as Reduction
 
 
 def sup_con(

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, unknown
-from .base import Batch, Embedded, Objective, Out
-from .cpc import CPC, CPCOptions
-from .exemplar import Exemplar, ExemplarOptions
-from .instdisc import InstDisc, InstDiscOptions
-from .margin import Margin, MarginOptions
-from .moco import MoCo, MoCoOptions
-from .nce import NCE, NCEOptions
-from .simclr import SimCLR, SimCLROptions
-from .simcse import SimCSE, SimCSEOptions
-from .spread import Spread, SpreadOptions
-from .supcon import SupCon, SupConOptions
-from .triplet import Triplet, TripletOptions
+from ..runtime import lazy
+from .options import (
+    OPTIONS,
+    CPCOptions,
+    ExemplarOptions,
+    InstDiscOptions,
+    MarginOptions,
+    MoCoOptions,
+    NCEOptions,
+    Options,
+    SimCLROptions,
+    SimCSEOptions,
+    SpreadOptions,
+    SupConOptions,
+    TripletOptions,
+)
+
+if TYPE_CHECKING:
+    from .base import Batch, Embedded, Objective, Out
+    from .cpc import CPC
+    from .exemplar import Exemplar
+    from .instdisc import InstDisc
+    from .margin import Margin
+    from .moco import MoCo
+    from .nce import NCE
+    from .simclr import SimCLR
+    from .simcse import SimCSE
+    from .spread import Spread
+    from .supcon import SupCon
+    from .triplet import Triplet
 
 __all__ = [
     "CPC",
     "METHODS",
     "NCE",
+    "OPTIONS",
     "Batch",
     "CPCOptions",
     "Embedded",
@@ -49,34 +68,35 @@ __all__ = [
     "Triplet",
     "TripletOptions",
     "build",
+    "objective_class",
 ]
 
-Options = (
-    InstDiscOptions
-    | ExemplarOptions
-    | SpreadOptions
-    | MoCoOptions
-    | SimCLROptions
-    | SupConOptions
-    | MarginOptions
-    | TripletOptions
-    | NCEOptions
-    | CPCOptions
-    | SimCSEOptions
+METHODS = {
+    "instdisc": "InstDisc", "exemplar": "Exemplar", "spread": "Spread", "moco": "MoCo", "simclr": "SimCLR",
+    "supcon": "SupCon", "margin": "Margin", "triplet": "Triplet", "nce": "NCE", "cpc": "CPC", "simcse": "SimCSE",
+}  # fmt: skip
+"""Name of a method -> its class, in the module of the same name."""
+
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {method: (name,) for method, name in METHODS.items()}
+    | {"base": ("Batch", "Embedded", "Objective", "Out")},
+    modules=(*METHODS, "alias_table", "memory", "options"),
 )
-METHODS: dict[str, tuple[Callable[[Any, int], Objective], type[Options]]] = {
-    "instdisc": (InstDisc, InstDiscOptions),
-    "exemplar": (Exemplar, ExemplarOptions),
-    "spread": (Spread, SpreadOptions),
-    "moco": (MoCo, MoCoOptions),
-    "simclr": (SimCLR, SimCLROptions),
-    "supcon": (SupCon, SupConOptions),
-    "margin": (Margin, MarginOptions),
-    "triplet": (Triplet, TripletOptions),
-    "nce": (NCE, NCEOptions),
-    "cpc": (CPC, CPCOptions),
-    "simcse": (SimCSE, SimCSEOptions),
-}
+
+
+def objective_class(method: str) -> type[Objective]:
+    """The class of a method.
+
+    Raises:
+        ConfigError: an unknown method, with the nearest one.
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    found: type[Objective] = getattr(
+        importlib.import_module(f".{method}", __name__), METHODS[method]
+    )
+    return found
 
 
 def build(method: str, options: Options, seed: int) -> Objective:
@@ -85,9 +105,9 @@ def build(method: str, options: Options, seed: int) -> Objective:
     Raises:
         ConfigError: an unknown method, or the options of another one.
     """
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
-    make, kind = METHODS[method]
-    if not isinstance(options, kind):
-        raise ConfigError(f"{method} takes {kind.__name__}, got {type(options).__name__}")
+    make = objective_class(method)
+    if not isinstance(options, OPTIONS[method]):
+        raise ConfigError(
+            f"{method} takes {OPTIONS[method].__name__}, got {type(options).__name__}"
+        )
     return make(options, seed)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,43 +11,12 @@ from torch.nn import functional as F
 
 from ..data import SequenceSource
 from ..encoders.encoder import full
-from ..errors import ConfigError, DataError, require, unknown
+from ..errors import ConfigError, DataError
 from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out
+from .options import CPCOptions as CPCOptions
 
 HEADS = 4  # of the predictor's attention
-Negatives = Literal["batch", "others", "sequence", "label", "label-others"]
-
-
-@dataclass(frozen=True)
-class CPCOptions:
-    """Options of `cpc`."""
-
-    steps: int = 12
-    """K: how many frames ahead are predicted, each by a W_k of its own."""
-    negatives: int = 128
-    """M: frames that the true one is told apart from, drawn for each sequence."""
-    draw: Negatives = "batch"
-    """from where: batch, others (not the own sequence), sequence (the own), label, label-others (these read labels)."""
-    predictor: Literal["linear", "transformer"] = "linear"
-    """W_k c_t as the paper, or one causal layer of attention over the context before them."""
-    first: int = 1
-    """the nearest frame that is predicted; 2 on images, whose neighbours overlap."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "negatives", "first"):
-            require(
-                getattr(self, name) >= 1,
-                f"--objective.{name} must be 1 or more, got {getattr(self, name)}",
-            )
-        require(
-            self.first <= self.steps,
-            f"--objective.first {self.first} must not exceed --objective.steps",
-        )
-        if self.draw not in get_args(Negatives):
-            raise unknown("--objective.draw", self.draw, get_args(Negatives))
-        if self.predictor not in ("linear", "transformer"):
-            raise unknown("--objective.predictor", self.predictor, ("linear", "transformer"))
 
 
 class CPC(Objective):

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ..data import Source, sampler
 from ..encoders import AnyEncoder
-from ..errors import require
 from ..functional import losses
 from .base import Batch, Embedded, Objective, Out
-
-
-@dataclass(frozen=True)
-class ExemplarOptions:
-    """Options of `exemplar`."""
-
-    temperature: float = 0.07
-    """tau > 0 of the inner products with the trained weights."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
-        )
+from .options import ExemplarOptions as ExemplarOptions
 
 
 class Exemplar(Objective):

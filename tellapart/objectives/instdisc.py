@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,58 +12,13 @@ from ..encoders import AnyEncoder, to_device
 from ..errors import ConfigError, require
 from ..functional import losses, tiled
 from ..runtime import distributed
-from ..views import plain
+from ..views import evaluation_view
 from .base import Batch, Embedded, Objective, Out
 from .memory import MemoryBank
+from .options import InstDiscOptions as InstDiscOptions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FIRST_PASS_BATCH = 256
-
-
-@dataclass(frozen=True)
-class InstDiscOptions:
-    """Options of `instdisc`."""
-
-    temperature: float = 0.07
-    """tau > 0: how sharply the softmax looks at the nearest memories."""
-    loss: Literal["softmax", "nce"] = "softmax"
-    """softmax: eq. 2 over the whole bank, exact; nce: eq. 3-7 with `negatives` noise samples."""
-    negatives: int = 4096
-    """m, noise samples of nce."""
-    noise: Literal["shared", "instance"] = "shared"
-    """one noise sample for the batch (one matrix product), or one per instance as the paper has it."""
-    exclude_positive: bool = True
-    """never draw an instance as its own noise; with shared noise, no instance of the batch is drawn."""
-    z: Literal["average", "frozen"] = "average"
-    """ln Z kept as an exponential average, or frozen after `z_batches` batches as in the paper."""
-    z_momentum: float = 0.99
-    """of the average, per step."""
-    z_batches: int = 1
-    """batches that the frozen estimate is the mean of."""
-    proximal: float = 0.0
-    """lambda of eq. 10: pulls each embedding towards its own memory."""
-    bank_momentum: float = 0.5
-    """how much of a memory survives each visit (nce_m of the authors' code; not the proximal term)."""
-    bank_start: Literal["random", "encoder"] = "random"
-    """first rows of the bank: random unit rows (paper), or one pass of the untrained encoder."""
-    bank_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """storage of the bank."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
-        )
-        require(self.negatives > 0, f"--objective.negatives must be above 0, got {self.negatives}")
-        require(
-            0 <= self.z_momentum < 1,
-            f"--objective.z-momentum must lie in [0, 1), got {self.z_momentum}",
-        )
-        require(self.z_batches > 0, f"--objective.z-batches must be above 0, got {self.z_batches}")
-        require(self.proximal >= 0, f"--objective.proximal must be 0 or more, got {self.proximal}")
-        require(
-            0 <= self.bank_momentum < 1,
-            f"--objective.bank-momentum must be in [0, 1), got {self.bank_momentum}",
-        )
 
 
 class InstDisc(Objective):
@@ -174,7 +127,7 @@ class InstDisc(Objective):
             parts[-2:] = [torch.cat(parts[-2:])]
         for own in parts:
             index = rows.start + own * rows.step
-            view = plain(source, to_device(source.read(index), device))
+            view = evaluation_view(source, to_device(source.read(index), device))
             self._bank().fill(own.to(device), encoder(view))
         encoder.train(training)
 

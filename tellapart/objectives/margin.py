@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -15,30 +11,9 @@ from ..errors import require
 from ..functional import label_losses
 from ..functional.top_k import top_k
 from ..runtime import distributed
-from ..views import plain
+from ..views import evaluation_view
 from .base import Batch, Embedded, Objective, Out, classes
-
-
-@dataclass(frozen=True)
-class MarginOptions:
-    """Options of `margin`."""
-
-    margin: float = 1.0
-    """> 0: the distance beyond which a dissimilar pair exerts no force."""
-    pairs: Literal["augmentation", "neighbours", "labels"] = "augmentation"
-    """what is similar: two views of an image; an image and its nearest by pixels; images of the same class."""
-    neighbours: int = 5
-    """for neighbours: how many of each image, by Euclidean distance of centred pixels."""
-    sphere: bool = False
-    """compare unit rows; the paper's outputs are free."""
-
-    def __post_init__(self) -> None:
-        require(
-            0 < self.margin < math.inf, f"--objective.margin must be above 0, got {self.margin}"
-        )
-        require(
-            self.neighbours >= 1, f"--objective.neighbours must be 1 or more, got {self.neighbours}"
-        )
+from .options import MarginOptions as MarginOptions
 
 
 class Margin(Objective):
@@ -109,7 +84,7 @@ class Margin(Objective):
 def nearest_by_pixels(source: Source, k: int, device: torch.device) -> Tensor:
     """(S, K) the rows whose centred pixels are nearest to each row's, without itself."""
     parts = [
-        plain(source, to_device(source.read(i), device)).flatten(1)
+        evaluation_view(source, to_device(source.read(i), device)).flatten(1)
         for i in torch.arange(len(source)).split(1024)
     ]
     x = torch.cat(parts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,36 +13,12 @@ from torch import Tensor
 from ..data import Source, sampler
 from ..encoders import AnyEncoder
 from ..encoders.norms import batchnorms
-from ..errors import ConfigError, require
+from ..errors import ConfigError
 from ..functional import losses
 from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out
 from .memory import Queue
-
-
-@dataclass(frozen=True)
-class MoCoOptions:
-    """Options of `moco`."""
-
-    temperature: float = 0.2
-    """tau > 0: 0.07 in v1, 0.2 in v2."""
-    queue: int = 4096
-    """K, negatives kept from earlier batches; any size."""
-    momentum: float = 0.99
-    """of the key encoder, per step: 0.999 for long trainings."""
-    symmetric: bool = False
-    """both views are queries once; one more pass of both encoders."""
-    shuffle: bool = True
-    """keys are normalised (BatchNorm) in other groups than their queries, so that no statistic gives the pair away."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
-        )
-        require(self.queue > 0, f"--objective.queue must be above 0, got {self.queue}")
-        require(
-            0 <= self.momentum <= 1, f"--objective.momentum must lie in [0, 1], got {self.momentum}"
-        )
+from .options import MoCoOptions as MoCoOptions
 
 
 class MoCo(Objective):

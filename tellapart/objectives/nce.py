@@ -3,49 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..data import Source, sampler
 from ..encoders import AnyEncoder
-from ..errors import DataError, require
+from ..errors import DataError
 from ..functional import losses
 from .alias_table import AliasTable
 from .base import Batch, Embedded, Objective, Out
-
-
-@dataclass(frozen=True)
-class NCEOptions:
-    """Options of `nce`."""
-
-    vocabulary: Literal["instances", "classes"] = "instances"
-    """the words: every image is one, or every class (uses labels)."""
-    temperature: float = 0.1
-    """tau > 0 of the inner products with the trained words."""
-    negatives: int = 256
-    """k, noise words drawn for the batch."""
-    noise: Literal["uniform", "unigram"] = "unigram"
-    """equal, or as often as the word occurs to the `power`."""
-    power: float = 1.0
-    """of the unigram counts."""
-    z: Literal["learned", "fixed"] = "learned"
-    """ln Z is a trained number, or stays at `log_z`."""
-    log_z: float | None = None
-    """ln Z at the start; by default ln S + 1 / (2 D tau^2), that of random unit rows."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
-        )
-        require(self.negatives > 0, f"--objective.negatives must be above 0, got {self.negatives}")
-        finite = self.log_z is None or math.isfinite(self.log_z)
-        require(finite, f"--objective.log-z must be a finite number, got {self.log_z}")
-        require(
-            0 <= self.power < math.inf, f"--objective.power must be 0 or more, got {self.power}"
-        )
+from .options import NCEOptions as NCEOptions
 
 
 class NCE(Objective):

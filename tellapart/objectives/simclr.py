@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 
-from ..errors import require
 from ..functional import losses
 from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out, two_views
-
-
-@dataclass(frozen=True)
-class SimCLROptions:
-    """Options of `simclr`."""
-
-    temperature: float = 0.5
-    """tau > 0; 0.5 suits small images and long trainings, 0.1 ImageNet."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
-        )
+from .options import SimCLROptions as SimCLROptions
 
 
 class SimCLR(Objective):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,35 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..encoders.text import TextEncoder, mask_token
-from ..errors import ConfigError, require
+from ..errors import ConfigError
 from ..functional import losses
 from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out
-
-
-@dataclass(frozen=True)
-class SimCSEOptions:
-    """Options of `simcse`."""
-
-    temperature: float = 0.05
-    """tau > 0."""
-    hard_negative_weight: float = 0.0
-    """added to the logit of a pair's own hard negative: ln alpha, where alpha weighs it."""
-    mlm: float = 0.0
-    """weight of the masked-language-model loss beside it; 0.1 in the paper's ablation."""
-    mlm_rate: float = 0.15
-    """share of the tokens that are hidden for it."""
-    same_mask: bool = False
-    """both passes drop the same values: what the paper shows to fail (table 4)."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
-        )
-        require(self.mlm >= 0, f"--objective.mlm must be 0 or more, got {self.mlm}")
-        require(
-            0 < self.mlm_rate < 1, f"--objective.mlm-rate must lie in (0, 1), got {self.mlm_rate}"
-        )
+from .options import SimCSEOptions as SimCSEOptions
 
 
 class SimCSE(Objective):

@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
-from ..errors import require
 from ..functional import losses
 from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out, two_views
-
-
-@dataclass(frozen=True)
-class SpreadOptions:
-    """Options of `spread`."""
-
-    temperature: float = 0.1
-    """tau > 0."""
-    loss: Literal["paper", "released"] = "paper"
-    """paper: eq. 3-7; released: the authors' code (both views are anchors, stop-gradient, 2N - 1 denominators)."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
-        )
+from .options import SpreadOptions as SpreadOptions
 
 
 class Spread(Objective):

@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 
-from ..errors import require
-from ..functional.label_losses import Reduction, sup_con_anchors
+from ..functional.label_losses import sup_con_anchors
 from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out, classes
-
-
-@dataclass(frozen=True)
-class SupConOptions:
-    """Options of `supcon`."""
-
-    temperature: float = 0.1
-    """tau > 0."""
-    reduction: Reduction = "out"
-    """L_out or L_in: the mean over positives outside or inside the logarithm."""
-    views: int = 2
-    """views of each image."""
-
-    def __post_init__(self) -> None:
-        require(
-            self.temperature > 0, f"--objective.temperature must be above 0, got {self.temperature}"
-        )
-        require(self.views >= 1, f"--objective.views must be 1 or more, got {self.views}")
+from .options import SupConOptions as SupConOptions
 
 
 class SupCon(Objective):

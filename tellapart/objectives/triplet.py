@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 
-from ..errors import require
 from ..functional import label_losses
 from ..runtime import distributed
 from .base import Batch, Embedded, Objective, Out, classes
-
-
-@dataclass(frozen=True)
-class TripletOptions:
-    """Options of `triplet`."""
-
-    margin: float = 0.2
-    """> 0, of squared distances between unit rows (0 to 4)."""
-    mining: label_losses.Mining = "semi-hard"
-    """semi-hard: farther than the positive, within the margin; hard: nearer; all; batch-hard: each anchor's worst."""
-    positives: Literal["labels", "views"] = "labels"
-    """images of the same class, or two views of one image (no labels used)."""
-
-    def __post_init__(self) -> None:
-        require(
-            0 < self.margin < math.inf, f"--objective.margin must be above 0, got {self.margin}"
-        )
+from .options import TripletOptions as TripletOptions
 
 
 class Triplet(Objective):

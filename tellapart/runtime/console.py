@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console as Terminal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from typing import TYPE_CHECKING, Protocol
 
 from .text import safe
+
+if TYPE_CHECKING:
+    from rich.console import Console as Terminal
 
 WIDE = 9  # columns from which a table takes narrow gaps, to fit 80 letters
 
 
 class Advance(Protocol):
-    """Called with what is done so far, and a short text."""
+    """Called with the amount of work done so far, and a short text."""
 
     def __call__(self, done: int, text: str = "") -> None: ...
 
@@ -33,9 +32,13 @@ class Console:
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.terminal = Terminal(
-            stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False
-        )
+
+    @functools.cached_property
+    def terminal(self) -> Terminal:
+        """The terminal, as rich sees it; imported by the first message."""
+        from rich.console import Console as Terminal
+
+        return Terminal(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def say(self, text: str) -> None:
         """Print one line or several; names and labels in them cannot control the terminal."""
@@ -60,6 +63,9 @@ class Console:
         """
         if self.quiet:
             return
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
         grid = Table(
             title=safe(title) or None,
             title_justify="left",
@@ -81,15 +87,27 @@ class Console:
     def track(
         self, what: str, total: int, *, done: int = 0, every: float = 5.0
     ) -> Iterator[Advance]:
-        """A bar with the time left; where there is no terminal, a line every `every` seconds."""
+        """Show progress: a bar with the time left, or lines where there is no terminal.
+
+        Args:
+            what: name of the work.
+            total: amount of work.
+            done: amount that was done before.
+            every: seconds between two lines where there is no terminal.
+        """
         if self.quiet:
             yield _silent
         elif self.terminal.is_terminal:
+            from rich import progress
+
             columns = (
-                TextColumn(safe(what), markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                TextColumn("{task.fields[text]}", markup=False),
-            )  # fmt: skip
-            with Progress(*columns, console=self.terminal, transient=True) as bar:
+                progress.TextColumn(safe(what), markup=False),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeRemainingColumn(),
+                progress.TextColumn("{task.fields[text]}", markup=False),
+            )
+            with progress.Progress(*columns, console=self.terminal, transient=True) as bar:
                 task = bar.add_task(what, total=total, completed=done, text="")
 
                 def advance(done: int, text: str = "") -> None:
@@ -100,7 +118,7 @@ class Console:
             yield self._lines(what, total, done, every)
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """A plain step of some work, for callers that only know done and total."""
+        """Show one step of some work, for callers that only know done and total."""
         if self.quiet:
             return
         if self.terminal.is_terminal:
@@ -129,11 +147,11 @@ class Console:
 
 
 def _silent(done: int, text: str = "") -> None:
-    """Nothing to see."""
+    """Show nothing."""
 
 
 def clock(seconds: float) -> str:
-    """A duration as a person says it.
+    """A duration in words.
 
     >>> clock(75), clock(3725), clock(4.2)
     ('1 min 15 s', '1 h 2 min', '4 s')
@@ -144,3 +162,17 @@ def clock(seconds: float) -> str:
     if s < 3600:
         return f"{s // 60} min {s % 60} s"
     return f"{s // 3600} h {s % 3600 // 60} min"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun.
+
+    Args:
+        count: how many.
+        one: the noun for one.
+        many: the noun for any other number; None: `one` with an s.
+
+    >>> plural(1, "image"), plural(1200, "image"), plural(0, "class", "classes")
+    ('1 image', '1,200 images', '0 classes')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

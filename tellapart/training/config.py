@@ -6,20 +6,52 @@ A field of None is decided from the data, and what was decided is written to run
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from ..data import Source
-from ..encoders.heads import Kind
-from ..encoders.sequence import Context, Norm
-from ..encoders.text import Pooler
+from ..encoders.choices import Context, Head, Norm, Pooler
 from ..errors import require
-from ..objectives import METHODS, InstDiscOptions, Options
-from ..views.audio import SequenceViews
-from ..views.colour import HueSpace
-from ..views.images import ImageViews
-from ..views.text import TextViews
+from ..objectives import OPTIONS, InstDiscOptions, Options
+from ..views.settings import ImageViews, SequenceViews, TextViews
+
+if TYPE_CHECKING:
+    from ..data import Source
+
+Kind = TypeVar("Kind")
+
+
+def setting_names(kind: type) -> set[str]:
+    """The fields of a dataclass that a user can set; the others are decided from the data."""
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return {f.name for f in fields if f.metadata.get("option", True)}
+
+
+def flat_views(cls: type[Kind]) -> type[Kind]:
+    """Let the constructor of a configuration take the settings of its views by their own names.
+
+    `TrainConfig(jitter=0.2)` is `TrainConfig(views=ImageViews(jitter=0.2))`, and so is the `replace` of
+    dataclasses, which calls the constructor.
+    """
+    make, views = cls.__init__, _views_of(cls)
+    flat = setting_names(views)
+
+    @functools.wraps(make)
+    def init(self: Any, *given: Any, **named: Any) -> None:
+        changed = {name: named.pop(name) for name in flat & named.keys()}
+        if changed:
+            named["views"] = dataclasses.replace(named.get("views") or views(), **changed)
+        make(self, *given, **named)
+
+    setattr(cls, "__init__", init)  # noqa: B010  assigned as type checkers refuse it
+    return cls
+
+
+def _views_of(cls: type) -> Any:
+    """The class of the views of a configuration, None where it has none."""
+    fields = {f.name: f for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
+    return fields["views"].default_factory if "views" in fields else None
 
 
 @dataclass(frozen=True)
@@ -30,7 +62,7 @@ class CommonConfig:
     """name of the network; which there are depends on what is learned from."""
     width: int = 16
     """base width of the network."""
-    head: Kind = "linear"
+    head: Head = "linear"
     """from features to embedding: one layer or more, each followed by a BatchNorm or not; none: the features."""
     dim: int = 128
     """width of the embedding."""
@@ -139,13 +171,32 @@ class CommonConfig:
                     finite, f"{prefix}{name.replace('_', '-')} must be a finite number, got {value}"
                 )
 
-    def views(self, source: Source) -> Any:
-        """The distribution of views of a source."""
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """A setting of the views, by its flat name."""
+            views = self.__dict__.get("views")
+            if views is not None and name in setting_names(type(views)):
+                return getattr(views, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def views_for(self, source: Source) -> Any:
+        """The distribution of views of a source; what the data decide of it is filled in."""
         raise NotImplementedError  # each kind of data has its own
 
+    @classmethod
+    def names(cls) -> set[str]:
+        """The names of all settings, those of the views among them."""
+        views = _views_of(cls)
+        return setting_names(cls) - {"views"} | (setting_names(views) if views else set())
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, for run.json."""
-        return dataclasses.asdict(self)
+        """Plain numbers and strings, flat but for `objective`, for run.json."""
+        views = getattr(self, "views", None)
+        flat = {name: getattr(views, name) for name in setting_names(type(views))} if views else {}
+        own = {n: getattr(self, n) for n in setting_names(type(self)) - {"views", "objective"}}
+        ordered = {f.name: own[f.name] for f in dataclasses.fields(self) if f.name in own}
+        return ordered | flat | {"objective": dataclasses.asdict(self.objective)}
 
     @classmethod
     def from_dict(cls, method: str, values: dict[str, Any]) -> Self:
@@ -153,9 +204,10 @@ class CommonConfig:
         plain: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "objective"
         }
-        return cls(**plain, objective=METHODS[method][1](**values["objective"]))
+        return cls(**plain, objective=OPTIONS[method](**values["objective"]))
 
 
+@flat_views
 @dataclass(frozen=True)
 class TrainConfig(CommonConfig):
     """A training on images."""
@@ -167,57 +219,14 @@ class TrainConfig(CommonConfig):
     image_size: int | None = None
     """side of a view in pixels; by default decided from the images."""
 
-    area: tuple[float, float] = (0.2, 1.0)
-    """share of the image that a crop keeps."""
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """width / height of a crop."""
-    flip: float = 0.5
-    """probability of a mirror image."""
-    rotation: float = 0.0
-    """degrees to either side."""
-    translation: float = 0.0
-    """share of the side, each way."""
-    jitter: float = 1.0
-    """probability that the next four act."""
-    brightness: float = 0.4
-    """factor in 1 +- this."""
-    contrast: float = 0.4
-    """factor in 1 +- this."""
-    saturation: float = 0.4
-    """factor in 1 +- this."""
-    hue: float = 0.4
-    """turn of the colour circle, +- this part of it."""
-    hue_space: HueSpace = "hsv"
-    """hsv, as torchvision; yiq keeps luma, which is a weaker change."""
-    grayscale: float = 0.2
-    """probability."""
-    blur: float = 0.0
-    """probability."""
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    """of the blur, in pixels: lowest and highest."""
-    solarize: float = 0.0
-    """probability."""
-    sobel: float = 0.0
-    """probability."""
-    cutout: float = 0.0
-    """probability of a grey square of a quarter of the area."""
-    noise: float = 0.0
-    """standard deviation."""
+    views: ImageViews = field(default_factory=ImageViews)
+    """the distribution of the views; its settings are flags of their own (`--jitter`)."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._views(32)  # checks the ranges of the views
-
-    def views(self, source: Source) -> ImageViews:
-        return self._views(source.about["image_size"])
-
-    def _views(self, size: int) -> ImageViews:
-        shared = {f.name for f in dataclasses.fields(ImageViews)} & {
-            f.name for f in dataclasses.fields(self)
-        }
-        return ImageViews(size=size, **{name: getattr(self, name) for name in shared})
+    def views_for(self, source: Source) -> ImageViews:
+        return dataclasses.replace(self.views, size=source.about["image_size"])
 
 
+@flat_views
 @dataclass(frozen=True)
 class SequenceConfig(CommonConfig):
     """A training on sounds or series."""
@@ -226,7 +235,7 @@ class SequenceConfig(CommonConfig):
     """frames: strided convolutions and a recurrent context."""
     width: int = 128
     """channels of the convolutions, F."""
-    head: Kind = "none"
+    head: Head = "none"
     """from features to embedding, for methods that compare whole sequences; cpc needs none."""
     context_width: int = 128
     """of the recurrent context, H: the width of the features."""
@@ -240,22 +249,11 @@ class SequenceConfig(CommonConfig):
     """of the convolutions; their product is the steps from frame to frame."""
     sample_rate: int | None = None
     """Hz that sounds are resampled to; by default that of most files, at most 16,000."""
-    window: int = 20_480
-    """steps of the signal in a view."""
-    gain: float = 0.0
-    """decibels to either side."""
-    noise: float = 0.0
-    """standard deviation of white noise, in those of the item."""
-    band_reject: float = 0.0
-    """probability that a band of frequencies is silenced."""
-    pitch: float = 0.0
-    """semitones to either side, by playing faster or slower."""
-    time_mask: float = 0.0
-    """probability that a stretch of time is silenced."""
+    views: SequenceViews = field(default_factory=SequenceViews)
+    """the distribution of the views; its settings are flags of their own (`--window`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._views()
         require(
             self.context_width >= 1, f"--context-width must be 1 or more, got {self.context_width}"
         )
@@ -263,20 +261,17 @@ class SequenceConfig(CommonConfig):
             all(s >= 1 for s in self.strides),
             f"--strides must be 1 or more each, got {self.strides}",
         )
-        frames = self.window // math.prod(self.strides)
+        frames = self.views.window // math.prod(self.strides)
         require(
             frames >= 2,
-            f"--window {self.window} makes {frames} frame(s) of {math.prod(self.strides)} steps",
+            f"--window {self.views.window} makes {frames} frame(s) of {math.prod(self.strides)} steps",
         )
 
-    def views(self, source: Source) -> SequenceViews:
-        return self._views()
-
-    def _views(self) -> SequenceViews:
-        shared = {f.name for f in dataclasses.fields(SequenceViews)}
-        return SequenceViews(**{name: getattr(self, name) for name in shared})
+    def views_for(self, source: Source) -> SequenceViews:
+        return self.views
 
 
+@flat_views
 @dataclass(frozen=True)
 class TextConfig(CommonConfig):
     """A training on sentences."""
@@ -289,7 +284,7 @@ class TextConfig(CommonConfig):
     """of small-transformer."""
     vocabulary: int = 8000
     """byte pairs of the own networks, learned from the training part."""
-    head: Kind = "tanh"
+    head: Head = "tanh"
     """from features to embedding, for the loss alone; tanh: the pooler of BERT; none: the features."""
     pooler: Pooler = "mean"
     """a sentence's vector: cls, mean, or first-last (the mean of first and last layer)."""
@@ -297,24 +292,8 @@ class TextConfig(CommonConfig):
     """tokens of a sentence, special ones among them; the rest is cut."""
     dropout: float = 0.1
     """of the encoder: what makes two passes of a sentence differ."""
-    word_deletion: float = 0.0
-    """share of the words left out."""
-    span_deletion: float = 0.0
-    """share of the words left out in one stretch."""
-    crop: float = 0.0
-    """share of the words cut off at both ends together."""
-    reorder: float = 0.0
-    """share of the words in each of two stretches that change places."""
-    substitution: float = 0.0
-    """share of the words given for a synonym: WordNet's where it is installed, else a neighbour among the tokens."""
-    token_cutoff: float = 0.0
-    """share of the token embeddings set to zero."""
-    feature_cutoff: float = 0.0
-    """share of the features set to zero in all tokens of a sentence."""
-    shuffle: float = 0.0
-    """probability that the positions of a sentence are shuffled."""
-    span: int = 0
-    """most words of a random stretch that is kept alone; 0: all."""
+    views: TextViews = field(default_factory=TextViews)
+    """the distribution of the views; its settings are flags of their own (`--crop`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -327,16 +306,9 @@ class TextConfig(CommonConfig):
             self.vocabulary >= 300,
             f"--vocabulary must be 300 or more (it holds all bytes), got {self.vocabulary}",
         )
-        self._views()
 
-    def views(self, source: Source) -> TextViews:
-        return self._views()
-
-    def _views(self) -> TextViews:
-        shared = {f.name for f in dataclasses.fields(TextViews)} & {
-            f.name for f in dataclasses.fields(self)
-        }
-        return TextViews(**{name: getattr(self, name) for name in shared})
+    def views_for(self, source: Source) -> TextViews:
+        return self.views
 
 
 CONFIGS: dict[str, type[CommonConfig]] = {

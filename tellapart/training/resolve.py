@@ -8,7 +8,7 @@ from typing import Any
 from ..data import Progress, Source, open_source
 from ..encoders import pretrained
 from ..errors import ConfigError, unknown
-from ..objectives import METHODS
+from ..objectives import METHODS, OPTIONS
 from . import presets
 from .config import CommonConfig, TextConfig, TrainConfig
 
@@ -26,17 +26,21 @@ def resolve(
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     base = config or presets.named(preset or presets.name_for(method, data))
-    fields = {f.name for f in dataclasses.fields(base)}
+    settings_known, known = base.names(), {f.name for f in dataclasses.fields(base.objective)}
+    unprefixed = {name: options[name] for name in options if name in known - settings_known}
+    options = {name: value for name, value in options.items() if name not in unprefixed}
     for name in options:
-        if name not in fields:
-            raise unknown("setting", name, fields)
+        if name not in settings_known | {"views"}:
+            raise unknown("setting", name, settings_known | known)
     inner = options.get("objective")
-    if isinstance(inner, dict):
-        known = {f.name for f in dataclasses.fields(base.objective)}
+    if isinstance(inner, dict) or unprefixed:
+        inner = unprefixed | (inner if isinstance(inner, dict) else {})
         for name in inner:
             if name not in known:
                 raise unknown("setting of the objective", name, known)
-        options = options | {"objective": dataclasses.replace(base.objective, **inner)}
+        start = options.get("objective")
+        start = base.objective if start is None or isinstance(start, dict) else start
+        options = options | {"objective": dataclasses.replace(start, **inner)}
     settings = dataclasses.replace(base, **options)
     if settings.init and not isinstance(settings, TrainConfig):
         hint = (
@@ -49,7 +53,7 @@ def resolve(
         settings = _with_its_network(
             settings, presets.named(preset or presets.name_for(method, data))
         )
-    if not isinstance(settings.objective, METHODS[method][1]):
+    if not isinstance(settings.objective, OPTIONS[method]):
         raise ConfigError(f"these settings are of another method than {method}")
     return settings
 

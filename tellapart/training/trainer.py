@@ -272,16 +272,16 @@ def build_encoder(
 
 def views_for(config: CommonConfig, source: Source, encoder: encoders.AnyEncoder) -> Any:
     """The distribution of views of a training; words are given for those that the encoder's vocabulary holds."""
-    views = config.views(source)
+    views = config.views_for(source)
     if (
         isinstance(config, TextConfig)
-        and config.shuffle
+        and config.views.shuffle
         and not getattr(encoder, "has_positions", True)
     ):
         raise ConfigError(f"--shuffle does nothing to {config.encoder}, which takes no positions")
     if (
         isinstance(config, TextConfig)
-        and config.substitution
+        and config.views.substitution
         and isinstance(encoder, encoders.TextEncoder)
     ):
         return replace(views, synonyms=synonyms.table(encoder))

@@ -1,24 +1,28 @@
-"""Random views of a batch, and the one view of evaluation, by the kind of the data."""
+"""Random views of a batch, and the view of evaluation, by the kind of the data."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from ..data import ImageSource, SequenceSource, Source, TextSource
-from . import audio, images
+from ..runtime import lazy
 
+if TYPE_CHECKING:
+    from . import affine as affine
+    from . import audio as audio
+    from . import colour as colour
+    from . import images as images
+    from . import text as text
+    from .evaluation import evaluation_view as evaluation_view
+    from .evaluation import first_view as first_view
+    from .settings import ImageViews as ImageViews
+    from .settings import SequenceViews as SequenceViews
+    from .settings import TextViews as TextViews
 
-def plain(source: Source, batch: Any) -> Any:
-    """The view of evaluation of a batch that `source` read: nothing random."""
-    if isinstance(source, ImageSource):
-        return images.centre_view(batch, source.image_size)
-    if isinstance(source, SequenceSource):
-        return audio.whole(batch)
-    return single(source, batch)
-
-
-def single(source: Source, batch: Any) -> Any:
-    """Of pairs of sentences (N, V, L) the first one (N, L); all else as it is."""
-    if isinstance(source, TextSource) and source.columns > 1:
-        return {name: value[:, 0] for name, value in batch.items()}
-    return batch
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        "evaluation": ("evaluation_view", "first_view"),
+        "settings": ("ImageViews", "SequenceViews", "TextViews"),
+    },
+    modules=("affine", "audio", "colour", "images", "text"),
+)

@@ -5,90 +5,51 @@ Shapes: N batch, C channels, W steps of a window. Sounds are int16 or float in [
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from ..errors import require
 from .images import chance, uniform
+from .settings import SequenceViews as SequenceViews
 
 Sequences = dict[
     str, Tensor
 ]  # {"values": (sum of T, C), "length": (N,)}, as `SequenceSource.read` gives them
 
 
-@dataclass(frozen=True)
-class SequenceViews:
-    """A distribution over views; call it with sequences and a generator.
-
-    A window of `window` steps at a random place (a shorter sequence whole, padded with zeros at its end), then:
-    `pitch`: semitones to either side, by playing faster or slower, so that tempo goes with it; `gain`: decibels to
-    either side, around the mean of the window; `noise`: standard deviation of white noise, in those of the item;
-    `band_reject`: probability that a band of frequencies is silenced, a random one of up to a quarter of the
-    spectrum; `time_mask`: probability that a random stretch of up to a quarter of the window is.
-
-    >>> views = SequenceViews(window=4)
-    >>> batch = {"values": torch.arange(5.0)[:, None], "length": torch.tensor([3, 2])}
-    >>> views(batch, torch.Generator().manual_seed(0))["values"].tolist()
-    [[[0.0, 1.0, 2.0, 0.0]], [[3.0, 4.0, 0.0, 0.0]]]
-    """
-
-    window: int
-    pitch: float = 0.0
-    gain: float = 0.0
-    noise: float = 0.0
-    band_reject: float = 0.0
-    time_mask: float = 0.0
-
-    def __post_init__(self) -> None:
-        require(self.window >= 2, f"--window must be 2 steps or more, got {self.window}")
-        require(0 <= self.pitch <= 24, f"--pitch must lie in 0..24 semitones, got {self.pitch}")
-        for name in ("gain", "noise"):
-            value = getattr(self, name)
-            require(0 <= value < math.inf, f"--{name} must be 0 or more, got {value}")
-        for name in ("band_reject", "time_mask"):
-            value = getattr(self, name)
-            require(
-                0 <= value <= 1, f"--{name.replace('_', '-')} is a probability in 0..1, got {value}"
-            )
-
-    def __call__(self, sequences: Sequences, generator: torch.Generator) -> Sequences:
-        """A view of every sequence: {"values": (N, C, W) float32, "length": (N,) steps that are no padding}."""
-        length = sequences["length"]
-        n, device = len(length), length.device
-        speed = torch.ones(n, device=device)
-        if self.pitch:
-            speed = 2 ** (uniform(n, (-self.pitch, self.pitch), generator, device) / 12)
-        room = (length - self.window * speed).clamp_min(0)  # steps that the window leaves out
-        start = (
-            (torch.rand(n, generator=generator, device=device) * (room.floor() + 1))
-            .floor()
-            .clamp(max=room)
+def random_views(
+    views: SequenceViews, sequences: Sequences, generator: torch.Generator
+) -> Sequences:
+    """A view of every sequence, as `SequenceViews.__call__`."""
+    length = sequences["length"]
+    n, device = len(length), length.device
+    speed = torch.ones(n, device=device)
+    if views.pitch:
+        speed = 2 ** (uniform(n, (-views.pitch, views.pitch), generator, device) / 12)
+    room = (length - views.window * speed).clamp_min(0)  # steps that the window leaves out
+    start = (
+        (torch.rand(n, generator=generator, device=device) * (room.floor() + 1))
+        .floor()
+        .clamp(max=room)
+    )
+    x, inside = window(sequences, start, speed, views.window)
+    count = inside.sum(1)[:, None, None]
+    middle = (x * inside[:, None]).sum(
+        2, keepdim=True
+    ) / count  # what changes is the deviation from it
+    x = (x - middle) * inside[:, None]
+    if views.gain:
+        x = x * 10 ** (uniform(n, (-views.gain, views.gain), generator, device) / 20)[:, None, None]
+    if views.noise:
+        spread = (x.square().sum(2, keepdim=True) / count).sqrt()
+        x = x + views.noise * spread * torch.randn(x.shape, generator=generator, device=device)
+    if views.band_reject:
+        x = _without_band(x, chance(n, views.band_reject, generator, device), generator)
+    if views.time_mask:
+        hidden = _stretch(n, views.window, 0.25, generator, device)
+        x = x.masked_fill(
+            (hidden & chance(n, views.time_mask, generator, device)[:, None])[:, None], 0.0
         )
-        x, inside = window(sequences, start, speed, self.window)
-        count = inside.sum(1)[:, None, None]
-        middle = (x * inside[:, None]).sum(
-            2, keepdim=True
-        ) / count  # what changes is the deviation from it
-        x = (x - middle) * inside[:, None]
-        if self.gain:
-            x = (
-                x
-                * 10 ** (uniform(n, (-self.gain, self.gain), generator, device) / 20)[:, None, None]
-            )
-        if self.noise:
-            spread = (x.square().sum(2, keepdim=True) / count).sqrt()
-            x = x + self.noise * spread * torch.randn(x.shape, generator=generator, device=device)
-        if self.band_reject:
-            x = _without_band(x, chance(n, self.band_reject, generator, device), generator)
-        if self.time_mask:
-            hidden = _stretch(n, self.window, 0.25, generator, device)
-            x = x.masked_fill(
-                (hidden & chance(n, self.time_mask, generator, device)[:, None])[:, None], 0.0
-            )
-        return {"values": torch.where(inside[:, None], x + middle, 0.0), "length": inside.sum(1)}
+    return {"values": torch.where(inside[:, None], x + middle, 0.0), "length": inside.sum(1)}
 
 
 def whole(sequences: Sequences) -> Sequences:

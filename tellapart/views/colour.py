@@ -6,15 +6,14 @@ Shapes: N batch, C channels, P side. Values in [0, 1].
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LUMA = (0.2989, 0.587, 0.114)  # torchvision's and Pillow's weights of a gray image
+from .settings import HueSpace as HueSpace
 
-HueSpace = Literal["hsv", "yiq"]
+LUMA = (0.2989, 0.587, 0.114)  # torchvision's and Pillow's weights of a gray image
 
 
 def adjust(

@@ -7,161 +7,112 @@ are CLEAR's (Wu et al. 2020, arXiv 2012.15466); cutoffs and shuffled positions C
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import require
 from .images import uniform
+from .settings import TextViews as TextViews
 
 View = dict[str, Tensor]
-Change = Callable[[View, torch.Generator], View]
 LATER = 1 << 40  # sorts after every word
 
 
-@dataclass(frozen=True)
-class TextViews:
-    """A distribution over views; call it with a batch of tokens and a generator. All zero: the sentence itself.
-
-    Shares of the words of each sentence: `word_deletion`, of single words; `span_deletion`, one stretch; `crop`, cut
-    off at both ends together; `reorder`, two stretches of this share that change places; `substitution`, words given
-    for one like it (`synonyms`). At the embeddings: `token_cutoff`, tokens set to zero; `feature_cutoff`, features set
-    to zero in all tokens; `shuffle`, probability that a sentence's positions are shuffled. `span`: words of a random
-    stretch that is kept alone, 0 = all. At least one word always stays. Dropout is the encoder's own.
-
-    Args:
-        synonyms: (vocabulary, K) token ids that may stand for each token, -1 = none; substitution needs it.
-        change: any further view, called last with (batch, generator): for example a back-translation.
-    """
-
-    word_deletion: float = 0.0
-    span_deletion: float = 0.0
-    crop: float = 0.0
-    reorder: float = 0.0
-    substitution: float = 0.0
-    token_cutoff: float = 0.0
-    feature_cutoff: float = 0.0
-    shuffle: float = 0.0
-    span: int = 0
-    synonyms: Tensor | None = None
-    change: Change | None = None
-
-    def __post_init__(self) -> None:
-        for field in fields(self)[:8]:
-            value = getattr(self, field.name)
-            require(
-                0 <= value <= 1, f"--{field.name.replace('_', '-')} must lie in 0..1, got {value}"
-            )
-        require(
-            self.reorder <= 0.5,
-            f"--reorder moves two stretches, of at most 0.5 of the words each: {self.reorder}",
+def random_views(views: TextViews, batch: View, generator: torch.Generator) -> View:
+    """A view of every sentence, as `TextViews.__call__`."""
+    if batch["ids"].ndim == 3:
+        n, columns = batch["ids"].shape[:2]
+        flat = views({name: value.flatten(0, 1) for name, value in batch.items()}, generator)
+        return {name: value.unflatten(0, (n, columns)) for name, value in flat.items()}
+    view = _substituted(views, dict(batch), generator)
+    view = _moved(views, view, generator)
+    n, length = view["ids"].shape
+    device = view["ids"].device
+    if views.token_cutoff:
+        view["keep"] = (
+            torch.rand(n, length, generator=generator, device=device) >= views.token_cutoff
         )
-        require(self.span >= 0, f"--span must be 0 (all) or words of a stretch, got {self.span}")
+    if views.feature_cutoff:
+        view["seed"] = torch.randint(1 << 62, (n,), generator=generator, device=device)
+        view["cut"] = torch.full((n,), views.feature_cutoff, device=device)
+    if views.shuffle:
+        view["position"] = _shuffled(views, view["mask"], generator)
+    return views.change(view, generator) if views.change else view
 
-    @property
-    def nothing(self) -> bool:
-        """Whether a view is the sentence itself."""
-        return self.change is None and all(not getattr(self, f.name) for f in fields(self)[:9])
 
-    def __call__(self, batch: View, generator: torch.Generator) -> View:
-        """A view of every sentence, in a dict as the batch; several columns (N, V, L) are changed alike."""
-        if batch["ids"].ndim == 3:
-            n, columns = batch["ids"].shape[:2]
-            flat = self({name: value.flatten(0, 1) for name, value in batch.items()}, generator)
-            return {name: value.unflatten(0, (n, columns)) for name, value in flat.items()}
-        view = self._substituted(dict(batch), generator)
-        view = self._moved(view, generator)
-        n, length = view["ids"].shape
-        device = view["ids"].device
-        if self.token_cutoff:
-            view["keep"] = (
-                torch.rand(n, length, generator=generator, device=device) >= self.token_cutoff
-            )
-        if self.feature_cutoff:
-            view["seed"] = torch.randint(1 << 62, (n,), generator=generator, device=device)
-            view["cut"] = torch.full((n,), self.feature_cutoff, device=device)
-        if self.shuffle:
-            view["position"] = self._shuffled(view["mask"], generator)
-        return self.change(view, generator) if self.change else view
-
-    def _moved(self, view: View, generator: torch.Generator) -> View:
-        """Words deleted, cut off and moved: every token gets a key, or none, and keys are sorted."""
-        word, mask = view["word"], view["mask"]
-        n, length = word.shape
-        device = word.device
-        count = word.amax(1).clamp_min(0) + 1  # (N,) words
-        real = word >= 0
-        place, keep = word.clone(), torch.ones_like(mask)
-        if self.reorder:
-            size = (count * self.reorder).long()
-            first = _start(count - 2 * size, generator)
-            second = first + size + _start(count - first - 2 * size, generator)
-            for here, there in ((first, second), (second, first)):
-                inside = (word >= here[:, None]) & (word < (here + size)[:, None])
-                place = torch.where(inside, word + (there - here)[:, None], place)
-        if self.word_deletion:
-            draw = torch.rand(n, length, generator=generator, device=device)
-            draw = draw.gather(1, word.clamp(0, length - 1))  # one draw for all tokens of a word
-            keep &= draw >= self.word_deletion
-        if self.span_deletion:
-            keep &= ~_stretch(place, (count * self.span_deletion).long(), count, generator)
-        if self.crop:
-            keep &= _stretch(
-                place, (count * (1 - self.crop)).ceil().long().clamp_min(1), count, generator
-            )
-        if self.span:
-            size = (
-                (1 + torch.rand(n, generator=generator, device=device) * self.span)
-                .long()
-                .minimum(count)
-            )
-            keep &= _stretch(place, size, count, generator)
-        if torch.equal(place, word) and bool(keep.all()):
-            return view
-        none = ~(keep & real).any(1)  # all words gone: the first stays
-        keep |= none[:, None] & (word == 0)
-        line = torch.arange(length, device=device)
-        key = torch.where(real & keep, place * length + line, LATER)
-        key = torch.where(~real & mask & (line == 0), -1, key)  # the token before the first word
-        key = torch.where(~real & mask & (line > 0), LATER - 1, key)  # the one after the last
-        order = key.argsort(dim=1, stable=True)
-        stays = key.gather(1, order) < LATER
-        moved = {name: value.gather(1, order) for name, value in view.items()}
-        return moved | {
-            "mask": stays,
-            "ids": moved["ids"].where(stays, 0),
-            "word": moved["word"].where(stays, -1),
-        }
-
-    def _substituted(self, view: View, generator: torch.Generator) -> View:
-        if not self.substitution or self.synonyms is None:
-            return view
-        synonyms = self.synonyms.to(view["ids"].device)
-        n, length = view["ids"].shape
-        several = synonyms[view["ids"]]  # (N, L, K)
-        usable = (several >= 0).sum(2)
-        pick = (torch.rand(n, length, generator=generator, device=synonyms.device) * usable).long()
-        new = several.gather(2, pick[:, :, None].clamp(max=several.shape[2] - 1))[:, :, 0]
-        chosen = (
-            torch.rand(n, length, generator=generator, device=synonyms.device) < self.substitution
+def _moved(views: TextViews, view: View, generator: torch.Generator) -> View:
+    """Words deleted, cut off and moved: every token gets a key, or none, and keys are sorted."""
+    word, mask = view["word"], view["mask"]
+    n, length = word.shape
+    device = word.device
+    count = word.amax(1).clamp_min(0) + 1  # (N,) words
+    real = word >= 0
+    place, keep = word.clone(), torch.ones_like(mask)
+    if views.reorder:
+        size = (count * views.reorder).long()
+        first = _start(count - 2 * size, generator)
+        second = first + size + _start(count - first - 2 * size, generator)
+        for here, there in ((first, second), (second, first)):
+            inside = (word >= here[:, None]) & (word < (here + size)[:, None])
+            place = torch.where(inside, word + (there - here)[:, None], place)
+    if views.word_deletion:
+        draw = torch.rand(n, length, generator=generator, device=device)
+        draw = draw.gather(1, word.clamp(0, length - 1))  # one draw for all tokens of a word
+        keep &= draw >= views.word_deletion
+    if views.span_deletion:
+        keep &= ~_stretch(place, (count * views.span_deletion).long(), count, generator)
+    if views.crop:
+        keep &= _stretch(
+            place, (count * (1 - views.crop)).ceil().long().clamp_min(1), count, generator
         )
-        word = F.pad(view["word"], (1, 1), value=-2)
-        alone = (
-            (word[:, 1:-1] >= 0) & (word[:, 1:-1] != word[:, :-2]) & (word[:, 1:-1] != word[:, 2:])
+    if views.span:
+        size = (
+            (1 + torch.rand(n, generator=generator, device=device) * views.span)
+            .long()
+            .minimum(count)
         )
-        view["ids"] = torch.where(chosen & (usable > 0) & alone, new, view["ids"])
+        keep &= _stretch(place, size, count, generator)
+    if torch.equal(place, word) and bool(keep.all()):
         return view
+    none = ~(keep & real).any(1)  # all words gone: the first stays
+    keep |= none[:, None] & (word == 0)
+    line = torch.arange(length, device=device)
+    key = torch.where(real & keep, place * length + line, LATER)
+    key = torch.where(~real & mask & (line == 0), -1, key)  # the token before the first word
+    key = torch.where(~real & mask & (line > 0), LATER - 1, key)  # the one after the last
+    order = key.argsort(dim=1, stable=True)
+    stays = key.gather(1, order) < LATER
+    moved = {name: value.gather(1, order) for name, value in view.items()}
+    return moved | {
+        "mask": stays,
+        "ids": moved["ids"].where(stays, 0),
+        "word": moved["word"].where(stays, -1),
+    }
 
-    def _shuffled(self, mask: Tensor, generator: torch.Generator) -> Tensor:
-        """(N, L) positions, shuffled among the tokens that are no padding in the chosen sentences."""
-        n, length = mask.shape
-        line = torch.arange(length, device=mask.device).expand(n, length)
-        key = torch.rand(n, length, generator=generator, device=mask.device).masked_fill(~mask, 2.0)
-        chosen = torch.rand(n, generator=generator, device=mask.device) < self.shuffle
-        return torch.where((chosen[:, None] & mask), key.argsort(1).argsort(1), line)
+
+def _substituted(views: TextViews, view: View, generator: torch.Generator) -> View:
+    if not views.substitution or views.synonyms is None:
+        return view
+    synonyms = views.synonyms.to(view["ids"].device)
+    n, length = view["ids"].shape
+    several = synonyms[view["ids"]]  # (N, L, K)
+    usable = (several >= 0).sum(2)
+    pick = (torch.rand(n, length, generator=generator, device=synonyms.device) * usable).long()
+    new = several.gather(2, pick[:, :, None].clamp(max=several.shape[2] - 1))[:, :, 0]
+    chosen = torch.rand(n, length, generator=generator, device=synonyms.device) < views.substitution
+    word = F.pad(view["word"], (1, 1), value=-2)
+    alone = (word[:, 1:-1] >= 0) & (word[:, 1:-1] != word[:, :-2]) & (word[:, 1:-1] != word[:, 2:])
+    view["ids"] = torch.where(chosen & (usable > 0) & alone, new, view["ids"])
+    return view
+
+
+def _shuffled(views: TextViews, mask: Tensor, generator: torch.Generator) -> Tensor:
+    """(N, L) positions, shuffled among the tokens that are no padding in the chosen sentences."""
+    n, length = mask.shape
+    line = torch.arange(length, device=mask.device).expand(n, length)
+    key = torch.rand(n, length, generator=generator, device=mask.device).masked_fill(~mask, 2.0)
+    chosen = torch.rand(n, generator=generator, device=mask.device) < views.shuffle
+    return torch.where((chosen[:, None] & mask), key.argsort(1).argsort(1), line)
 
 
 def _stretch(place: Tensor, size: Tensor, count: Tensor, generator: torch.Generator) -> Tensor:

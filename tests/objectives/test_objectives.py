@@ -138,7 +138,7 @@ def test_the_options_of_another_method_are_refused(method):
 
 @pytest.mark.parametrize("method", objectives.METHODS)
 def test_every_temperature_and_margin_is_checked_and_named(method):
-    kind = objectives.METHODS[method][1]
+    kind = objectives.OPTIONS[method]
     for field in {"temperature", "margin", "negatives", "queue", "views", "neighbours"} & {
         f.name for f in dataclasses.fields(kind)
     }:

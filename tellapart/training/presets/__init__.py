@@ -6,25 +6,16 @@ its README; [tuned] chosen on the validation part of the training data here, see
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 from ...data import kind_of
 from ...errors import ConfigError, unknown
 from ...objectives import METHODS
 from ..config import CONFIGS
-from . import images, sequences, text
-from .images import *  # noqa: F403  for presets.simclr_scenes() and its like, whatever file they stand in
-from .sequences import *  # noqa: F403  as those of images
-from .text import *  # noqa: F403  as those of images
-
-PRESETS: dict[str, Callable[[], Any]] = {
-    name: made
-    for module in (images, sequences, text)
-    for name, made in vars(module).items()
-    if inspect.isfunction(made) and made.__module__ == module.__name__
-}
+from .images import *  # noqa: F403  presets.simclr_scenes() and the others are public names
+from .registry import PRESETS as PRESETS
+from .sequences import *  # noqa: F403
+from .text import *  # noqa: F403
 
 
 def named(name: str) -> Any:

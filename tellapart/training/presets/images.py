@@ -17,7 +17,9 @@ from ...objectives import (
     SupConOptions,
     TripletOptions,
 )
+from ...views.settings import ImageViews
 from ..config import TrainConfig
+from .registry import preset
 
 SCENES = InstDiscOptions(
     loss="nce",
@@ -39,6 +41,7 @@ QUICK: dict[
 }
 
 
+@preset
 def instdisc_cifar10() -> TrainConfig:
     """The authors' CIFAR-10 run; 80.8 % kNN in the paper's Table 1. Wants a GPU."""
     return TrainConfig(
@@ -51,11 +54,13 @@ def instdisc_cifar10() -> TrainConfig:
         weight_decay=5e-4,  # [authors]
         schedule="step",
         lr_steps=(0.6, 0.8),  # [authors] epochs 120 and 160 of 200
-        area=(0.2, 1.0),  # [authors]
-        flip=0.0,  # [authors] commented out in their CIFAR script
-        jitter=1.0,  # [authors] always
-        brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4,  # [authors]
-        grayscale=0.2,  # [authors]
+        views=ImageViews(
+            area=(0.2, 1.0),  # [authors]
+            flip=0.0,  # [authors] commented out in their CIFAR script
+            jitter=1.0,  # [authors] always
+            brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4,  # [authors]
+            grayscale=0.2,  # [authors]
+        ),
         objective=InstDiscOptions(
             temperature=0.1,  # [authors] --nce-t 0.1
             loss="softmax",  # [authors] --nce-k 0 is the full softmax
@@ -64,6 +69,7 @@ def instdisc_cifar10() -> TrainConfig:
     )  # fmt: skip
 
 
+@preset
 def instdisc_scenes() -> TrainConfig:
     """Scenes of 32 px on two cores in a quarter of an hour."""
     return TrainConfig(
@@ -74,24 +80,31 @@ def instdisc_scenes() -> TrainConfig:
         lr=0.03,  # [authors]
         momentum=0.9,  # [authors]
         weight_decay=5e-4,  # [authors]
-        area=(0.2, 1.0),  # [authors]
-        flip=0.5,  # [paper]; the authors' CIFAR script leaves it out
-        jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4,  # [authors]; others lose
-        grayscale=0.2,  # [authors]
+        views=ImageViews(
+            area=(0.2, 1.0),  # [authors]
+            flip=0.5,  # [paper]; the authors' CIFAR script leaves it out
+            jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4,  # [authors]; others lose
+            grayscale=0.2,  # [authors]
+        ),
         objective=SCENES,
     )  # fmt: skip
 
 
+@preset
 def instdisc_fashion_mnist() -> TrainConfig:
     """Plain Fashion-MNIST, 28 px gray: the scenes' settings where there is no colour to change."""
     return replace(
         instdisc_scenes(),
         epochs=6,
-        area=(0.5, 1.0),  # [tuned] 0.2 is half a point behind at k = 200
-        saturation=0.0, hue=0.0, grayscale=0.0,
+        views=replace(
+            instdisc_scenes().views,
+            area=(0.5, 1.0),  # [tuned] 0.2 is half a point behind at k = 200
+            saturation=0.0, hue=0.0, grayscale=0.0,
+        ),
     )  # fmt: skip
 
 
+@preset
 def instdisc_digits() -> TrainConfig:
     """1,797 digits of 16 px in under a minute; a mirrored or far turned digit is another one."""
     return TrainConfig(
@@ -99,8 +112,10 @@ def instdisc_digits() -> TrainConfig:
         epochs=120,  # [tuned] 60 gives 1 point less from ten labels per class
         batch_size=256,
         lr=0.03,  # [authors]
-        area=(0.5, 1.0), rotation=15.0, translation=0.1, flip=0.0,  # [tuned]
-        brightness=0.4, contrast=0.4, saturation=0.0, hue=0.0, grayscale=0.0,  # [tuned] without jitter 5 points less
+        views=ImageViews(
+            area=(0.5, 1.0), rotation=15.0, translation=0.1, flip=0.0,  # [tuned]
+            brightness=0.4, contrast=0.4, saturation=0.0, hue=0.0, grayscale=0.0,  # [tuned] without jitter 5 points less
+        ),
         objective=InstDiscOptions(
             temperature=0.3,  # [tuned] 0.07 gives 2 points less
             bank_momentum=0.5,  # [authors]
@@ -109,32 +124,37 @@ def instdisc_digits() -> TrainConfig:
     )  # fmt: skip
 
 
+@preset
 def instdisc_folder() -> TrainConfig:
     """Any folder of photographs: the scenes' settings, the exact softmax, and more epochs for fewer images."""
     return replace(instdisc_scenes(), epochs=50, objective=replace(SCENES, loss="softmax"))
 
 
+@preset
 def exemplar_scenes() -> TrainConfig:
     """The parametric softmax with the views and steps of `instdisc_scenes`."""
     return replace(instdisc_scenes(), objective=ExemplarOptions(temperature=0.2))
 
 
+@preset
 def nce_scenes() -> TrainConfig:
     """Trained words by NCE with the views and steps of `instdisc_scenes`."""
     return replace(instdisc_scenes(), objective=NCEOptions(temperature=0.2, negatives=4096))
 
 
+@preset
 def spread_cifar10() -> TrainConfig:
     """The authors' CIFAR-10 run ("seen" protocol); 83.6 % kNN in the paper. Wants a GPU."""
     return replace(
         instdisc_cifar10(),
-        flip=0.5,  # [authors]
+        views=replace(instdisc_cifar10().views, flip=0.5),  # [authors]
         epochs=301,  # [authors]
         schedule="step", lr_steps=(120 / 301, 160 / 301, 200 / 301), lr_factors=(0.1, 0.05, 0.01),  # [authors]
         objective=SpreadOptions(temperature=0.1),  # [paper]
     )  # fmt: skip
 
 
+@preset
 def spread_scenes() -> TrainConfig:
     """Scenes of 32 px on two cores in a quarter of an hour."""
     return replace(
@@ -145,6 +165,7 @@ def spread_scenes() -> TrainConfig:
     )
 
 
+@preset
 def spread_folder() -> TrainConfig:
     """Any folder of photographs."""
     return replace(
@@ -152,6 +173,7 @@ def spread_folder() -> TrainConfig:
     )  # [paper]
 
 
+@preset
 def simclr_cifar10() -> TrainConfig:
     """The authors' CIFAR-10 run with ResNet-18; about 91 % linear (their README). Wants a GPU."""
     return TrainConfig(
@@ -162,13 +184,16 @@ def simclr_cifar10() -> TrainConfig:
         batch_size=512,  # [authors]
         optimizer="lars", lr=1.0, momentum=0.9, weight_decay=1e-4, warmup=10,  # [authors]
         bn="global",  # [paper]
-        area=(0.08, 1.0), flip=0.5,  # [paper] appendix A
-        jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,  # [paper] strength 0.5 on CIFAR
-        grayscale=0.2, blur=0.0,  # [paper] no blur on CIFAR
+        views=ImageViews(
+            area=(0.08, 1.0), flip=0.5,  # [paper] appendix A
+            jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,  # [paper] strength 0.5 on CIFAR
+            grayscale=0.2, blur=0.0,  # [paper] no blur on CIFAR
+        ),
         objective=SimCLROptions(temperature=0.5),  # [authors]
     )  # fmt: skip
 
 
+@preset
 def simclr_imagenet() -> TrainConfig:
     """SimCLR v1 on ImageNet, ResNet-50; 64.5 % linear after 100 epochs (README). Wants many GPUs."""
     return replace(
@@ -178,12 +203,16 @@ def simclr_imagenet() -> TrainConfig:
         epochs=100,  # [paper]
         batch_size=4096,  # [paper]
         lr=4.8, weight_decay=1e-6,  # [paper] 0.3 x batch / 256
-        brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2,  # [paper] strength 1
-        blur=0.5, blur_sigma=(0.1, 2.0),  # [paper]
+        views=replace(
+            simclr_cifar10().views,
+            brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2,  # [paper] strength 1
+            blur=0.5, blur_sigma=(0.1, 2.0),  # [paper]
+        ),
         objective=SimCLROptions(temperature=0.1),  # [paper]
     )  # fmt: skip
 
 
+@preset
 def simclr_v2_imagenet() -> TrainConfig:
     """SimCLR v2 on ImageNet: selective kernels, a 3-layer head, 800 epochs. Wants many GPUs."""
     return replace(
@@ -195,6 +224,7 @@ def simclr_v2_imagenet() -> TrainConfig:
     )  # fmt: skip
 
 
+@preset
 def simclr_scenes() -> TrainConfig:
     """Scenes of 32 px on two cores in a quarter of an hour."""
     return replace(
@@ -207,6 +237,7 @@ def simclr_scenes() -> TrainConfig:
     )
 
 
+@preset
 def simclr_digits() -> TrainConfig:
     """1,797 digits of 16 px in about a minute."""
     return replace(
@@ -218,11 +249,13 @@ def simclr_digits() -> TrainConfig:
     )
 
 
+@preset
 def simclr_folder() -> TrainConfig:
     """Any folder of photographs."""
     return replace(simclr_scenes(), epochs=50)
 
 
+@preset
 def moco_cifar10() -> TrainConfig:
     """The authors' CIFAR-10 notebook; 82.6 % kNN after 200 epochs. Wants a GPU."""
     return TrainConfig(
@@ -231,12 +264,15 @@ def moco_cifar10() -> TrainConfig:
         epochs=200, batch_size=512,  # [authors]
         lr=0.06, momentum=0.9, weight_decay=5e-4, schedule="cosine",  # [authors]
         bn="split", bn_rows=64,  # [authors] 8 groups of a batch of 512
-        area=(0.08, 1.0), flip=0.5,  # [authors]
-        jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2,  # [authors]
+        views=ImageViews(
+            area=(0.08, 1.0), flip=0.5,  # [authors]
+            jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2,  # [authors]
+        ),
         objective=MoCoOptions(temperature=0.1, queue=4096, momentum=0.99),  # [authors]
     )  # fmt: skip
 
 
+@preset
 def moco_v1_imagenet() -> TrainConfig:
     """MoCo v1 on ImageNet, ResNet-50; 60.6 % linear. Wants 8 GPUs."""
     return TrainConfig(
@@ -244,23 +280,27 @@ def moco_v1_imagenet() -> TrainConfig:
         head="linear", dim=128,  # [paper]
         epochs=200, batch_size=256,  # [paper]
         lr=0.03, momentum=0.9, weight_decay=1e-4, schedule="step", lr_steps=(0.6, 0.8),  # [paper]
-        area=(0.2, 1.0), flip=0.5,  # [authors]
-        jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, grayscale=0.2,  # [authors]
+        views=ImageViews(
+            area=(0.2, 1.0), flip=0.5,  # [authors]
+            jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, grayscale=0.2,  # [authors]
+        ),
         objective=MoCoOptions(temperature=0.07, queue=65_536, momentum=0.999),  # [paper]
     )  # fmt: skip
 
 
+@preset
 def moco_v2_imagenet() -> TrainConfig:
     """MoCo v2 on ImageNet, ResNet-50; 67.5 % linear. Wants 8 GPUs."""
     return replace(
         moco_v1_imagenet(),
         head="mlp",  # [paper]
         schedule="cosine",  # [paper]
-        jitter=0.8, hue=0.1, blur=0.5, blur_sigma=(0.1, 2.0),  # [paper]
+        views=replace(moco_v1_imagenet().views, jitter=0.8, hue=0.1, blur=0.5, blur_sigma=(0.1, 2.0)),  # [paper]
         objective=MoCoOptions(temperature=0.2, queue=65_536, momentum=0.999),  # [paper]
     )  # fmt: skip
 
 
+@preset
 def moco_scenes() -> TrainConfig:
     """Scenes of 32 px on two cores in a quarter of an hour."""
     return replace(
@@ -271,11 +311,13 @@ def moco_scenes() -> TrainConfig:
     )  # fmt: skip
 
 
+@preset
 def moco_folder() -> TrainConfig:
     """Any folder of photographs."""
     return replace(moco_scenes(), epochs=50)
 
 
+@preset
 def supcon_cifar10() -> TrainConfig:
     """The authors' CIFAR-10 run, ResNet-50; 96.0 %. Wants a GPU."""
     return TrainConfig(
@@ -283,12 +325,15 @@ def supcon_cifar10() -> TrainConfig:
         head="mlp", dim=128,  # [authors]
         epochs=1000, batch_size=1024,  # [authors]
         lr=0.5, momentum=0.9, weight_decay=1e-4, warmup=10,  # [authors]
-        area=(0.2, 1.0), flip=0.5,  # [authors]
-        jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2,  # [authors]
+        views=ImageViews(
+            area=(0.2, 1.0), flip=0.5,  # [authors]
+            jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2,  # [authors]
+        ),
         objective=SupConOptions(temperature=0.1),  # [paper]
     )  # fmt: skip
 
 
+@preset
 def supcon_imagenet() -> TrainConfig:
     """SupCon on ImageNet, ResNet-50; 78.7 %. Wants many GPUs."""
     return replace(
@@ -299,27 +344,31 @@ def supcon_imagenet() -> TrainConfig:
     )  # fmt: skip
 
 
+@preset
 def supcon_scenes() -> TrainConfig:
     """Scenes of 32 px on two cores in a quarter of an hour, with their labels."""
     return replace(
         simclr_scenes(),
         batch_size=64,  # [tuned] 128 is 2 points behind after four epochs
         lr=0.2,  # [tuned] with tau 0.3; 0.4 with tau 0.5 is 3 points behind
-        area=(0.6, 1.0), brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1,  # [tuned] stronger views lose 2 points
+        views=replace(simclr_scenes().views, area=(0.6, 1.0), brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1),  # [tuned] stronger views lose 2 points
         objective=SupConOptions(temperature=0.3),  # [tuned] 0.1 with a rate of 0.1 is 5 points behind, 0.2 by 3
     )  # fmt: skip
 
 
+@preset
 def supcon_folder() -> TrainConfig:
     """A folder of photographs in one sub-folder per class."""
     return replace(supcon_scenes(), epochs=50)
 
 
+@preset
 def margin_scenes() -> TrainConfig:
     """The spring loss with the views and steps of `simclr_scenes`, on the sphere."""
     return replace(simclr_scenes(), objective=MarginOptions(sphere=True))
 
 
+@preset
 def margin_digits() -> TrainConfig:
     """A map of the digits in two dimensions, similar being the five nearest by pixels (Hadsell 2006, fig. 6)."""
     return replace(
@@ -331,11 +380,13 @@ def margin_digits() -> TrainConfig:
     )
 
 
+@preset
 def triplet_scenes() -> TrainConfig:
     """The triplet loss on labels with the views and steps of `simclr_scenes`."""
     return replace(simclr_scenes(), objective=TripletOptions(margin=0.2))  # [paper] margin
 
 
+@preset
 def cpc_images() -> TrainConfig:
     """Images of any kind as grids of patches, each column read from top to bottom."""
     return replace(

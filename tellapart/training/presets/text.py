@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...objectives import MoCoOptions, SimCLROptions, SimCSEOptions
+from ...views.settings import TextViews
 from ..config import TextConfig
+from .registry import preset
 
 
+@preset
 def simcse_bert() -> TextConfig:
     """The paper's unsupervised run on a million sentences; STS average 76.3. Wants a GPU and the weights of BERT."""
     return TextConfig(
@@ -17,6 +20,7 @@ def simcse_bert() -> TextConfig:
     )  # fmt: skip
 
 
+@preset
 def simcse_text() -> TextConfig:
     """Sentences of your own on two cores: an own network from nothing, or `--encoder` with a tenth of the rate."""
     return TextConfig(
@@ -26,19 +30,21 @@ def simcse_text() -> TextConfig:
     )  # fmt: skip
 
 
+@preset
 def moco_text() -> TextConfig:
     """CERT: a queue of earlier sentences as negatives; their back-translation is here word deletion and reordering."""
     return replace(
         simcse_text(),
-        word_deletion=0.1, reorder=0.2,
+        views=TextViews(word_deletion=0.1, reorder=0.2),
         objective=MoCoOptions(temperature=0.07, queue=6720, momentum=0.999),  # [authors]
     )  # fmt: skip
 
 
+@preset
 def simclr_text() -> TextConfig:
     """DeCLUTR: spans of one document find each other."""
     return replace(
         simcse_text(),
-        span=64, max_length=128,  # [paper] 32 to 512 tokens
+        views=TextViews(span=64), max_length=128,  # [paper] 32 to 512 tokens
         objective=SimCLROptions(temperature=0.05),  # [paper]
     )  # fmt: skip

@@ -1,0 +1,274 @@
+"""The options of each method, free of torch so that the command line can list them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ..errors import require, unknown
+from ..functional.choices import Mining, Reduction
+
+Negatives = Literal["batch", "others", "sequence", "label", "label-others"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the options of every method share: a temperature, where there is one, lies above 0.
+
+    Raises:
+        ConfigError: an option outside its range.
+    """
+
+    def __post_init__(self) -> None:
+        temperature = getattr(self, "temperature", 1.0)
+        require(temperature > 0, f"--objective.temperature must be above 0, got {temperature}")
+
+
+@dataclass(frozen=True)
+class InstDiscOptions(Options):
+    """Options of `instdisc`."""
+
+    temperature: float = 0.07
+    """tau > 0: how sharply the softmax looks at the nearest memories."""
+    loss: Literal["softmax", "nce"] = "softmax"
+    """softmax: eq. 2 over the whole bank, exact; nce: eq. 3-7 with `negatives` noise samples."""
+    negatives: int = 4096
+    """m, noise samples of nce."""
+    noise: Literal["shared", "instance"] = "shared"
+    """one noise sample for the batch (one matrix product), or one per instance as the paper has it."""
+    exclude_positive: bool = True
+    """never draw an instance as its own noise; with shared noise, no instance of the batch is drawn."""
+    z: Literal["average", "frozen"] = "average"
+    """ln Z kept as an exponential average, or frozen after `z_batches` batches as in the paper."""
+    z_momentum: float = 0.99
+    """of the average, per step."""
+    z_batches: int = 1
+    """batches that the frozen estimate is the mean of."""
+    proximal: float = 0.0
+    """lambda of eq. 10: pulls each embedding towards its own memory."""
+    bank_momentum: float = 0.5
+    """how much of a memory survives each visit (nce_m of the authors' code; not the proximal term)."""
+    bank_start: Literal["random", "encoder"] = "random"
+    """first rows of the bank: random unit rows (paper), or one pass of the untrained encoder."""
+    bank_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """storage of the bank."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.negatives > 0, f"--objective.negatives must be above 0, got {self.negatives}")
+        require(
+            0 <= self.z_momentum < 1,
+            f"--objective.z-momentum must lie in [0, 1), got {self.z_momentum}",
+        )
+        require(self.z_batches > 0, f"--objective.z-batches must be above 0, got {self.z_batches}")
+        require(self.proximal >= 0, f"--objective.proximal must be 0 or more, got {self.proximal}")
+        require(
+            0 <= self.bank_momentum < 1,
+            f"--objective.bank-momentum must be in [0, 1), got {self.bank_momentum}",
+        )
+
+
+@dataclass(frozen=True)
+class ExemplarOptions(Options):
+    """Options of `exemplar`."""
+
+    temperature: float = 0.07
+    """tau > 0 of the inner products with the trained weights."""
+
+
+@dataclass(frozen=True)
+class SpreadOptions(Options):
+    """Options of `spread`."""
+
+    temperature: float = 0.1
+    """tau > 0."""
+    loss: Literal["paper", "released"] = "paper"
+    """paper: eq. 3-7; released: the authors' code (both views are anchors, stop-gradient, 2N - 1 denominators)."""
+
+
+@dataclass(frozen=True)
+class MoCoOptions(Options):
+    """Options of `moco`."""
+
+    temperature: float = 0.2
+    """tau > 0: 0.07 in v1, 0.2 in v2."""
+    queue: int = 4096
+    """K, negatives kept from earlier batches; any size."""
+    momentum: float = 0.99
+    """of the key encoder, per step: 0.999 for long trainings."""
+    symmetric: bool = False
+    """both views are queries once; one more pass of both encoders."""
+    shuffle: bool = True
+    """keys are normalised (BatchNorm) in other groups than their queries, so that no statistic gives the pair away."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.queue > 0, f"--objective.queue must be above 0, got {self.queue}")
+        require(
+            0 <= self.momentum <= 1, f"--objective.momentum must lie in [0, 1], got {self.momentum}"
+        )
+
+
+@dataclass(frozen=True)
+class SimCLROptions(Options):
+    """Options of `simclr`."""
+
+    temperature: float = 0.5
+    """tau > 0; 0.5 suits small images and long trainings, 0.1 ImageNet."""
+
+
+@dataclass(frozen=True)
+class SupConOptions(Options):
+    """Options of `supcon`."""
+
+    temperature: float = 0.1
+    """tau > 0."""
+    reduction: Reduction = "out"
+    """L_out or L_in: the mean over positives outside or inside the logarithm."""
+    views: int = 2
+    """views of each image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.views >= 1, f"--objective.views must be 1 or more, got {self.views}")
+
+
+@dataclass(frozen=True)
+class MarginOptions(Options):
+    """Options of `margin`."""
+
+    margin: float = 1.0
+    """> 0: the distance beyond which a dissimilar pair exerts no force."""
+    pairs: Literal["augmentation", "neighbours", "labels"] = "augmentation"
+    """what is similar: two views of an image; an image and its nearest by pixels; images of the same class."""
+    neighbours: int = 5
+    """for neighbours: how many of each image, by Euclidean distance of centred pixels."""
+    sphere: bool = False
+    """compare unit rows; the paper's outputs are free."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 < self.margin < math.inf, f"--objective.margin must be above 0, got {self.margin}"
+        )
+        require(
+            self.neighbours >= 1, f"--objective.neighbours must be 1 or more, got {self.neighbours}"
+        )
+
+
+@dataclass(frozen=True)
+class TripletOptions(Options):
+    """Options of `triplet`."""
+
+    margin: float = 0.2
+    """> 0, of squared distances between unit rows (0 to 4)."""
+    mining: Mining = "semi-hard"
+    """semi-hard: farther than the positive, within the margin; hard: nearer; all; batch-hard: each anchor's worst."""
+    positives: Literal["labels", "views"] = "labels"
+    """images of the same class, or two views of one image (no labels used)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 < self.margin < math.inf, f"--objective.margin must be above 0, got {self.margin}"
+        )
+
+
+@dataclass(frozen=True)
+class NCEOptions(Options):
+    """Options of `nce`."""
+
+    vocabulary: Literal["instances", "classes"] = "instances"
+    """the words: every image is one, or every class (uses labels)."""
+    temperature: float = 0.1
+    """tau > 0 of the inner products with the trained words."""
+    negatives: int = 256
+    """k, noise words drawn for the batch."""
+    noise: Literal["uniform", "unigram"] = "unigram"
+    """equal, or as often as the word occurs to the `power`."""
+    power: float = 1.0
+    """of the unigram counts."""
+    z: Literal["learned", "fixed"] = "learned"
+    """ln Z is a trained number, or stays at `log_z`."""
+    log_z: float | None = None
+    """ln Z at the start; by default ln S + 1 / (2 D tau^2), that of random unit rows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.negatives > 0, f"--objective.negatives must be above 0, got {self.negatives}")
+        finite = self.log_z is None or math.isfinite(self.log_z)
+        require(finite, f"--objective.log-z must be a finite number, got {self.log_z}")
+        require(
+            0 <= self.power < math.inf, f"--objective.power must be 0 or more, got {self.power}"
+        )
+
+
+@dataclass(frozen=True)
+class CPCOptions(Options):
+    """Options of `cpc`."""
+
+    steps: int = 12
+    """K: how many frames ahead are predicted, each by a W_k of its own."""
+    negatives: int = 128
+    """M: frames that the true one is told apart from, drawn for each sequence."""
+    draw: Negatives = "batch"
+    """from where: batch, others (not the own sequence), sequence (the own), label, label-others (these read labels)."""
+    predictor: Literal["linear", "transformer"] = "linear"
+    """W_k c_t as the paper, or one causal layer of attention over the context before them."""
+    first: int = 1
+    """the nearest frame that is predicted; 2 on images, whose neighbours overlap."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("steps", "negatives", "first"):
+            require(
+                getattr(self, name) >= 1,
+                f"--objective.{name} must be 1 or more, got {getattr(self, name)}",
+            )
+        require(
+            self.first <= self.steps,
+            f"--objective.first {self.first} must not exceed --objective.steps",
+        )
+        if self.draw not in get_args(Negatives):
+            raise unknown("--objective.draw", self.draw, get_args(Negatives))
+        if self.predictor not in ("linear", "transformer"):
+            raise unknown("--objective.predictor", self.predictor, ("linear", "transformer"))
+
+
+@dataclass(frozen=True)
+class SimCSEOptions(Options):
+    """Options of `simcse`."""
+
+    temperature: float = 0.05
+    """tau > 0."""
+    hard_negative_weight: float = 0.0
+    """added to the logit of a pair's own hard negative: ln alpha, where alpha weighs it."""
+    mlm: float = 0.0
+    """weight of the masked-language-model loss beside it; 0.1 in the paper's ablation."""
+    mlm_rate: float = 0.15
+    """share of the tokens that are hidden for it."""
+    same_mask: bool = False
+    """both passes drop the same values: what the paper shows to fail (table 4)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.mlm >= 0, f"--objective.mlm must be 0 or more, got {self.mlm}")
+        require(
+            0 < self.mlm_rate < 1, f"--objective.mlm-rate must lie in (0, 1), got {self.mlm_rate}"
+        )
+
+
+OPTIONS: dict[str, type[Options]] = {
+    "instdisc": InstDiscOptions,
+    "exemplar": ExemplarOptions,
+    "spread": SpreadOptions,
+    "moco": MoCoOptions,
+    "simclr": SimCLROptions,
+    "supcon": SupConOptions,
+    "margin": MarginOptions,
+    "triplet": TripletOptions,
+    "nce": NCEOptions,
+    "cpc": CPCOptions,
+    "simcse": SimCSEOptions,
+}
