@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import inspect
 import json
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tellapart.objectives import METHODS, OPTIONS, objective_class
+from tellapart.runtime.options import arguments
 from tellapart.training import presets
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,18 +73,8 @@ def _said(text: str) -> str:
 
 
 def _options(kind: type) -> str:
-    """A row for each field, with the string that follows it in the source."""
-    body = ast.parse(inspect.getsource(kind)).body[0]
-    if not isinstance(body, ast.ClassDef):
-        raise TypeError(f"{kind} is not a class of the source")
-    said = {
-        a.target.id: b.value.value
-        for a, b in zip(body.body, body.body[1:], strict=False)
-        if isinstance(a, ast.AnnAssign)
-        and isinstance(a.target, ast.Name)
-        and isinstance(b, ast.Expr)
-        and isinstance(b.value, ast.Constant)
-    }
+    """A row for each option, with its line of the docstring."""
+    said = arguments(kind.__doc__)
     rows = [
         f"| `--objective.{f.name.replace('_', '-')}` | {f.default} | {said[f.name]} |"
         for f in dataclasses.fields(kind)

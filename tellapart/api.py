@@ -1,52 +1,148 @@
-"""What tellapart does, as Python functions with the names and arguments of the command line."""
+"""The commands of tellapart as Python functions, with the names and arguments of the command line.
+
+The command line takes its options from the signatures and the `Args:` sections here. Nothing heavy is
+imported before a function is called.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-import numpy as np
-
-from .curation.inspect import inspect_source
-from .data import ImageSource
-from .data.detection import open_boxes
-from .data.files import is_file
-from .embeddings import Embeddings, incremental
-from .embeddings import search as searching
-from .embeddings.index import Kind
-from .encoders.inference import prepared
-from .errors import ConfigError, unknown
-from .evaluation import compare_detectors, detector, verdicts
-from .evaluation import evaluate as judging
-from .evaluation import protocol as frozen
-from .evaluation.monitor import Watch
-from .exporters.export import export as export  # a verb as it stands
-from .reports import compare as comparison
-from .reports import contact_sheet, dataset_report, run_report
-from .reports.explorer import server
-from .reports.tables import print_table
-from .runtime import distributed
+from .embeddings.choices import IndexKind, Wanted
+from .errors import ConfigError, require, unknown
 from .runtime.console import Console, clock
-from .training import loading, session
-from .training.config import CommonConfig
-from .training.hardware import hardware
-from .training.resolve import open_for, resolve, training_part
-from .training.run import Run, require_new, write_json
-from .training.trainer import Trainer
+
+if TYPE_CHECKING:
+    from .embeddings import Embeddings
+    from .training import loading
+    from .training.config import CommonConfig
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A training that ended: its folder, how many steps it has, whether this call trained, and the verdict."""
+class Result(Mapping[str, Any]):
+    """A frozen result that also reads as the dictionary that `--json` prints."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as a dictionary."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.to_dict()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        return len(self.to_dict())
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return self.to_dict() | dict(other)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained(Result):
+    """A training that ended.
+
+    Attributes:
+        run: folder of the run.
+        steps: steps that the run has.
+        trained: whether this call took any of them.
+        verdict: whether it learned, in one sentence.
+    """
 
     run: str
     steps: int
     trained: bool
     verdict: str
+
+
+@dataclass(frozen=True, eq=False)
+class Measured(Result):
+    """Measurements as plain values, with the file that holds them.
+
+    Attributes:
+        verdict: the result in one sentence, empty where there is none.
+        out: the file that was written, None where none was.
+        content: all of them, by name.
+    """
+
+    verdict: str
+    out: Path | None
+    content: Mapping[str, Any] = dataclasses.field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self.content)
+
+
+@dataclass(frozen=True, eq=False)
+class Reported(Result):
+    """A page that was written.
+
+    Attributes:
+        out: the file.
+        verdict: the first sentence of the page.
+        sections: titles of its sections.
+        bytes: size of the file.
+    """
+
+    out: str
+    verdict: str
+    sections: Sequence[str]
+    bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Exported(Result):
+    """An encoder that was written for use without tellapart.
+
+    Attributes:
+        out: the folder.
+        files: names of the files in it.
+        features: width F of the features.
+        checked: largest difference from the encoder here, by runtime.
+        lost: what the changes (`fold_batchnorm`, `bf16`) cost, measured on the run's own data.
+    """
+
+    out: str
+    files: Sequence[str]
+    features: int
+    checked: Mapping[str, float]
+    lost: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Explored(Result):
+    """A page that was served until Ctrl-C.
+
+    Attributes:
+        run: folder of the run.
+    """
+
+    run: str
+
+
+@dataclass(frozen=True)
+class Rows(Sequence[Any]):
+    """A frozen list of results.
+
+    Attributes:
+        rows: of a search, for each query its neighbours, best first; of a comparison, one row for each run.
+    """
+
+    rows: tuple[Any, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Any, ...]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        return self.rows[index]
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 def inspect(
@@ -57,16 +153,25 @@ def inspect(
     html: str | Path | None = None,
     apply: str | Path | None = None,
     console: Console | None = None,
-) -> dict[str, Any]:
-    """What is in a source before training on it: broken files, copies, leaks, outliers, odd labels, the defaults.
+) -> Measured:
+    """Look for broken files, duplicates, leaks, outliers and wrong labels before a training.
+
+    Nothing is ever deleted.
 
     Args:
-        data: as `data.open_source`. method: whose defaults are shown; None: the usual one for this kind of data.
-        encoder: a run, timm/NAME or a file of weights whose features find neighbours; None: the contents do.
-        html: a page with thumbnails to write. apply: a new file that lists the items without their copies.
+        data: folder, list of paths or built-in data set, as for train --data.
+        method: method whose defaults are shown; by default the usual one for this kind of data.
+        encoder: run, timm/NAME or file of weights whose features find neighbours; by default the pixels do.
+        html: page with thumbnails to write.
+        apply: list of the items without their duplicates to write, for train --data.
+        console: where progress is printed; None: standard error.
+
     Returns:
-        Plain values; `verdict` is a sentence. Nothing is ever deleted.
+        Plain values; `verdict` is a sentence.
     """
+    from .curation.inspect import inspect_source
+    from .reports import dataset_report
+
     console = console or Console()
     seen = inspect_source(
         data, method=method, encoder=encoder, apply=Path(apply) if apply else None, console=console
@@ -74,7 +179,8 @@ def inspect(
     dataset_report.print_inspection(seen.result, console)
     if html:
         dataset_report.write_page(seen, Path(html), console)
-    return seen.result
+    page = Path(html) if html else None
+    return Measured(str(seen.result.get("verdict", "")), page, seen.result)
 
 
 def train(
@@ -90,90 +196,59 @@ def train(
 ) -> Trained:
     """Train an encoder on unlabelled data, into a run folder.
 
+    Under torchrun every process calls this; each trains on its share of every batch, and rank 0 prints
+    and writes.
+
     Args:
-        method: one of `objectives.METHODS`: "instdisc", "simclr", "moco", "spread", "supcon", ...
-        data: as `data.open_source`. out: a new or empty folder, or with `resume` the run to continue.
-        preset: the settings to start from; by default those for the method and the data (`presets.name_for`).
+        method: instdisc, simclr, moco, spread, supcon, ... (all of them: `objectives.METHODS`).
+        data: folder, list of paths, .npy, .csv or built-in (digits, fashion-mnist, cifar10, scenes:NAME).
+        out: new folder of the run, or with --resume the run to continue.
+        resume: continue the run in --out.
+        preset: settings to start from; by default those for the method and the data.
         config: all settings at once, instead of a preset.
-        options: single settings by the names of its fields; `objective` may be a dict of its options.
+        console: where progress is printed; None: standard error.
+        options: single settings by the names of the fields of the configuration, of its views and of the
+            options of the method; `objective` may be a dict of the latter.
+
     Raises:
         ConfigError, DataError: bad settings or data, before anything is written.
-        RunError: `out` is in use, was trained otherwise, or cannot be written.
+        RunError: `out` is in use, was trained with other settings, or cannot be written.
         TrainingError: the loss is not a number.
-
-    Under torchrun every process calls this; each trains on its share of every batch, and rank 0 speaks and writes.
     """
+    require(str(out) != "", "--out must name a folder")
+    from .encoders import prepared
+    from .evaluation import monitor
+    from .runtime import distributed
+    from .training import session
+
     with distributed.joined():
-        said = (
-            console
-            if console and distributed.is_main()
-            else Console(quiet=not distributed.is_main())
-        )
-        return _train(method, data, Path(out), resume, preset, config, options, said)
-
-
-def _train(
-    method: str,
-    data: str,
-    folder: Path,
-    resume: bool,
-    preset: str | None,
-    config: CommonConfig | None,
-    options: dict[str, Any],
-    console: Console,
-) -> Trained:
-    resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    old = Run.open(folder) if resume and (folder / "run.json").exists() else None
-    init = options.get("init", config.init if config else None)
-    if old and init and (folder / "encoder" / "config.json").exists():
-        options = options | {
-            "init": str(folder)
-        }  # the network stands in the run; where it came from may be gone
-    settings = resolve(method, data, preset, config, options)
-    if old is None and distributed.is_main():
-        require_new(folder)
-    with distributed.main_first():
-        source = open_for(data, settings, console.progress)
-    distributed.require_same("data", source.fingerprint)
-    part = training_part(source, settings)
-    wanted = session.manifest(
-        method, dataclasses.replace(settings, init=init or settings.init), source, part
-    )
-    if old:
-        session.check_same(old, wanted)
-        if old.manifest["status"] == "finished":
-            console.say(
-                f"{folder} is finished ({old.manifest['step']:,} steps); nothing was changed"
-            )
+        main = distributed.is_main()
+        console = console if console and main else Console(quiet=not main)
+        opened = session.start(
+            method, data, Path(out), resume=resume, preset=preset, config=config, options=options, console=console
+        )  # fmt: skip
+        if opened.trainer is None:
+            manifest = opened.run.manifest
             return Trained(
-                str(folder), old.manifest["step"], False, old.manifest["verdict"]["sentence"]
+                str(out), manifest["step"], False, manifest.get("verdict", {}).get("sentence", "")
             )
-        state = old.load()
-    trainer = Trainer(method, settings, part)
-    watch = Watch(
-        settings,
-        prepared(trainer.encoder, source),
-        batch=trainer.batch,
-        views_per_item=trainer.objective.views,
-    )
-    if old and state:
-        trainer.load_state(state)
-        console.say(f"going on with {folder} after step {trainer.number:,} of {trainer.total:,}")
-    console.say(session.plan(trainer, trainer.seconds_per_step()))
-    wanted |= {"hardware": hardware(trainer.machine), "steps": trainer.total}
-    run = old or Run.create(folder, wanted)
-    run.cut_metrics(trainer.number)
-    run.update(status="running", hardware=wanted["hardware"], steps=trainer.total)
-    found = session.train_into(run, trainer, console, watch)
-    console.say(f"{found.sentence}\n{clock(run.manifest['seconds'])} in {folder}")
-    return Trained(str(folder), trainer.number, True, found.sentence)
+        trainer = opened.trainer
+        watch = monitor.Watch(
+            opened.settings,
+            prepared(trainer.encoder, opened.source),
+            batch=trainer.batch,
+            views_per_item=trainer.objective.views,
+        )
+        verdict = session.train_into(opened.run, trainer, console, watch)
+        console.say(f"{verdict.sentence}\n{clock(opened.run.manifest['seconds'])} in {out}")
+        return Trained(str(out), trainer.number, True, verdict.sentence)
 
 
 def evaluate(
     subject: str | Path,
     *,
     data: str | Sequence[str] | None = None,
-    protocol: str = frozen.NAME,
+    protocol: str = "eval-v2",
     full: bool = False,
     quick: bool = False,
     stage_dims: int = 1024,
@@ -186,33 +261,46 @@ def evaluate(
     test: str | Path | None = None,
     out: str | Path | None = None,
     console: Console | None = None,
-) -> dict[str, Any]:
-    """Score an encoder beside its baselines under the frozen protocol, into eval.json.
+) -> Measured:
+    """Score an encoder beside its baselines under a frozen protocol.
 
-    With labels: weighted kNN, a linear classifier and a few labels per class. Always: how the points lie, and whether
-    views of one item find each other; without labels that is all, and the verdict says what it cannot tell.
+    With labels: weighted k-NN, a linear classifier and a few labels per class. Always: the geometry of
+    the features, and whether the views of an item find each other; without labels that is all.
 
     Args:
-        subject: a run folder, timm/NAME, torchvision/NAME, a file of weights (of MoCo, DINO, lightly, solo-learn,
-            VISSL, or plain), or embeddings (.npz).
-        data: the source to judge it on, a run's own by default; several make a table of transfer.
-        protocol: "eval-v2", or "eval-v1" for the earlier choices.
-        full: also every stage, more labels, fine-tuning, and what the projection head discards.
+        subject: run folder, timm/NAME, torchvision/NAME, file of weights, or embeddings (.npz).
+        data: data to evaluate on, by default the run's own; several make a table of transfer. sts:FILE
+            scores sentence pairs.
+        protocol: the frozen protocol: eval-v2, or eval-v1 for scores that compare with older ones.
+        full: also every stage, more labels, fine-tuning, and what the head discards; many minutes.
         quick: score a seeded sample of up to 1,000 items of each part, which the verdict states.
-        stage_dims, stage_rows: with `full`, values that a stage's map is pooled to, and items that its classifier is
-            fitted to, at most.
-        checkpoint: of a run, "last", "best-unlabelled" or a file. labels: a file of `id,label` that is judged on.
-        encoder, width: the network of a file of weights, where it does not tell. image_size: side of a view, pixels.
-        test: embeddings to judge embeddings on. out: the file; by default eval.json in the run, else in this folder.
+        stage_dims: with --full, values that the feature map of a stage is pooled to, at most.
+        stage_rows: with --full, training items that the classifier of a stage is fitted to, at most.
+        checkpoint: of a run, last, best-unlabelled, or a file of weights.
+        labels: file of id,label lines; evaluate on these items.
+        encoder: architecture of a file of weights, if it cannot be inferred.
+        width: base width of a small-resnet in a file of weights.
+        image_size: side of a view in pixels; by default the run's, or decided from the images.
+        test: for embeddings, those of a test part.
+        out: file of the result; by default eval.json in the run, else in this folder.
+        console: where progress is printed; None: standard error.
+
     Returns:
         What the file holds; `verdict` is a sentence.
     """
-    frozen.checked(protocol)
+    from .evaluation import evaluate as evaluation
+    from .evaluation import protocol as protocols
+    from .evaluation import verdicts
+    from .reports.tables import print_table
+    from .training import loading
+    from .training.run import write_json
+
+    protocols.checked(protocol)
     console = console or Console()
 
-    def opened_anew() -> (
+    def open_again() -> (
         loading.Subject
-    ):  # for each source: a network of others takes on its channels
+    ):  # a network of others is fitted to the channels of each source
         return loading.open_subject(
             subject, checkpoint=checkpoint, encoder=encoder, width=width, image_size=image_size
         )
@@ -222,15 +310,15 @@ def evaluate(
     if loading.is_embeddings(subject):
         if data or labels or image_size or encoder or quick or checkpoint != "last":
             raise ConfigError("embeddings accept only --test, --full, --protocol and --out")
-        result = judging.evaluate_vectors(subject, test, full=full, name=protocol)
+        result = evaluation.evaluate_vectors(subject, test, full=full, name=protocol)
     else:
-        opened = opened_anew()
+        opened = open_again()
         folder = opened.run.path if opened.run else folder
         if test:
-            raise ConfigError("--test goes with embeddings (.npz); name images with --data")
-        found = {
-            name or "its own data": judging.evaluate_subject(
-                opened if len(sources) == 1 else opened_anew(),
+            raise ConfigError("--test is for embeddings (.npz); name images with --data")
+        results = {
+            name or "its own data": evaluation.evaluate_subject(
+                opened if len(sources) == 1 else open_again(),
                 name,
                 name=protocol,
                 image_size=image_size,
@@ -244,16 +332,17 @@ def evaluate(
             )
             for name in sources
         }
-        result = next(iter(found.values()))
-        if len(found) > 1:
+        result = next(iter(results.values()))
+        if len(results) > 1:
             result = {
                 "protocol": protocol,
-                "transfer": found,
-                "verdict": verdicts.transfer(found),
+                "transfer": results,
+                "verdict": verdicts.transfer(results),
             }
-    write_json(Path(out) if out else folder / "eval.json", result)
+    file = Path(out) if out else folder / "eval.json"
+    write_json(file, result)
     print_table(result, console)
-    return result
+    return Measured(result["verdict"], file, result)
 
 
 def detect(
@@ -268,41 +357,61 @@ def detect(
     out: str | Path | None = None,
     console: Console | None = None,
     **options: Any,
-) -> dict[str, Any]:
-    """Train a detector on the encoder, on random weights and on the supervised encoder, and score them alike.
+) -> Measured:
+    """Train a detector on the encoder, on random weights and on the supervised encoder, and score them.
 
     Args:
-        subject, checkpoint, encoder, width: as `evaluate`, but for vectors. data: as `data.boxes.open_boxes`.
-        preset: of `evaluation.detection.PRESETS`; options: single settings by the names of `DetectConfig`.
-        supervised: also the same network trained with the labels of the run's own source.
-        out: the file; by default detection.json in the run, else in this folder.
+        subject: run folder, timm/NAME, torchvision/NAME, or file of weights.
+        data: coco:FOLDER, voc:FOLDER, scenes:digits or scenes:fashion-mnist.
+        preset: scenes, voc07 or voc07-instdisc.
+        checkpoint: of a run, last, best-unlabelled, or a file of weights.
+        encoder: architecture of a file of weights, if it cannot be inferred.
+        width: base width of a small-resnet in a file of weights.
+        supervised: also the same network trained with the labels of the run's own data.
+        out: file of the result; by default detection.json in the run, else in this folder.
+        console: where progress is printed; None: standard error.
+        options: single settings by the names of the fields of `DetectConfig`.
     """
-    if preset not in detector.PRESETS:
-        raise unknown("preset", preset, detector.PRESETS)
+    from .training.presets.detection import PRESETS
+
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    config = dataclasses.replace(PRESETS[preset](), **options)
+    from .data.detection import open_boxes
+    from .evaluation import compare_detectors
+    from .training import loading
+    from .training.run import write_json
+
     console = console or Console()
     opened = loading.open_subject(subject, checkpoint=checkpoint, encoder=encoder, width=width)
-    config = dataclasses.replace(detector.PRESETS[preset](), **options)
     result = compare_detectors.compare_as_backbones(
         opened, open_boxes(data), config, supervised=supervised, console=console
     )
-    write_json(
-        Path(out) if out else (opened.run.path if opened.run else Path()) / "detection.json", result
-    )
+    folder = opened.run.path if opened.run else Path()
+    file = Path(out) if out else folder / "detection.json"
+    write_json(file, result)
     compare_detectors.print_detection(result, console)
-    return result
+    return Measured(str(result.get("verdict", "")), file, result)
 
 
-def compare(runs: Sequence[str | Path], *, console: Console | None = None) -> list[dict[str, Any]]:
-    """Runs side by side: method, epochs, minutes, images/s, peak memory, loss / chance, kNN and linear with intervals.
+def compare(runs: Sequence[str | Path], *, console: Console | None = None) -> Rows:
+    """Show runs side by side: cost, loss, and scores with their intervals.
+
+    Args:
+        runs: folders of runs; scores are there once `eval` has scored the run.
+        console: where the table is printed; None: standard error.
 
     Returns:
-        A row for each run, as `comparison.side_by_side`; scores are there once `evaluate` has judged the run.
+        A row for each run.
     """
+    from .reports import compare as comparison
+    from .training.run import Run
+
     if not runs:
         raise ConfigError("name the runs to compare: tellapart compare RUN RUN ...")
     rows = comparison.side_by_side([Run.open(run) for run in runs])
     comparison.print_comparison(rows, console or Console())
-    return rows
+    return Rows(tuple(rows))
 
 
 def embed(
@@ -310,29 +419,43 @@ def embed(
     *,
     out: str | Path,
     data: str | None = None,
-    output: incremental.Wanted = "features",
+    output: Wanted = "features",
     checkpoint: str = "last",
     encoder: str | None = None,
     width: int = 16,
     image_size: int | None = None,
     console: Console | None = None,
 ) -> Embeddings:
-    """Embed a source with any encoder and save the vectors; a second call embeds only files whose contents are new.
+    """Embed data with any network; a second run embeds only new files.
 
     Args:
-        subject, checkpoint, encoder, width, image_size: as `evaluate`, but for vectors.
-        out: an .npz file, or a folder whose vectors can be memory-mapped. data: by default the run's own.
-        output: "features", of a run also "embedding", of images also "patches": each place of the last map.
+        subject: run folder, timm/NAME, torchvision/NAME, or file of weights.
+        out: .npz file, or a folder whose vectors can be memory-mapped.
+        data: data to embed; by default the run's own.
+        output: features are what to use; embedding is the space of the loss; patches is a vector for each
+            place of the last map.
+        checkpoint: of a run, last, best-unlabelled, or a file of weights.
+        encoder: architecture of a file of weights, if it cannot be inferred.
+        width: base width of a small-resnet in a file of weights.
+        image_size: side of a view in pixels; by default the run's, or decided from the images.
+        console: where progress is printed; None: standard error.
+
+    Returns:
+        The vectors, with ids, labels and provenance.
     """
+    require(str(out) != "", "--out must name an .npz file or a folder")
+    from .embeddings import incremental
+    from .training import loading
+
     console = console or Console()
     opened = loading.open_subject(
         subject, checkpoint=checkpoint, encoder=encoder, width=width, image_size=image_size
     )
-    found, kept = incremental.embed_subject(opened, data, output, Path(out), image_size, console)
-    found.save(out)
-    again = f", {kept:,} items were there already" if kept else ""
-    console.say(f"{len(found):,} vectors of {found.vectors.shape[1]} in {out}{again}")
-    return found
+    vectors, kept = incremental.embed_subject(opened, data, output, Path(out), image_size, console)
+    vectors.save(out)
+    reused = f"; {kept:,} of them were there before" if kept else ""
+    console.say(f"{len(vectors):,} vectors of {vectors.vectors.shape[1]} values in {out}{reused}")
+    return vectors
 
 
 def search(
@@ -341,22 +464,35 @@ def search(
     *,
     k: int = 10,
     threshold: float = -1.0,
-    index: Kind = "exact",
+    index: IndexKind = "exact",
     sheet_path: str | Path | None = None,
     console: Console | None = None,
-) -> list[list[dict[str, Any]]]:
-    """The items of a run's source that look most like each query.
+) -> Rows:
+    """Find the items of a run's data that are most similar to each query.
 
     Args:
-        queries: files of the kind that the run learned from, or ids of items of the source (then without the item).
-        k: look-alikes per query. threshold: the least cosine similarity of a look-alike.
-        index: "exact", or of the extra `index` "flat", "hnsw" or "ivf-pq", built once and kept in the run.
-        sheet_path: a picture of queries and look-alikes to write.
+        run: folder of the run.
+        queries: files of the kind that the run learned from, or ids of items of its data.
+        k: neighbours of each query.
+        threshold: least cosine similarity of a neighbour, -1 to 1.
+        index: exact, or an approximate index of FAISS, built once and kept in the run.
+        sheet_path: picture of the queries and their neighbours to write.
+        console: where progress is printed; None: standard error.
+
     Returns:
-        For each query its look-alikes, best first: {"id", "similarity", "label"}.
+        For each query its neighbours, best first: {"id", "similarity", "label"}.
     """
     if not queries:
         raise ConfigError("name what to look for: tellapart search RUN QUERY [QUERY ...]")
+    import numpy as np
+
+    from .data import ImageSource
+    from .data.files import is_file
+    from .embeddings import search as searching
+    from .encoders import prepared
+    from .reports import contact_sheet
+    from .training import loading
+
     console = console or Console()
     loaded = load(run)
     source = prepared(loaded.encoder, loaded.source(console=console))
@@ -367,33 +503,39 @@ def search(
     items = searching.index_of(loaded, source, index, console)
     own = [places.get(str(q)) if not is_file(q) else None for q in queries]
     vectors = np.stack([searching.features(loaded, source, batch) for batch in batches])
-    found = searching.neighbours(items, vectors, own, min(k, len(source)), threshold)
+    neighbours = searching.neighbours(items, vectors, own, min(k, len(source)), threshold)
     if sheet_path and isinstance(source, ImageSource):
         pictures = [searching.picture(source, batch) for batch in batches]
         rows = [
-            (image, [source.image(r) for r, _ in near])
-            for image, near in zip(pictures, found, strict=True)
+            (image, [source.image(r) for r, _ in best])
+            for image, best in zip(pictures, neighbours, strict=True)
         ]
-        contact_sheet.save(
-            contact_sheet.draw(rows, captions=[[f"{s:.2f}" for _, s in near] for near in found]),
-            sheet_path,
-        )
+        captions = [[f"{s:.2f}" for _, s in best] for best in neighbours]
+        contact_sheet.save(contact_sheet.draw(rows, captions=captions), sheet_path)
         console.say(f"picture: {sheet_path}")
-    return [
-        [searching.described(source, row, similarity) for row, similarity in near] for near in found
-    ]
+    return Rows(
+        tuple(
+            [searching.described(source, row, similarity) for row, similarity in best]
+            for best in neighbours
+        )
+    )
 
 
 def report(
-    run: str | Path, *, out: str | Path = "report.html", console: Console | None = None
-) -> dict[str, Any]:
-    """Write a run as one self-contained HTML file: verdict, scores, curves, look-alikes, confusions, provenance.
+    run: str | Path, *, out: str | Path | None = None, console: Console | None = None
+) -> Reported:
+    """Write a run as one self-contained HTML file: verdict, scores, curves, neighbours, provenance.
 
-    Args: out: the file. Scores are in it once `evaluate` has judged the run.
-    Returns:
-        {"out", "verdict", "sections", "bytes"}.
+    Args:
+        run: folder of the run; scores are there once `eval` has scored it.
+        out: the file; by default report.html in the run.
+        console: where progress is printed; None: standard error.
     """
-    return run_report.write(load(run), Path(out), console or Console())
+    from .reports import run_report
+
+    file = Path(out) if out else Path(run) / "report.html"
+    written = run_report.write(load(run), file, console or Console())
+    return Reported(**{f.name: written[f.name] for f in dataclasses.fields(Reported)})
 
 
 def explore(
@@ -404,15 +546,71 @@ def explore(
     port: int = 0,
     browser: bool = False,
     console: Console | None = None,
-) -> None:
-    """Show a run on a local page until Ctrl-C, with the arguments of `explorer.server.serve`."""
+) -> Explored:
+    """Show a run on a local page until Ctrl-C: a map, neighbours, search by dropping an image.
+
+    Args:
+        run: folder of the run.
+        data: data to show; by default the run's own.
+        host: address to listen on; any other than this one lets other machines in.
+        port: port to listen on; 0: a free one.
+        browser: open the page in a browser.
+        console: where the address is printed; None: standard error.
+    """
+    from .reports.explorer import server
+
     server.serve(run, host=host, port=port, data=data, open_browser=browser, console=console)
+    return Explored(str(run))
+
+
+def export(
+    run: str | Path,
+    *,
+    out: str | Path,
+    checkpoint: str = "last",
+    onnx: bool = False,
+    fold_batchnorm: bool = False,
+    bf16: bool = False,
+    console: Console | None = None,
+) -> Exported:
+    """Write an encoder as a folder that loads without tellapart.
+
+    Args:
+        run: folder of the run.
+        out: new or empty folder of the encoder.
+        checkpoint: last, best-unlabelled, or a file of weights of the same network.
+        onnx: also model.onnx with any batch size, checked against torch.
+        fold_batchnorm: fold each BatchNorm into the convolution before it; the k-NN accuracy lost is printed.
+        bf16: weights in bfloat16, half the bytes; the k-NN accuracy lost is printed.
+        console: where progress is printed; None: standard error.
+
+    Raises:
+        RunError: not a run, no encoder in it, or `out` is in use or cannot be written.
+        ConfigError: no BatchNorm to fold.
+        MissingExtraError: what ONNX needs is not installed.
+        TellapartError: the written encoder computes something else.
+    """
+    require(str(out) != "", "--out must name a folder")
+    from .exporters import export as exporter
+
+    written = exporter.export(
+        run, out=out, checkpoint=checkpoint, onnx=onnx, fold_batchnorm=fold_batchnorm, bf16=bf16, console=console
+    )  # fmt: skip
+    return Exported(**written)
 
 
 def load(run: str | Path, *, checkpoint: str = "last") -> loading.Loaded:
     """Open a run for use: `load("runs/x").encoder.features(images)`.
 
-    Args: checkpoint: "last", "best-unlabelled", or a file of weights of the same network.
+    Args:
+        run: folder of the run.
+        checkpoint: "last", "best-unlabelled", or a file of weights of the same network.
     """
+    from .training import loading
+    from .training.run import Run
+
     opened = Run.open(run)
     return loading.Loaded(loading.load_encoder(opened, checkpoint), opened)
+
+
+Shell = Literal["bash", "zsh", "tcsh"]

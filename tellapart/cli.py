@@ -1,64 +1,143 @@
-"""The command line: parse, call a verb, print. Results go to standard output, all else to standard error."""
+"""The command line: parse, call the function of `api`, print.
+
+Results go to standard output, everything else to standard error. The options of a command are the
+parameters of its function (`runtime.options`). A training and a detector also take the fields of their
+configuration, whose defaults depend on the method, the data and the preset: these are read first, then
+all options.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
+import shlex
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import tyro
-
-from .arguments import (
-    Compare,
-    Demo,
-    Detect,
-    Embed,
-    Eval,
-    Explore,
-    Export,
-    Inspect,
-    Report,
-    Search,
-    Train,
-)
-from .errors import TellapartError, unknown
+from .errors import MissingExtraError, TellapartError, unknown
+from .runtime.console import Console, plural
+from .runtime.options import REQUIRED, Option, Parser, add, of_function, of_record, summary
 from .runtime.text import safe
 from .runtime.version import __version__
 
 USAGE = """tellapart: learn what is alike by telling everything apart
 
-  tellapart inspect photos/                                  what is in it, what is broken, what is duplicated
-  tellapart demo                                             the main job on embedded digits, in under 2 minutes
+  tellapart demo                                             the main job on 1,797 digits, in 2 minutes
+  tellapart inspect photos/                                  duplicates, broken files, wrong labels
   tellapart train instdisc --data photos/ --out runs/photos  learn an encoder from unlabelled images
-  tellapart eval runs/photos                                 judge it against pixels and the untrained network
-  tellapart eval timm/resnet18 --data photos/                the same for any network, or vectors in an .npz
-  tellapart detect runs/photos --data coco:boxes/            as the backbone of a detector
+  tellapart eval runs/photos                                 score it beside its baselines
+  tellapart search runs/photos query.jpg                     find similar images
+  tellapart explore runs/photos                              a local page: map, neighbours, search
+  tellapart report runs/photos                               one HTML file
+  tellapart embed runs/photos --data more/ --out more.npz    features of other images; timm/NAME works too
+  tellapart export runs/photos --out encoder/                weights that load without tellapart
   tellapart compare runs/a runs/b                            runs side by side
-  tellapart search runs/photos query.jpg                     look-alikes
-  tellapart explore runs/photos                              a local page: map, neighbours, drop an image to search
-  tellapart report runs/photos                               all of it in one HTML file
-  tellapart embed runs/photos --data more/ --out more.npz    vectors of other images; timm/NAME works too
-  tellapart export runs/photos --out encoder/                weights that anyone can load without tellapart
+  tellapart detect runs/photos --data coco:boxes/            as the backbone of a detector
 
-tellapart VERB --help tells the options of a verb; every verb takes --json."""
+tellapart COMMAND --help shows the options of a command; every command takes --json.
+tellapart --completion bash (or zsh) prints a script that completes commands and options."""
 
-Flat = tyro.conf.arg(name="")
+METHOD = "instdisc"  # whose options `train --help` shows
+Given = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the program.
+
+    Attributes:
+        function: name of its function, in `api` or `demo`.
+        example: arguments that work as typed.
+        first: options that matter first; --help lists them, --help-all all.
+        after: the command to type next, from what was given and the result.
+        rename: parameter -> its flag, where they differ.
+    """
+
+    function: str
+    example: str
+    first: tuple[str, ...]
+    after: Callable[[Given, Any], str]
+    rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def _run_of(given: Given) -> str:
+    subject = str(given.get("subject", given.get("run", "")))
+    return shlex.quote(subject)
+
+
+def _after_eval(given: Given, result: Any) -> str:
+    if "step" in result and "data" not in given:
+        return f"explore {_run_of(given)}"
+    return f"embed {_run_of(given)} --data DATA --out vectors.npz"
+
+
+COMMANDS = {
+    "demo": Command(
+        "demo", "--out runs/demo", ("out", "seed", "full", "epochs"), lambda given, result: f"explore {result['run']}",
+    ),
+    "inspect": Command(
+        "inspect", "photos/ --html inspect.html", ("method", "encoder", "html", "apply"),
+        lambda given, result: f"train {given.get('method') or METHOD} --data {shlex.quote(given['data'])} --out runs/new",
+    ),
+    "train": Command(
+        "train", "instdisc --data photos/ --out runs/photos", ("data", "out", "epochs", "preset", "resume"),
+        lambda given, result: f"eval {shlex.quote(result['run'])}",
+    ),
+    "eval": Command(
+        "evaluate", "runs/photos --labels few.csv", ("data", "labels", "quick", "full", "out"), _after_eval,
+    ),
+    "search": Command(
+        "search", "runs/photos query.jpg --k 5 --sheet neighbours.png", ("k", "threshold", "sheet_path", "index"),
+        lambda given, result: f"explore {_run_of(given)}", {"sheet_path": "sheet"},
+    ),
+    "explore": Command(
+        "explore", "runs/photos", ("data", "browser", "host", "port"),
+        lambda given, result: f"report {_run_of(given)}",
+    ),
+    "report": Command(
+        "report", "runs/photos --out report.html", ("out",),
+        lambda given, result: f"export {_run_of(given)} --out encoder/",
+    ),
+    "embed": Command(
+        "embed", "timm/resnet18 --data photos/ --out photos.npz",
+        ("data", "out", "output", "checkpoint", "image_size"),
+        lambda given, result: f"eval {shlex.quote(str(given['out']))}",
+    ),
+    "export": Command(
+        "export", "runs/photos --out encoder/ --onnx", ("out", "onnx", "fold_batchnorm", "bf16", "checkpoint"),
+        lambda given, result: "",
+    ),
+    "compare": Command(
+        "compare", "runs/simclr runs/moco", (), lambda given, result: f"report {shlex.quote(str(given['runs'][0]))}",
+    ),
+    "detect": Command(
+        "detect", "runs/photos --data coco:boxes/ --head fpn --steps 2000",
+        ("data", "preset", "steps", "supervised", "out"), lambda given, result: "",
+    ),
+}  # fmt: skip
+VERBS = COMMANDS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; errors go to standard error with exit status 2, Ctrl-C is 130."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = "--json" in given
+    """Run one command.
+
+    Args:
+        arguments: words of the command line; None: those of the process.
+
+    Errors go to standard error with exit status 2; Ctrl-C is 130.
+    """
+    as_json = False
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            result = _run(given)
-        if as_json and os.environ.get("RANK", "0") == "0":
-            print(json.dumps(result, indent=1, default=str))
+            top = _top().parse_args(None if arguments is None else list(arguments))
+            as_json = _json_only().parse_known_args(top.rest)[0].json
+            _run(top, as_json)
     except TellapartError as error:
         _fail(str(error), as_json, 2)
     except KeyboardInterrupt as error:
@@ -68,195 +147,253 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get("TELLAPART_DEBUG"):
             raise
-        _fail(
-            f"unexpected {type(error).__name__}: {error} (TELLAPART_DEBUG=1 shows where)",
-            as_json,
-            1,
-        )
+        message = f"unexpected {type(error).__name__}: {error} (TELLAPART_DEBUG=1 shows where)"
+        _fail(message, as_json, 1)
 
 
-def _run(given: list[str]) -> Any:
-    if not given or given[0] in ("-h", "--help"):
-        print(USAGE)
-        return None
-    if given[0] == "--version":
+def _top() -> Parser:
+    """What stands before the options of a command."""
+    parser = Parser("tellapart")
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("--completion", metavar="SHELL")
+    parser.add_argument("command", nargs="?")
+    parser.add_argument("rest", nargs=argparse.REMAINDER)
+    return parser
+
+
+def _json_only() -> Parser:
+    parser = Parser("tellapart")
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def _run(top: argparse.Namespace, as_json: bool) -> None:
+    if top.completion:
+        print(_completion(top.completion))
+    elif top.version:
         print(__version__)
-        return None
-    verb, rest = given[0], given[1:]
-    if verb not in VERBS:
-        raise unknown("verb", verb, VERBS)
-    return VERBS[verb](rest)
+    elif top.command is None or top.help:
+        print(USAGE)
+    elif top.command not in COMMANDS:
+        raise unknown("verb", top.command, COMMANDS)
+    else:
+        _command(top.command, top.rest, as_json)
 
 
-def _train(rest: list[str]) -> Any:
-    from . import api
+def _command(name: str, rest: Sequence[str], as_json: bool) -> None:
+    """Parse the options of a command, call its function, and print the result."""
+    command = COMMANDS[name]
+    head, words, options, nested = _described(name, rest)
+    parser = Parser(
+        f"tellapart {name}{f' {head}' if head else ''}",
+        description=summary(_function(command).__doc__),
+        example=f"tellapart {name} {command.example}".replace(METHOD, head or METHOD),
+    )
+    shown = _json_help().parse_known_args(words)[0]
+    first = [command.rename.get(name, name) for name in command.first]
+    if not shown.help_all:
+        options = sorted(options, key=lambda o: _place(o, first))
+    add(parser, options, None if shown.help_all else first)
+    _shared(parser)
+    if shown.help or shown.help_all:
+        print(_help(parser, options, first, full=shown.help_all))
+        return
+    given = parser.parse_all(words)
+    if head:
+        given["method"] = head
+    for shared in ("json", "help", "help_all"):
+        given.pop(shared, None)
+    console = Console(quiet=as_json)
+    result = _function(command)(**_nested(given, nested), console=console)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        print(json.dumps(_plain(name, given, result), indent=1, default=str))
+        return
+    if name == "search":
+        _print_neighbours(given["queries"], result)
+    after = command.after(given, result)
+    if after:
+        console.say(f"next: tellapart {after}")
+
+
+def _described(
+    name: str, rest: Sequence[str]
+) -> tuple[str, Sequence[str], list[Option], Sequence[str]]:
+    """The method (of a training), the words after it, the options, and prefixes of nested options."""
+    command = COMMANDS[name]
+    own = [
+        dataclasses.replace(o, name=command.rename.get(o.name, o.name))
+        for o in of_function(_function(command), leave_out=("console", "config", "method_"))
+    ]
+    if name == "train":
+        method, words = _method(rest)
+        own = [o for o in own if o.name != "method"]
+        settings = _settings(method, *_ahead(words, "data", "preset"))
+        return method, words, [*own, *settings], ("objective",)
+    if name == "detect":
+        from .training.presets.detection import PRESETS
+
+        _, preset = _ahead(rest, "data", "preset")
+        if preset and preset not in PRESETS:
+            raise unknown("preset", preset, PRESETS)
+        record = PRESETS[preset or "scenes"]()
+        return "", rest, [*own, *of_record(record, group="settings of the detector")], ()
+    return "", rest, own, ()
+
+
+def _method(rest: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The method of a training and the words after it; help without a method is that of METHOD."""
     from .objectives import METHODS
+
+    parser = Parser("tellapart train")
+    _shared(parser)
+    parser.add_argument("method", nargs="?")
+    parser.add_argument("rest", nargs=argparse.REMAINDER)
+    found, extra = parser.parse_known_args(list(rest))
+    if found.method is None and (found.help or found.help_all):
+        return METHOD, rest
+    if extra or found.method not in METHODS:
+        raise unknown("method", str((extra or [found.method or ""])[0]), METHODS)
+    flags = [f"--{flag}" for flag in ("help", "json") if getattr(found, flag)]
+    return found.method, [*flags, *found.rest]
+
+
+def _ahead(words: Sequence[str], *names: str) -> list[str | None]:
+    """The values of options that decide the defaults of others."""
+    parser = Parser("tellapart")
+    for name in names:
+        parser.add_argument(f"--{name}")
+    found = parser.parse_known_args(list(words))[0]
+    return [getattr(found, name) for name in names]
+
+
+def _settings(method: str, data: str | None, preset: str | None) -> list[Option]:
+    """The settings of a training: of the configuration, of its views, and of the method."""
     from .training import presets
 
-    if not rest or rest[0].startswith("-"):
-        if not rest or rest[0] not in ("-h", "--help"):
-            raise unknown("method", rest[0] if rest else "", METHODS)
-        rest = ["instdisc", *rest]
-    method = rest[0]
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
-    preset = _value(rest, "--preset") or presets.name_for(method, _value(rest, "--data") or "")
-    default = presets.named(preset)
+    config = presets.named(preset or presets.name_for(method, data or ""))
+    common = [o for o in of_record(config) if o.name not in ("views", "objective")]
+    views = of_record(config.views, group="views")
+    taken = {o.name for o in (*common, *views)} | {"data", "out", "resume", "preset", "method"}
+    objective = [
+        dataclasses.replace(o, alias=inner if (inner := o.name.partition(".")[2]) not in taken else None)
+        for o in of_record(config.objective, prefix="objective.", group=f"options of {method}")
+    ]  # fmt: skip
+    return [*common, *views, *objective]
 
-    made = dataclasses.make_dataclass(
-        "Train", [("config", Annotated[type(default), Flat], default)], bases=(Train,), frozen=True
+
+def _nested(given: Given, prefixes: Sequence[str]) -> Given:
+    """Options as keyword arguments: those with a prefix in a dictionary of their own."""
+    flat = {name: value for name, value in given.items() if "." not in name}
+    for prefix in prefixes:
+        inner = {
+            name.partition(".")[2]: tuple(value) if isinstance(value, list) else value
+            for name, value in given.items()
+            if name.startswith(f"{prefix}.")
+        }
+        if inner:
+            flat[prefix] = inner
+    renamed = {"sheet": "sheet_path"}
+    return {
+        renamed.get(name, name): tuple(value) if isinstance(value, list) else value
+        for name, value in flat.items()
+    }
+
+
+def _shared(parser: Parser) -> None:
+    """The options of every command."""
+    group = parser.add_argument_group("of every command")
+    for flags, help in (
+        (("--json",), "print the result as JSON, and nothing else"),
+        (("-h", "--help"), "show the options that matter first"),
+        (("--help-all",), "show all options"),
+    ):
+        group.add_argument(*flags, action="store_true", help=help)
+
+
+def _json_help() -> Parser:
+    parser = Parser("tellapart")
+    _shared(parser)
+    return parser
+
+
+def _place(option: Option, first: Sequence[str]) -> int:
+    """The rank of an option in the short help: what is positional, then what matters first."""
+    if option.positional:
+        return -1
+    return first.index(option.name) if option.name in first else len(first)
+
+
+def _help(parser: Parser, options: Sequence[Option], first: Sequence[str], *, full: bool) -> str:
+    """The help of a command: usage, what it does, its options, an example."""
+    places = " ".join(o.name.upper() for o in options if o.positional)
+    needed = " ".join(
+        f"{o.flag} {o.name.upper()}" for o in options if not o.positional and _needed(o)
     )
-    made.__doc__ = (
-        f"Train {method}; the defaults of the settings are those of the preset {preset}. "
-        f"Example: tellapart train {method} --data photos/ --out runs/photos --epochs 50 --objective.temperature 0.1"
-    )
-    args = _parse(made, rest[1:], f"tellapart train {method}")
-    return vars(
-        api.train(
-            method,
-            data=args.data,
-            out=args.out,
-            resume=args.resume,
-            preset=preset,
-            config=args.config,
-            console=_console(args),
-        )
-    )
+    parser.usage = " ".join(filter(None, (parser.prog, places, needed, "[options]")))
+    hidden = sum(not o.positional and o.name not in first for o in options)
+    more = f"{plural(hidden, 'more option')}: {parser.prog} --help-all"
+    more = "" if full or not hidden else f"\n{more}"
+    return f"{parser.format_help().rstrip()}\n\nexample: {parser.example}{more}"
 
 
-def _eval(rest: list[str]) -> Any:
-    args = _parse(Eval, rest, "tellapart eval")
+def _needed(option: Option) -> bool:
+    return option.default is REQUIRED
+
+
+def _function(command: Command) -> Callable[..., Any]:
+    if command.function == "demo":
+        from .demo import demo
+
+        return demo
     from . import api
 
-    options = _without_json(args) | {"data": args.data or None}
-    return api.evaluate(**options, console=_console(args))
+    function: Callable[..., Any] = getattr(api, command.function)
+    return function
 
 
-def _detect(rest: list[str]) -> Any:
-    from . import api
-    from .evaluation.detector import PRESETS, DetectConfig
-
-    preset = _value(rest, "--preset") or "scenes"
-    if preset not in PRESETS:
-        raise unknown("preset", preset, PRESETS)
-    made = dataclasses.make_dataclass(
-        "Detect",
-        [("config", Annotated[DetectConfig, Flat], PRESETS[preset]())],
-        bases=(Detect,),
-        frozen=True,
-    )
-    made.__doc__ = (
-        "An encoder as the backbone of Faster R-CNN, beside random weights and the supervised encoder. "
-        "Example: tellapart detect runs/photos --data coco:boxes/ --head fpn --steps 2000"
-    )
-    args = _parse(made, rest, "tellapart detect")
-    options = {k: v for k, v in vars(args).items() if k not in ("json", "config")}
-    return api.detect(**options, **vars(args.config), console=_console(args))
+def _plain(name: str, given: Given, result: Any) -> Any:
+    """A result as JSON holds it."""
+    if name == "embed":
+        return {"out": str(given["out"]), "items": len(result), "width": result.vectors.shape[1]}
+    if name == "search":
+        return [
+            {"query": query, "found": best}
+            for query, best in zip(given["queries"], result, strict=True)
+        ]
+    if isinstance(result, Mapping):
+        return dict(result)
+    return list(result)
 
 
-def _compare(rest: list[str]) -> Any:
-    args = _parse(Compare, rest, "tellapart compare")
-    from . import api
-
-    return api.compare(args.runs, console=_console(args))
-
-
-def _embed(rest: list[str]) -> Any:
-    args = _parse(Embed, rest, "tellapart embed")
-    from . import api
-
-    found = api.embed(**_without_json(args), console=_console(args))
-    return {"out": str(args.out), "items": len(found), "width": found.vectors.shape[1]}
+def _print_neighbours(queries: Sequence[str], result: Sequence[Any]) -> None:
+    for query, best in zip(queries, result, strict=True):
+        print(safe(query))
+        for item in best:
+            label = f"  {safe(item['label'])}" if item["label"] else ""
+            print(f"  {item['similarity']:.4f}  {safe(item['id'])}{label}")
 
 
-def _search(rest: list[str]) -> Any:
-    args = _parse(Search, rest, "tellapart search")
-    from . import api
-
-    found = api.search(
-        args.run, args.queries, k=args.k, threshold=args.threshold, index=args.index, sheet_path=args.sheet,
-        console=_console(args),
-    )  # fmt: skip
-    result = [{"query": q, "found": near} for q, near in zip(args.queries, found, strict=True)]
-    if not args.json:
-        for row in result:
-            print(safe(row["query"]))
-            for near in row["found"]:
-                label = f"  {safe(near['label'])}" if near["label"] else ""
-                print(f"  {near['similarity']:.4f}  {safe(near['id'])}{label}")
-    return result
-
-
-def _report(rest: list[str]) -> Any:
-    args = _parse(Report, rest, "tellapart report")
-    from . import api
-
-    return api.report(args.run, out=args.out or args.run / "report.html", console=_console(args))
-
-
-def _inspect(rest: list[str]) -> Any:
-    args = _parse(Inspect, rest, "tellapart inspect")
-    from . import api
-
-    return api.inspect(**_without_json(args), console=_console(args))
-
-
-def _explore(rest: list[str]) -> Any:
-    args = _parse(Explore, rest, "tellapart explore")
-    from . import api
-
-    return api.explore(**_without_json(args), console=_console(args))
-
-
-def _export(rest: list[str]) -> Any:
-    args = _parse(Export, rest, "tellapart export")
-    from . import api
-
-    return api.export(**_without_json(args), console=_console(args))
-
-
-def _demo(rest: list[str]) -> Any:
-    args = _parse(Demo, rest, "tellapart demo")
-    from .demo import demo
-
-    return demo(args.out, seed=args.seed, full=args.full, console=_console(args))
-
-
-VERBS = {
-    "demo": _demo, "train": _train, "eval": _eval, "detect": _detect,
-    "compare": _compare, "search": _search, "embed": _embed,
-    "inspect": _inspect, "explore": _explore, "report": _report, "export": _export,
-}  # fmt: skip
-
-
-def _parse(kind: Any, rest: list[str], program: str) -> Any:
-    return tyro.cli(
-        kind,
-        args=rest,
-        prog=program,
-        description=kind.__doc__,
-        config=(tyro.conf.AvoidSubcommands,),
-    )
-
-
-def _without_json(args: Any) -> dict[str, Any]:
-    return {k: v for k, v in vars(args).items() if k != "json"}
-
-
-def _console(args: Any) -> Any:
-    from .runtime.console import Console
-
-    return Console(quiet=args.json)
-
-
-def _value(arguments: list[str], flag: str) -> str | None:
-    """The value of a flag before the real parsing, which needs the defaults that it chooses."""
-    for i, word in enumerate(arguments):
-        if word == flag and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-    return None
+def _completion(shell: str) -> str:
+    """A script that completes commands and options in a shell."""
+    try:
+        import shtab
+    except ImportError as error:
+        raise MissingExtraError("shtab", "completion") from error
+    if shell not in shtab.SUPPORTED_SHELLS:
+        raise unknown("shell", shell, shtab.SUPPORTED_SHELLS)
+    parser = argparse.ArgumentParser("tellapart", add_help=False)
+    commands = parser.add_subparsers()
+    for name, command in COMMANDS.items():
+        inner = commands.add_parser(name, help=summary(_function(command).__doc__), add_help=False)
+        _, _, options, _ = _described(name, ["--help"])
+        for option in options:
+            if not option.positional:
+                inner.add_argument(option.flag, help=option.help.replace("%", "%%"))
+    script: str = shtab.complete(parser, shell)
+    return script
 
 
 def _warn(

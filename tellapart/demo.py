@@ -11,21 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from rich.table import Table
-
 from . import api
-from .data import builtin, scenes
-from .embeddings.embeddings import embed as embed_source
-from .embeddings.index import Index
 from .errors import DataError
-from .reports import contact_sheet
-from .reports.tables import print_table
 from .runtime.console import Console
-from .training import loading
-from .training.run import require_new
 
 QUERIES, NEIGHBOURS = 8, 10
 SIDE = 32  # of a picture, in pixels
@@ -84,13 +72,14 @@ def demo(
     draw_neighbours(run, sheet, queries=QUERIES, k=NEIGHBOURS, console=Console(quiet=True))
     _print_results(result, console)
     if full:
+        from .reports.tables import print_table
+
         console.say("")
         print_table(result, console)
     console.say(
         f"\nlook-alikes of {QUERIES} test pictures: {sheet}\n"
         f"the encoder, yours to keep: {run / 'encoder'}\n"
-        f"next: tellapart explore {run}   (a map of the pictures in your browser)\n"
-        "      tellapart train simclr --data YOUR_PHOTOS/ --out runs/photos"
+        "your own pictures: tellapart train simclr --data YOUR_PHOTOS/ --out runs/photos"
     )
     return result | {"run": str(run), "pictures": str(pictures), "picture": str(sheet)}
 
@@ -106,6 +95,12 @@ def write_pictures(folder: Path, *, seed: int = 0) -> dict[str, int]:
     Returns:
         Number of pictures of each part.
     """
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from .data import builtin, scenes
+
     data = builtin.digits(16)
     random = np.random.default_rng(seed)
     masks = scenes.masks(data.images[..., 0])
@@ -140,6 +135,13 @@ def draw_neighbours(
     Raises:
         DataError: the source has no labels.
     """
+    import numpy as np
+
+    from .embeddings import embed
+    from .embeddings.index import Index
+    from .reports import contact_sheet
+    from .training import loading
+
     loaded = api.load(run)
     source = loading.images_of(loaded.source(console=console), str(run))
     train, test = source.split("train"), source.split("test")
@@ -153,8 +155,8 @@ def draw_neighbours(
     ]
     chosen = test.subset(np.array(picked))
     # For the method of the demo the embedding is better than the features (docs/objectives/spread).
-    index = Index(embed_source(loaded.encoder, train, output="embedding"))
-    wanted = embed_source(loaded.encoder, chosen, output="embedding").vectors
+    index = Index(embed(loaded.encoder, train, output="embedding"))
+    wanted = embed(loaded.encoder, chosen, output="embedding").vectors
     _, rows = index.search(wanted, k)
     contact_sheet.save(
         contact_sheet.draw(
@@ -181,13 +183,12 @@ def _print_results(result: Mapping[str, Any], console: Console) -> None:
         f"\nWhich digit is it? Pixels: {percent['centred pixels']:.0f} % right. "
         f"After learning without labels: {percent['trained embedding']:.0f} %.\n"
     )
-    table = Table("", title="accuracy on the test pictures, %", title_justify="left")
-    table.add_column("vote of the 20\nnearest pictures", justify="right")
-    table.add_column("classifier from\n10 labels per class", justify="right")
+    rows = []
     for row, name in ROWS.items():
         cells = [scores[row][column] for column in (NEAREST, FEW)]
-        table.add_row(name, *(f"{100 * c['value']:.1f} ± {_half_width(c):.1f}" for c in cells))
-    console.terminal.print(table)
+        rows.append([name, *(f"{100 * c['value']:.1f} ± {_half_width(c):.1f}" for c in cells)])
+    heads = ["", "vote of the 20\nnearest pictures", "classifier from\n10 labels per class"]
+    console.table(heads, rows, title="accuracy on the test pictures, %", right=(1, 2))
     console.say("± half of a 95 % confidence interval; --full prints every score")
 
 
@@ -197,10 +198,8 @@ def _half_width(score: Mapping[str, float]) -> float:
 
 def _free(folder: Path) -> Path:
     """The first of folder, folder-2, folder-3, ... that is free, together with its pictures."""
-    for number in range(1, 1000):
-        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
-        pictures = candidate.with_name(f"{candidate.name}-pictures")
-        if not candidate.exists() and not pictures.exists():
-            return candidate
-    require_new(folder)
-    return folder
+    number, free = 1, folder
+    while free.exists() or free.with_name(f"{free.name}-pictures").exists():
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free

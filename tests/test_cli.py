@@ -174,7 +174,7 @@ ERRORS = [
             "adamw",
             "--nesterov",
         ],
-        "is of sgd",
+        "requires --optimizer sgd",
     ),
     (
         ["train", "simclr", "--data", "digits", "--out", "x", "--micro-batch", "1"],

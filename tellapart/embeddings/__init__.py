@@ -1,5 +1,18 @@
 """Vectors with ids, labels and provenance; the index over them; search and incremental embedding."""
 
-from .embeddings import Embeddings, check, embed, embed_both, replacing
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..runtime import lazy
+
+if TYPE_CHECKING:
+    from .embeddings import Embeddings, check, embed, embed_both, replacing
 
 __all__ = ["Embeddings", "check", "embed", "embed_both", "replacing"]
+
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {"embeddings": tuple(__all__)},
+    modules=("embeddings", "incremental", "index", "search"),
+)

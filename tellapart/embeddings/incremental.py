@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from ..encoders.inference import outputs, patches
 from ..errors import ConfigError, DataError
 from ..runtime.console import Console
 from ..training.loading import Subject, source_of
+from .choices import Wanted as Wanted
 from .embeddings import Embeddings
 
-Wanted = Literal["features", "embedding", "patches"]
 Array = np.ndarray[Any, Any]
 
 

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ from torch.nn import functional as F
 
 from ..errors import DataError, MissingExtraError, require, unknown
 from ..functional import top_k
+from .choices import IndexKind as Kind
 from .embeddings import Embeddings, check, replacing
 
 Array = np.ndarray[Any, Any]
-Kind = Literal["exact", "flat", "hnsw", "ivf-pq"]
 KINDS = ("exact", "flat", "hnsw", "ivf-pq")  # all but the first are FAISS's
 SAMPLE, NEIGHBOURS = 500, 10  # of the recall of an approximate index
 LINKS, EFFORT = 32, 96  # of hnsw: links of a node, candidates kept while building and searching

@@ -19,8 +19,9 @@ from ..errors import DataError, require
 from ..runtime.console import Console
 from ..training.loading import Loaded
 from ..views import evaluation_view, first_view
+from .choices import IndexKind
 from .embeddings import Embeddings, embed
-from .index import Index, Kind
+from .index import Index
 
 
 def embedded(loaded: Loaded, source: Source, output: Output, console: Console) -> Embeddings:
@@ -56,7 +57,7 @@ def stored(loaded: Loaded, source: Source, console: Console) -> Embeddings:
     return found
 
 
-def index_of(loaded: Loaded, source: Source, kind: Kind, console: Console) -> Index:
+def index_of(loaded: Loaded, source: Source, kind: IndexKind, console: Console) -> Index:
     """The index of a run's items: exact over the kept features, or an approximate one, built once and kept."""
     vectors = stored(loaded, source, console)
     folder = loaded.run.path / "embeddings"

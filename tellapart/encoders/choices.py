@@ -8,3 +8,4 @@ Head = Literal["none", "linear", "mlp", "linear-bn", "mlp-bn", "mlp3-bn", "tanh"
 Context = Literal["gru", "lstm"]
 Norm = Literal["channel", "batch"]
 Pooler = Literal["cls", "mean", "first-last"]
+Output = Literal["features", "embedding"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,13 @@ from ..data import ImageSource, SequenceSource, Source, TextSource
 from ..errors import ConfigError, require
 from ..runtime.allocator import keep_freed_memory
 from ..views import evaluation_view
+from .choices import Output as Output
 from .encoder import Encoder
 from .norms import batchnorms
 from .sequence import SequenceEncoder
 from .text import TextEncoder
 
 AnyEncoder = Encoder | SequenceEncoder | TextEncoder
-Output = Literal["features", "embedding"]
 Result = TypeVar("Result")
 STEPS = 1 << 18  # of the sequences of a batch, padding included
 PIXELS, MOST, LEAST = (

@@ -27,32 +27,41 @@ class Options:
 
 @dataclass(frozen=True)
 class InstDiscOptions(Options):
-    """Options of `instdisc`."""
+    """Options of `instdisc`.
+
+    Args:
+        temperature: tau > 0: how sharply the softmax looks at the nearest memories.
+        loss: softmax: eq. 2 over the whole bank, exact; nce: eq. 3-7 with `negatives` noise
+            samples.
+        negatives: m, noise samples of nce.
+        noise: one noise sample for the batch (one matrix product), or one per instance as the
+            paper has it.
+        exclude_positive: never draw an instance as its own noise; with shared noise, no instance
+            of the batch is drawn.
+        z: ln Z kept as an exponential average, or frozen after `z_batches` batches as in the
+            paper.
+        z_momentum: of the average, per step.
+        z_batches: batches that the frozen estimate is the mean of.
+        proximal: lambda of eq. 10: pulls each embedding towards its own memory.
+        bank_momentum: how much of a memory survives each visit (nce_m of the authors' code; not
+            the proximal term).
+        bank_start: first rows of the bank: random unit rows (paper), or one pass of the untrained
+            encoder.
+        bank_dtype: storage of the bank.
+    """
 
     temperature: float = 0.07
-    """tau > 0: how sharply the softmax looks at the nearest memories."""
     loss: Literal["softmax", "nce"] = "softmax"
-    """softmax: eq. 2 over the whole bank, exact; nce: eq. 3-7 with `negatives` noise samples."""
     negatives: int = 4096
-    """m, noise samples of nce."""
     noise: Literal["shared", "instance"] = "shared"
-    """one noise sample for the batch (one matrix product), or one per instance as the paper has it."""
     exclude_positive: bool = True
-    """never draw an instance as its own noise; with shared noise, no instance of the batch is drawn."""
     z: Literal["average", "frozen"] = "average"
-    """ln Z kept as an exponential average, or frozen after `z_batches` batches as in the paper."""
     z_momentum: float = 0.99
-    """of the average, per step."""
     z_batches: int = 1
-    """batches that the frozen estimate is the mean of."""
     proximal: float = 0.0
-    """lambda of eq. 10: pulls each embedding towards its own memory."""
     bank_momentum: float = 0.5
-    """how much of a memory survives each visit (nce_m of the authors' code; not the proximal term)."""
     bank_start: Literal["random", "encoder"] = "random"
-    """first rows of the bank: random unit rows (paper), or one pass of the untrained encoder."""
     bank_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """storage of the bank."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,36 +80,47 @@ class InstDiscOptions(Options):
 
 @dataclass(frozen=True)
 class ExemplarOptions(Options):
-    """Options of `exemplar`."""
+    """Options of `exemplar`.
+
+    Args:
+        temperature: tau > 0 of the inner products with the trained weights.
+    """
 
     temperature: float = 0.07
-    """tau > 0 of the inner products with the trained weights."""
 
 
 @dataclass(frozen=True)
 class SpreadOptions(Options):
-    """Options of `spread`."""
+    """Options of `spread`.
+
+    Args:
+        temperature: tau > 0.
+        loss: paper: eq. 3-7; released: the authors' code (both views are anchors, stop-gradient,
+            2N - 1 denominators).
+    """
 
     temperature: float = 0.1
-    """tau > 0."""
     loss: Literal["paper", "released"] = "paper"
-    """paper: eq. 3-7; released: the authors' code (both views are anchors, stop-gradient, 2N - 1 denominators)."""
 
 
 @dataclass(frozen=True)
 class MoCoOptions(Options):
-    """Options of `moco`."""
+    """Options of `moco`.
+
+    Args:
+        temperature: tau > 0: 0.07 in v1, 0.2 in v2.
+        queue: K, negatives kept from earlier batches; any size.
+        momentum: of the key encoder, per step: 0.999 for long trainings.
+        symmetric: both views are queries once; one more pass of both encoders.
+        shuffle: keys are normalised (BatchNorm) in other groups than their queries, so that no
+            statistic gives the pair away.
+    """
 
     temperature: float = 0.2
-    """tau > 0: 0.07 in v1, 0.2 in v2."""
     queue: int = 4096
-    """K, negatives kept from earlier batches; any size."""
     momentum: float = 0.99
-    """of the key encoder, per step: 0.999 for long trainings."""
     symmetric: bool = False
-    """both views are queries once; one more pass of both encoders."""
     shuffle: bool = True
-    """keys are normalised (BatchNorm) in other groups than their queries, so that no statistic gives the pair away."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,22 +132,28 @@ class MoCoOptions(Options):
 
 @dataclass(frozen=True)
 class SimCLROptions(Options):
-    """Options of `simclr`."""
+    """Options of `simclr`.
+
+    Args:
+        temperature: tau > 0; 0.5 suits small images and long trainings, 0.1 ImageNet.
+    """
 
     temperature: float = 0.5
-    """tau > 0; 0.5 suits small images and long trainings, 0.1 ImageNet."""
 
 
 @dataclass(frozen=True)
 class SupConOptions(Options):
-    """Options of `supcon`."""
+    """Options of `supcon`.
+
+    Args:
+        temperature: tau > 0.
+        reduction: L_out or L_in: the mean over positives outside or inside the logarithm.
+        views: views of each image.
+    """
 
     temperature: float = 0.1
-    """tau > 0."""
     reduction: Reduction = "out"
-    """L_out or L_in: the mean over positives outside or inside the logarithm."""
     views: int = 2
-    """views of each image."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,16 +162,21 @@ class SupConOptions(Options):
 
 @dataclass(frozen=True)
 class MarginOptions(Options):
-    """Options of `margin`."""
+    """Options of `margin`.
+
+    Args:
+        margin: > 0: the distance beyond which a dissimilar pair exerts no force.
+        pairs: what is similar: two views of an image; an image and its nearest by pixels; images
+            of the same class.
+        neighbours: for neighbours: how many of each image, by Euclidean distance of centred
+            pixels.
+        sphere: compare unit rows; the paper's outputs are free.
+    """
 
     margin: float = 1.0
-    """> 0: the distance beyond which a dissimilar pair exerts no force."""
     pairs: Literal["augmentation", "neighbours", "labels"] = "augmentation"
-    """what is similar: two views of an image; an image and its nearest by pixels; images of the same class."""
     neighbours: int = 5
-    """for neighbours: how many of each image, by Euclidean distance of centred pixels."""
     sphere: bool = False
-    """compare unit rows; the paper's outputs are free."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -159,14 +190,18 @@ class MarginOptions(Options):
 
 @dataclass(frozen=True)
 class TripletOptions(Options):
-    """Options of `triplet`."""
+    """Options of `triplet`.
+
+    Args:
+        margin: > 0, of squared distances between unit rows (0 to 4).
+        mining: semi-hard: farther than the positive, within the margin; hard: nearer; all; batch-
+            hard: each anchor's worst.
+        positives: images of the same class, or two views of one image (no labels used).
+    """
 
     margin: float = 0.2
-    """> 0, of squared distances between unit rows (0 to 4)."""
     mining: Mining = "semi-hard"
-    """semi-hard: farther than the positive, within the margin; hard: nearer; all; batch-hard: each anchor's worst."""
     positives: Literal["labels", "views"] = "labels"
-    """images of the same class, or two views of one image (no labels used)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,22 +212,25 @@ class TripletOptions(Options):
 
 @dataclass(frozen=True)
 class NCEOptions(Options):
-    """Options of `nce`."""
+    """Options of `nce`.
+
+    Args:
+        vocabulary: the words: every image is one, or every class (uses labels).
+        temperature: tau > 0 of the inner products with the trained words.
+        negatives: k, noise words drawn for the batch.
+        noise: equal, or as often as the word occurs to the `power`.
+        power: of the unigram counts.
+        z: ln Z is a trained number, or stays at `log_z`.
+        log_z: ln Z at the start; by default ln S + 1 / (2 D tau^2), that of random unit rows.
+    """
 
     vocabulary: Literal["instances", "classes"] = "instances"
-    """the words: every image is one, or every class (uses labels)."""
     temperature: float = 0.1
-    """tau > 0 of the inner products with the trained words."""
     negatives: int = 256
-    """k, noise words drawn for the batch."""
     noise: Literal["uniform", "unigram"] = "unigram"
-    """equal, or as often as the word occurs to the `power`."""
     power: float = 1.0
-    """of the unigram counts."""
     z: Literal["learned", "fixed"] = "learned"
-    """ln Z is a trained number, or stays at `log_z`."""
     log_z: float | None = None
-    """ln Z at the start; by default ln S + 1 / (2 D tau^2), that of random unit rows."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -206,18 +244,23 @@ class NCEOptions(Options):
 
 @dataclass(frozen=True)
 class CPCOptions(Options):
-    """Options of `cpc`."""
+    """Options of `cpc`.
+
+    Args:
+        steps: K: how many frames ahead are predicted, each by a W_k of its own.
+        negatives: M: frames that the true one is told apart from, drawn for each sequence.
+        draw: from where: batch, others (not the own sequence), sequence (the own), label, label-
+            others (these read labels).
+        predictor: W_k c_t as the paper, or one causal layer of attention over the context before
+            them.
+        first: the nearest frame that is predicted; 2 on images, whose neighbours overlap.
+    """
 
     steps: int = 12
-    """K: how many frames ahead are predicted, each by a W_k of its own."""
     negatives: int = 128
-    """M: frames that the true one is told apart from, drawn for each sequence."""
     draw: Negatives = "batch"
-    """from where: batch, others (not the own sequence), sequence (the own), label, label-others (these read labels)."""
     predictor: Literal["linear", "transformer"] = "linear"
-    """W_k c_t as the paper, or one causal layer of attention over the context before them."""
     first: int = 1
-    """the nearest frame that is predicted; 2 on images, whose neighbours overlap."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -238,18 +281,22 @@ class CPCOptions(Options):
 
 @dataclass(frozen=True)
 class SimCSEOptions(Options):
-    """Options of `simcse`."""
+    """Options of `simcse`.
+
+    Args:
+        temperature: tau > 0.
+        hard_negative_weight: added to the logit of a pair's own hard negative: ln alpha, where
+            alpha weighs it.
+        mlm: weight of the masked-language-model loss beside it; 0.1 in the paper's ablation.
+        mlm_rate: share of the tokens that are hidden for it.
+        same_mask: both passes drop the same values: what the paper shows to fail (table 4).
+    """
 
     temperature: float = 0.05
-    """tau > 0."""
     hard_negative_weight: float = 0.0
-    """added to the logit of a pair's own hard negative: ln alpha, where alpha weighs it."""
     mlm: float = 0.0
-    """weight of the masked-language-model loss beside it; 0.1 in the paper's ablation."""
     mlm_rate: float = 0.15
-    """share of the tokens that are hidden for it."""
     same_mask: bool = False
-    """both passes drop the same values: what the paper shows to fail (table 4)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -131,9 +131,16 @@ def summary(docstring: str | None) -> str:
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are ours: one message, and a command that works."""
 
-    def __init__(self, *given: Any, example: str = "", **named: Any) -> None:
-        super().__init__(*given, add_help=False, allow_abbrev=False, formatter_class=_Help, **named)
+    def __init__(self, prog: str, *, example: str = "", description: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            add_help=False,
+            allow_abbrev=False,
+            formatter_class=_Help,
+        )
         self.example = example
+        self.needed: dict[str, str] = {}  # name -> flag of each option without a default
 
     def error(self, message: str) -> NoReturn:
         """Raise the error instead of printing the usage."""
@@ -147,12 +154,16 @@ class Parser(argparse.ArgumentParser):
             ConfigError: an unknown option (with the nearest one), a missing one, or a bad value.
         """
         space, extra = self.parse_known_intermixed_args(list(words))
+        given = vars(space)
         if extra:
             flag = extra[0].partition("=")[0]
             if flag.startswith("-"):
                 raise ConfigError(self._unknown(flag))
             raise ConfigError(f"unexpected argument {extra[0]!r}; for example: {self.example}")
-        return vars(space)
+        missing = [flag for name, flag in self.needed.items() if name not in given]
+        if missing:
+            self.error(f"{' and '.join(missing)} must be given")
+        return given
 
     def _unknown(self, flag: str) -> str:
         """The message for a flag that is none: with the nearest one, or where all of them stand."""
@@ -186,11 +197,13 @@ def add(parser: Parser, options: Iterable[Option], shown: Collection[str] | None
     groups: dict[str, Any] = {}
     for option in options:
         visible = option.positional or shown is None or option.name in shown
-        if option.group not in groups:
-            groups[option.group] = parser.add_argument_group(option.group)
+        title = option.group if shown is None else "options"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        group = groups[title]
         help = _help(option) if visible else argparse.SUPPRESS
         if option.positional:
-            groups[option.group].add_argument(
+            group.add_argument(
                 option.name,
                 help=help,
                 metavar=option.name.upper(),
@@ -199,14 +212,15 @@ def add(parser: Parser, options: Iterable[Option], shown: Collection[str] | None
             continue
         flags = [option.flag, *([f"--{option.alias}".replace("_", "-")] if option.alias else [])]
         if option.type is bool:
-            _add_switch(groups[option.group], option, flags, help)
+            _add_switch(group, option, flags, help)
             continue
         taken = {"dest": option.name, "default": argparse.SUPPRESS} | _taken(option)
-        required = option.default is REQUIRED
-        groups[option.group].add_argument(*flags, help=help, required=required, **taken)
+        if option.default is REQUIRED:
+            parser.needed[option.name] = option.flag
+        group.add_argument(*flags, help=help, **taken)
         spelled = {f.replace("-", "_").replace("__", "--", 1) for f in flags} - set(flags)
-        if spelled and not required:
-            groups[option.group].add_argument(*spelled, help=argparse.SUPPRESS, **taken)
+        if spelled:
+            group.add_argument(*spelled, help=argparse.SUPPRESS, **taken)
 
 
 def _add_switch(group: Any, option: Option, flags: list[str], help: str) -> None:
@@ -238,7 +252,7 @@ def _taken(option: Option, *, positional: bool = False) -> dict[str, Any]:
         if positional and option.default is not REQUIRED:
             taken |= {"nargs": "?", "default": argparse.SUPPRESS}
     if "choices" not in taken and not positional:
-        taken["metavar"] = _metavar(taken)
+        taken["metavar"] = _metavar(option, taken)
     return taken
 
 
@@ -251,8 +265,9 @@ def _of(kind: Any) -> dict[str, Any]:
     return {"type": kind if kind in (int, float) else str}
 
 
-def _metavar(taken: dict[str, Any]) -> Any:
-    name = {int: "N", float: "X"}.get(taken.get("type", str), "TEXT")
+def _metavar(option: Option, taken: dict[str, Any]) -> Any:
+    text = option.name.rpartition(".")[2].upper()
+    name = {int: "N", float: "X"}.get(taken.get("type", str), text)
     return (name,) * taken["nargs"] if isinstance(taken.get("nargs"), int) else name
 
 

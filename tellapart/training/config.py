@@ -1,4 +1,4 @@
-"""Everything that decides a training, as one flat frozen record; `objective` alone is nested.
+"""The settings of a training, as one frozen record; `views` and `objective` are nested.
 
 A field of None is decided from the data, and what was decided is written to run.json.
 """
@@ -56,81 +56,90 @@ def _views_of(cls: type) -> Any:
 
 @dataclass(frozen=True)
 class CommonConfig:
-    """What every training has: encoder, steps, optimiser and the objective's own options."""
+    """What every training has: encoder, steps, optimiser and the objective's own options.
+
+    Args:
+        encoder: name of the network; the known ones depend on the kind of the data.
+        width: base width of the network.
+        head: projection head from features to embedding; none: the features.
+        dim: width D of the embedding.
+        epochs: passes over the training part; may be below 1.
+        steps: number of steps instead of epochs.
+        batch_size: images per step, over all processes; at most the number of images.
+        micro_batch: images that the network sees at once, for a batch that does not fit
+            into memory.
+        bn: BatchNorm statistics over a process's batch (local), over groups of --bn-rows
+            (split), or over all processes (global, GPU).
+        bn_rows: images in a group of --bn split.
+        init: weights to start from: timm/NAME, a run folder, or a file of weights; their
+            network and normalisation come with them.
+        optimizer: sgd (torch), adamw (torch) or lars (timm).
+        lr: peak learning rate.
+        momentum: momentum of sgd and lars; the first beta of adamw.
+        nesterov: Nesterov momentum; requires --optimizer sgd.
+        weight_decay: weight decay, per step and times the learning rate.
+        schedule: learning rate: cosine to zero, a step down at each of --lr-steps, or constant.
+        lr_steps: shares of the training at which the step schedule falls.
+        lr_factors: share of the peak rate after each of --lr-steps; none: times 0.1 at each.
+        warmup: epochs of linear rise to the peak.
+        clip: largest norm of the gradient; 0: no clipping.
+        seed: seed of everything random; the same seed gives the same weights, bit for bit,
+            on one machine with the same number of threads.
+        device: auto, cpu, cuda or cuda:N.
+        precision: precision of the network; auto: bfloat16 where the processor computes in it.
+        threads: processor threads; by default as many as are free.
+        validation: training images held out by the hash of their names, for tuning.
+        eval_every: steps between two measurements of k-NN accuracy on held-out training items.
+        stop: auto: stop when five checkpoints in a row are no better by the label-free
+            criterion.
+        labels: file of id,label lines; they choose the checkpoint best-unlabelled and nothing
+            else.
+        cache: folder for decoded images; by default $TELLAPART_CACHE or ~/.cache/tellapart.
+        cache_limit: largest size of the cache in GB.
+        log_every: steps between two lines of metrics.jsonl.
+        save_every: steps between two checkpoints; by default 20 checkpoints in a training.
+        tensorboard: also write TensorBoard events (pip install 'tellapart[track]').
+        objective: options of the method.
+    """
 
     encoder: str = "small-resnet"
-    """name of the network; which there are depends on what is learned from."""
     width: int = 16
-    """base width of the network."""
     head: Head = "linear"
-    """from features to embedding: one layer or more, each followed by a BatchNorm or not; none: the features."""
     dim: int = 128
-    """width of the embedding."""
 
     epochs: float = 30.0
-    """passes over the training part; a part of one is possible."""
     steps: int | None = None
-    """number of steps instead of epochs."""
     batch_size: int = 256
-    """images per step, over all processes; at most the number of images."""
     micro_batch: int | None = None
-    """images that the network sees at once, of a batch that does not fit: the gradient is that of the whole batch."""
     bn: Literal["local", "split", "global"] = "local"
-    """BatchNorm over a process's batch, over groups of `bn_rows`, or over all processes (GPU)."""
     bn_rows: int = 32
-    """images of a group of --bn split."""
     init: str | None = None
-    """weights to start from: timm/NAME, a run folder, or a file of weights; with their network and normalisation."""
     optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
-    """sgd (torch), adamw (torch) or lars (timm)."""
     lr: float = 0.03
-    """peak learning rate."""
     momentum: float = 0.9
-    """of sgd and lars; the first beta of adamw."""
     nesterov: bool = False
-    """Nesterov momentum, sgd only."""
     weight_decay: float = 5e-4
-    """per step, times the learning rate."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    """cosine to zero; or falling at each of `lr_steps`; or constant."""
     lr_steps: tuple[float, ...] = (0.6, 0.8)
-    """for the step schedule: shares of the training at which the rate falls."""
     lr_factors: tuple[float, ...] = ()
-    """for the step schedule: the rate from each of `lr_steps` on, in parts of the peak; none: times 0.1 at each."""
     warmup: float = 0.0
-    """epochs of linear rise to the peak."""
     clip: float = 0.0
-    """largest norm of the gradient; 0: none."""
 
     seed: int = 0
-    """of everything random; the same seed gives the same weights, bit for bit, on one machine."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """of the network; auto: bfloat16 where the processor computes in it."""
     threads: int | None = None
-    """processor threads; by default what torch would take."""
     validation: int = 0
-    """training images held out by the hash of their names, for tuning."""
     eval_every: int | None = None
-    """steps between two looks: kNN on held-out training items, within 5 % of the time."""
     stop: Literal["end", "auto"] = "end"
-    """auto: stop when five checkpoints in a row are no better by the measure that chooses best-unlabelled."""
     labels: str | None = None
-    """lines of id,label: they choose the checkpoint best-unlabelled, and nothing else."""
     cache: str | None = None
-    """folder for decoded images; by default $TELLAPART_CACHE or ~/.cache/tellapart."""
     cache_limit: float = 50.0
-    """GB that the cache may take."""
     log_every: int = 20
-    """steps between two lines of metrics.jsonl."""
     save_every: int | None = None
-    """steps between two checkpoints; by default 20 in a training."""
     tensorboard: bool = False
-    """also write TensorBoard events (pip install 'tellapart[track]')."""
 
     objective: Options = field(default_factory=InstDiscOptions)
-    """options of the method."""
 
     def __post_init__(self) -> None:
         require(self.width >= 8, f"--width must be 8 or more, got {self.width}")
@@ -153,7 +162,7 @@ class CommonConfig:
         require(not self.nesterov or self.momentum > 0, "--nesterov needs --momentum above 0")
         require(
             not self.nesterov or self.optimizer == "sgd",
-            f"--nesterov is of sgd, not of {self.optimizer}",
+            f"--nesterov requires --optimizer sgd (got {self.optimizer})",
         )
         require(
             all(0 < s < 1 for s in self.lr_steps),
@@ -210,17 +219,20 @@ class CommonConfig:
 @flat_views
 @dataclass(frozen=True)
 class TrainConfig(CommonConfig):
-    """A training on images."""
+    """A training on images.
+
+    Args:
+        encoder: small-resnet, timm/NAME, torchvision/NAME; for cpc: patches.
+        width: base width of small-resnet; its features are four times as wide.
+        image_size: side of a view in pixels; by default decided from the images.
+        views: distribution of the views; each of its settings is a flag (`--jitter`).
+    """
 
     encoder: str = "small-resnet"
-    """small-resnet, timm/NAME, torchvision/NAME; for cpc: patches."""
     width: int = 16
-    """base width of small-resnet; its features are four times as wide."""
     image_size: int | None = None
-    """side of a view in pixels; by default decided from the images."""
 
     views: ImageViews = field(default_factory=ImageViews)
-    """the distribution of the views; its settings are flags of their own (`--jitter`)."""
 
     def views_for(self, source: Source) -> ImageViews:
         return dataclasses.replace(self.views, size=source.about["image_size"])
@@ -229,28 +241,33 @@ class TrainConfig(CommonConfig):
 @flat_views
 @dataclass(frozen=True)
 class SequenceConfig(CommonConfig):
-    """A training on sounds or series."""
+    """A training on sounds or series.
+
+    Args:
+        encoder: frames: strided convolutions and a recurrent context.
+        width: channels of the convolutions, F.
+        head: from features to embedding, for methods that compare whole sequences; cpc needs
+            none.
+        context_width: of the recurrent context, H: the width of the features.
+        context: gru or lstm.
+        norm: channel: each frame over its channels; batch: BatchNorm.
+        kernels: of the convolutions, in steps.
+        strides: of the convolutions; their product is the steps from frame to frame.
+        sample_rate: Hz that sounds are resampled to; by default that of most files, at most
+            16,000.
+        views: distribution of the views; each of its settings is a flag (`--window`).
+    """
 
     encoder: str = "frames"
-    """frames: strided convolutions and a recurrent context."""
     width: int = 128
-    """channels of the convolutions, F."""
     head: Head = "none"
-    """from features to embedding, for methods that compare whole sequences; cpc needs none."""
     context_width: int = 128
-    """of the recurrent context, H: the width of the features."""
     context: Context = "gru"
-    """gru or lstm."""
     norm: Norm = "channel"
-    """channel: each frame over its channels; batch: BatchNorm."""
     kernels: tuple[int, ...] = (10, 8, 4, 4, 4)
-    """of the convolutions, in steps."""
     strides: tuple[int, ...] = (5, 4, 2, 2, 2)
-    """of the convolutions; their product is the steps from frame to frame."""
     sample_rate: int | None = None
-    """Hz that sounds are resampled to; by default that of most files, at most 16,000."""
     views: SequenceViews = field(default_factory=SequenceViews)
-    """the distribution of the views; its settings are flags of their own (`--window`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -274,26 +291,31 @@ class SequenceConfig(CommonConfig):
 @flat_views
 @dataclass(frozen=True)
 class TextConfig(CommonConfig):
-    """A training on sentences."""
+    """A training on sentences.
+
+    Args:
+        encoder: small-transformer, bag-of-tokens, or a transformers encoder: a folder or a hub
+            name.
+        width: of the own networks: features of a token and of a sentence.
+        layers: of small-transformer.
+        vocabulary: byte pairs of the own networks, learned from the training part.
+        head: from features to embedding, for the loss alone; tanh: the pooler of BERT; none: the
+            features.
+        pooler: a sentence's vector: cls, mean, or first-last (the mean of first and last layer).
+        max_length: tokens of a sentence, special ones among them; the rest is cut.
+        dropout: of the encoder: what makes two passes of a sentence differ.
+        views: distribution of the views; each of its settings is a flag (`--crop`).
+    """
 
     encoder: str = "small-transformer"
-    """small-transformer, bag-of-tokens, or a transformers encoder: a folder or a hub name."""
     width: int = 128
-    """of the own networks: features of a token and of a sentence."""
     layers: int = 2
-    """of small-transformer."""
     vocabulary: int = 8000
-    """byte pairs of the own networks, learned from the training part."""
     head: Head = "tanh"
-    """from features to embedding, for the loss alone; tanh: the pooler of BERT; none: the features."""
     pooler: Pooler = "mean"
-    """a sentence's vector: cls, mean, or first-last (the mean of first and last layer)."""
     max_length: int = 32
-    """tokens of a sentence, special ones among them; the rest is cut."""
     dropout: float = 0.1
-    """of the encoder: what makes two passes of a sentence differ."""
     views: TextViews = field(default_factory=TextViews)
-    """the distribution of the views; its settings are flags of their own (`--crop`)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import platform
@@ -9,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -20,11 +22,12 @@ from ..encoders.norms import batchnorms, running_statistics
 from ..errors import MissingExtraError, RunError
 from ..objectives import MoCo
 from ..runtime import distributed
-from ..runtime.console import Console, clock
+from ..runtime.console import Console, clock, plural
 from ..runtime.version import __version__
 from . import diagnosis, hardware
 from .config import CommonConfig, differences
-from .run import Manifest, Run
+from .resolve import open_for, resolve, training_part
+from .run import Manifest, Run, require_new
 from .trainer import NotANumber, Step, Trainer
 
 HEARTBEAT = 10.0  # seconds
@@ -100,6 +103,80 @@ def description(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+class Opened(NamedTuple):
+    """A training that is ready to go.
+
+    Attributes:
+        run: the run folder.
+        settings: as resolved.
+        source: the whole source, of which the trainer sees a part.
+        trainer: at its first step or at the last checkpoint; None where the run is finished.
+    """
+
+    run: Run
+    settings: CommonConfig
+    source: Source
+    trainer: Trainer | None
+
+
+def start(
+    method: str,
+    data: str,
+    folder: Path,
+    *,
+    resume: bool,
+    preset: str | None,
+    config: CommonConfig | None,
+    options: dict[str, Any],
+    console: Console,
+) -> Opened:
+    """Open the data, resolve the settings, and make or reopen the run folder; called on every rank.
+
+    Args:
+        method, data, preset, config, options: as `api.train`.
+        folder: of the run.
+        resume: whether to continue the run in it; torchrun's restarts imply it.
+        console: where the plan is printed.
+
+    Raises:
+        ConfigError, DataError: bad settings or data, before anything is written.
+        RunError: the folder is in use, or its run was trained with other settings.
+    """
+    resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    old = Run.open(folder) if resume and (folder / "run.json").exists() else None
+    init = options.get("init", config.init if config else None)
+    if old and init and (folder / "encoder" / "config.json").exists():
+        # the network stands in the run; the file that it came from may be gone
+        options = options | {"init": str(folder)}
+    settings = resolve(method, data, preset, config, options)
+    if old is None and distributed.is_main():
+        require_new(folder)
+    with distributed.main_first():
+        source = open_for(data, settings, console.progress)
+    distributed.require_same("data", source.fingerprint)
+    part = training_part(source, settings)
+    asked = dataclasses.replace(settings, init=init or settings.init)
+    wanted = manifest(method, asked, source, part)
+    state = None
+    if old:
+        check_same(old, wanted)
+        if old.manifest["status"] == "finished":
+            steps = plural(old.manifest["step"], "step")
+            console.say(f"{folder} is finished ({steps}); nothing was changed")
+            return Opened(old, settings, source, None)
+        state = old.load()
+    trainer = Trainer(method, settings, part)
+    if state:
+        trainer.load_state(state)
+        console.say(f"continuing {folder} after step {trainer.number:,} of {trainer.total:,}")
+    console.say(plan(trainer, trainer.seconds_per_step()))
+    wanted |= {"hardware": hardware.hardware(trainer.machine), "steps": trainer.total}
+    run = old or Run.create(folder, wanted)
+    run.cut_metrics(trainer.number)
+    run.update(status="running", hardware=wanted["hardware"], steps=trainer.total)
+    return Opened(run, settings, source, trainer)
+
+
 class Look(NamedTuple):
     """What a checkpoint looked like: fields for its line of metrics, and what the choice goes by, larger = better."""
 
@@ -124,106 +201,143 @@ class Watch(Protocol):
 def train_into(
     run: Run, trainer: Trainer, console: Console, watch: Watch | None = None
 ) -> diagnosis.Verdict:
-    """Go from where the trainer stands to its end, or to Ctrl-C; every number ends up in the run.
+    """Train from where the trainer stands to its end, or to Ctrl-C; every number ends up in the run.
+
+    Args:
+        run: the run folder.
+        trainer: at its first step, or at the step of the last checkpoint.
+        console: where progress is printed.
+        watch: measures checkpoints; None: none are measured, and the last one is kept.
+
+    Returns:
+        Whether it learned, and why not.
 
     Raises:
-        Interrupted: after saving. NotANumber: the ids of the batch are in run.json.
+        Interrupted: Ctrl-C or SIGTERM came; the state is saved.
+        NotANumber: the loss is not finite; the ids of the batch are in run.json.
     """
-    config = trainer.config
-    save_every = config.save_every or max(1, round(trainer.total / CHECKPOINTS))
-    spent = float(run.manifest.get("seconds", 0.0)) if trainer.number else 0.0
-    began = beat = time.monotonic()
-    rows, warned = run.metrics(), False
-    enough = config.stop == "auto" and distributed.share(
-        _no_better(run, trainer.number, save_every)
-    )
-    writer = _tensorboard(run) if config.tensorboard else None
-    what = f"training {run.manifest['method']}"
-    with _polite_stop() as stop, console.track(what, trainer.total, done=trainer.number) as advance:
-        try:
-            for step in () if enough else trainer:
-                seconds = spent + time.monotonic() - began
-                last = step.number == trainer.total
-                due = last or step.number % save_every == 0
-                seen = _looked(run, trainer, watch, step.number, due)
-                if step.number % config.log_every == 0 or last or seen:
-                    row = trainer.measure(step) | seen | {"seconds": round(seconds, 2)}
-                    row["items_per_second"] = round(
-                        step.number * trainer.batch / max(seconds, 1e-9), 1
-                    )
-                    run.append(row)
-                    rows.append(row)
-                    if not warned and (warned := diagnosis.judge(rows).kind == "collapsed"):
-                        console.say(f"step {step.number}: {diagnosis.judge(rows).sentence}")
-                    if writer:
-                        for name in row.keys() - {"step"}:
-                            writer.add_scalar(name, row[name], step.number)
-                advance(step.number, _line(trainer, step, seconds))
-                stopping = distributed.any_rank(
-                    bool(stop)
-                )  # all or none: a save waits for every rank
-                enough = (
-                    due
-                    and config.stop == "auto"
-                    and distributed.share(_no_better(run, step.number, save_every))
-                )
-                if stopping or due:
-                    save(run, trainer)
-                    memory = hardware.peak_memory(trainer.machine.torch_device)
-                    run.update(seconds=round(seconds, 1), step=step.number, peak_memory=memory)
-                elif time.monotonic() - beat > HEARTBEAT:
-                    beat = time.monotonic()
-                    run.update(step=step.number)
-                if enough:
+    return _Session(run, trainer, console, watch).train()
+
+
+class _Session:
+    """One stretch of training: what is measured, saved and printed, and when it ends."""
+
+    def __init__(self, run: Run, trainer: Trainer, console: Console, watch: Watch | None) -> None:
+        self.run, self.trainer, self.console, self.watch = run, trainer, console, watch
+        config = trainer.config
+        self.save_every = config.save_every or max(1, round(trainer.total / CHECKPOINTS))
+        self.spent = float(run.manifest.get("seconds", 0.0)) if trainer.number else 0.0
+        self.began = self.beat = time.monotonic()
+        self.rows = run.metrics()
+        self.warned = False
+        self.writer = _tensorboard(run) if config.tensorboard else None
+        self.enough = self._no_better(trainer.number)
+
+    def train(self) -> diagnosis.Verdict:
+        """Take the steps; see `train_into`."""
+        what, total = f"training {self.run.manifest['method']}", self.trainer.total
+        progress = self.console.track(what, total, done=self.trainer.number)
+        with _polite_stop() as stop, self._failures_recorded(), progress as advance:
+            for step in () if self.enough else self.trainer:
+                seconds = self.spent + time.monotonic() - self.began
+                self._after(step, seconds)
+                advance(step.number, _line(self.trainer, step, seconds))
+                self._save_or_stop(step, seconds, stop)
+                if self.enough:
                     break
-                if stopping and not last:
-                    run.update(status="interrupted")
-                    distributed.barrier()  # all ranks stop here, and none leaves while another still hears from it
-                    raise Interrupted(
-                        f"stopped after step {step.number}; --resume goes on from there"
-                    )
+        return self._finish()
+
+    def _after(self, step: Step, seconds: float) -> None:
+        """Measure a step and write its line, where one is due."""
+        seen = self._looked(step.number)
+        last = step.number == self.trainer.total
+        if step.number % self.trainer.config.log_every and not last and not seen:
+            return
+        row = self.trainer.measure(step) | seen | {"seconds": round(seconds, 2)}
+        row["items_per_second"] = round(step.number * self.trainer.batch / max(seconds, 1e-9), 1)
+        self.run.append(row)
+        self.rows.append(row)
+        if not self.warned and (verdict := diagnosis.judge(self.rows)).kind == "collapsed":
+            self.warned = True
+            self.console.say(f"step {step.number}: {verdict.sentence}")
+        if self.writer:
+            for name in row.keys() - {"step"}:
+                self.writer.add_scalar(name, row[name], step.number)
+
+    def _looked(self, step: int) -> dict[str, float]:
+        """What the watch measured at this step, on rank 0; the best checkpoint so far is kept."""
+        seen: dict[str, float] = {}
+        if self.watch is None or not distributed.is_main():
+            return seen
+        every = self.trainer.config.eval_every
+        if every and step % every == 0:
+            seen |= self.watch.look(self.trainer.encoder)
+        if self._due(step):
+            look = self.watch.checkpoint(self.trainer.encoder)
+            seen |= look.row
+            best = self.run.manifest.get("best")
+            if math.isfinite(look.choice) and (best is None or look.choice > best["value"]):
+                self.run.save_best(self.trainer.encoder, step, self.watch.chooses_by, look.choice)
+        return seen
+
+    def _save_or_stop(self, step: Step, seconds: float, stop: list[int]) -> None:
+        """Save where a checkpoint is due or the process must end, on every rank alike."""
+        due = self._due(step.number)
+        stopping = distributed.any_rank(bool(stop))  # all or none: a save waits for every rank
+        self.enough = due and self._no_better(step.number)
+        if stopping or due:
+            save(self.run, self.trainer)
+            memory = hardware.peak_memory(self.trainer.machine.torch_device)
+            self.run.update(seconds=round(seconds, 1), step=step.number, peak_memory=memory)
+        elif time.monotonic() - self.beat > HEARTBEAT:
+            self.beat = time.monotonic()
+            self.run.update(step=step.number)
+        if stopping and not self.enough and step.number < self.trainer.total:
+            self.run.update(status="interrupted")
+            distributed.barrier()  # no rank leaves while another still hears from it
+            raise Interrupted(f"stopped after step {step.number}; --resume goes on from there")
+
+    def _finish(self) -> diagnosis.Verdict:
+        """Write the end of the run."""
+        verdict = diagnosis.judge(self.rows)
+        self.run.update(
+            seconds=self.run.manifest.get("seconds", 0.0),
+            step=self.trainer.number,
+            status="finished",
+            verdict={"kind": verdict.kind, "sentence": verdict.sentence},
+        )
+        if self.enough:
+            self.console.say(
+                f"stopped at step {self.trainer.number:,} of {self.trainer.total:,}: no checkpoint "
+                "was better than the best one so far"
+            )
+        return verdict
+
+    def _due(self, step: int) -> bool:
+        """Whether a checkpoint is due."""
+        return step == self.trainer.total or step % self.save_every == 0
+
+    def _no_better(self, step: int) -> bool:
+        """Whether `--stop auto` ends the training: the best checkpoint is PATIENCE checkpoints old."""
+        if self.trainer.config.stop != "auto":
+            return False
+        best = self.run.manifest.get("best")
+        old = best is not None and step - int(best["step"]) >= PATIENCE * self.save_every
+        return bool(distributed.share(old))
+
+    @contextmanager
+    def _failures_recorded(self) -> Iterator[None]:
+        """Write into run.json why a training ended before its end."""
+        try:
+            yield
         except NotANumber as error:
-            run.update(status="failed", error=str(error), bad_batch=error.ids)
+            self.run.update(status="failed", error=str(error), bad_batch=error.ids)
             raise
         except RuntimeError as error:
             if distributed.world() > 1:  # a collective failed, for its partner is gone
-                run.update(
-                    status="interrupted",
-                    error=f"another process ended: {str(error).splitlines()[0]}",
-                )
+                reason = f"another process ended: {str(error).splitlines()[0]}"
+                self.run.update(status="interrupted", error=reason)
             raise
-    found = diagnosis.judge(rows)
-    ended = {"seconds": run.manifest.get("seconds", 0.0), "step": trainer.number}
-    run.update(**ended, status="finished", verdict={"kind": found.kind, "sentence": found.sentence})
-    if enough:
-        console.say(
-            f"stopped at step {trainer.number:,} of {trainer.total:,}: no better checkpoint since the best"
-        )
-    return found
-
-
-def _looked(
-    run: Run, trainer: Trainer, watch: Watch | None, step: int, due: bool
-) -> dict[str, float]:
-    """What the watch saw at this step, rank 0 looking; the best checkpoint so far is kept."""
-    seen: dict[str, float] = {}
-    if watch is None or not distributed.is_main():
-        return seen
-    if trainer.config.eval_every and step % trainer.config.eval_every == 0:
-        seen |= watch.look(trainer.encoder)
-    if due:
-        look = watch.checkpoint(trainer.encoder)
-        seen |= look.row
-        best = run.manifest.get("best")
-        if math.isfinite(look.choice) and (best is None or look.choice > best["value"]):
-            run.save_best(trainer.encoder, step, watch.chooses_by, look.choice)
-    return seen
-
-
-def _no_better(run: Run, step: int, save_every: int) -> bool:
-    """Whether the best checkpoint is PATIENCE checkpoints old."""
-    best = run.manifest.get("best")
-    return best is not None and step - int(best["step"]) >= PATIENCE * save_every
 
 
 def save(run: Run, trainer: Trainer) -> None:

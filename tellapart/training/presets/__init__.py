@@ -17,6 +17,8 @@ from .registry import PRESETS as PRESETS
 from .sequences import *  # noqa: F403
 from .text import *  # noqa: F403
 
+USUAL = ("_folder", "_audio", "_text")  # kinds of data whose defaults the help shows
+
 
 def named(name: str) -> Any:
     """The preset of that name.
@@ -41,7 +43,8 @@ def name_for(method: str, data: str) -> str:
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     if not data:  # for --help
-        return next(name for name in PRESETS if name.partition("_")[0] == method)
+        own = [name for name in PRESETS if name.partition("_")[0] == method]
+        return next((name for name in own if name.endswith(USUAL)), own[0])
     kind = kind_of(data)
     if kind == "images":
         scale = data.partition(":")[0].replace("-", "_")
