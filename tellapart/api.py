@@ -228,10 +228,8 @@ def train(
             method, data, Path(out), resume=resume, preset=preset, config=config, options=options, console=console
         )  # fmt: skip
         if opened.trainer is None:
-            manifest = opened.run.manifest
-            return Trained(
-                str(out), manifest["step"], False, manifest.get("verdict", {}).get("sentence", "")
-            )
+            ended = opened.manifest
+            return Trained(str(out), ended["step"], False, ended["verdict"]["sentence"])
         trainer = opened.trainer
         watch = monitor.Watch(
             opened.settings,
@@ -239,8 +237,9 @@ def train(
             batch=trainer.batch,
             views_per_item=trainer.objective.views,
         )
-        verdict = session.train_into(opened.run, trainer, console, watch)
-        console.say(f"{verdict.sentence}\n{clock(opened.run.manifest['seconds'])} in {out}")
+        run = session.begin(opened, Path(out), console)
+        verdict = session.train_into(run, trainer, console, watch)
+        console.say(f"{verdict.sentence}\n{clock(run.manifest['seconds'])} in {out}")
         return Trained(str(out), trainer.number, True, verdict.sentence)
 
 

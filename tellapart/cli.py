@@ -328,7 +328,7 @@ def _place(option: Option, first: Sequence[str]) -> int:
 
 def _help(parser: Parser, options: Sequence[Option], first: Sequence[str], *, full: bool) -> str:
     """The help of a command: usage, what it does, its options, an example."""
-    places = " ".join(o.name.upper() for o in options if o.positional)
+    places = " ".join(o.name.upper() + " ..." * o.many for o in options if o.positional)
     needed = " ".join(
         f"{o.flag} {o.name.upper()}" for o in options if not o.positional and _needed(o)
     )
@@ -336,7 +336,7 @@ def _help(parser: Parser, options: Sequence[Option], first: Sequence[str], *, fu
     hidden = sum(not o.positional and o.name not in first for o in options)
     more = f"{plural(hidden, 'more option')}: {parser.prog} --help-all"
     more = "" if full or not hidden else f"\n{more}"
-    return f"{parser.format_help().rstrip()}\n\nexample: {parser.example}{more}"
+    return f"{parser.format_help().rstrip()}\n\nExample: {parser.example}{more}"
 
 
 def _needed(option: Option) -> bool:

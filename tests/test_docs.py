@@ -67,7 +67,6 @@ def test_importing_tellapart_loads_nothing_heavy():
 ROOMS = [
     "__main__",
     "cli",
-    "arguments",
     "demo",
     "api",
     "reports",

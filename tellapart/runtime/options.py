@@ -52,6 +52,11 @@ class Option:
         """The flag, `--batch-size`."""
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def many(self) -> bool:
+        """Whether it takes any number of values."""
+        return _taken(self, positional=self.positional).get("nargs") in ("+", "*")
+
 
 def of_function(function: Callable[..., Any], leave_out: Collection[str] = ()) -> list[Option]:
     """The options of a function.

@@ -104,18 +104,20 @@ def description(trainer: Trainer) -> dict[str, Any]:
 
 
 class Opened(NamedTuple):
-    """A training that is ready to go.
+    """A training whose data and settings are open; nothing is written yet.
 
     Attributes:
-        run: the run folder.
         settings: as resolved.
         source: the whole source, of which the trainer sees a part.
+        manifest: what run.json will hold, of a finished run what it holds.
+        old: the run that is continued, None for a new one.
         trainer: at its first step or at the last checkpoint; None where the run is finished.
     """
 
-    run: Run
     settings: CommonConfig
     source: Source
+    manifest: Manifest
+    old: Run | None
     trainer: Trainer | None
 
 
@@ -130,16 +132,16 @@ def start(
     options: dict[str, Any],
     console: Console,
 ) -> Opened:
-    """Open the data, resolve the settings, and make or reopen the run folder; called on every rank.
+    """Resolve the settings, open the data and build the trainer; called on every rank.
 
     Args:
         method, data, preset, config, options: as `api.train`.
         folder: of the run.
         resume: whether to continue the run in it; torchrun's restarts imply it.
-        console: where the plan is printed.
+        console: where progress is printed.
 
     Raises:
-        ConfigError, DataError: bad settings or data, before anything is written.
+        ConfigError, DataError: bad settings or data.
         RunError: the folder is in use, or its run was trained with other settings.
     """
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
@@ -163,18 +165,35 @@ def start(
         if old.manifest["status"] == "finished":
             steps = plural(old.manifest["step"], "step")
             console.say(f"{folder} is finished ({steps}); nothing was changed")
-            return Opened(old, settings, source, None)
+            return Opened(settings, source, old.manifest, old, None)
         state = old.load()
     trainer = Trainer(method, settings, part)
     if state:
         trainer.load_state(state)
         console.say(f"continuing {folder} after step {trainer.number:,} of {trainer.total:,}")
+    return Opened(settings, source, wanted, old, trainer)
+
+
+def begin(opened: Opened, folder: Path, console: Console) -> Run:
+    """Print the plan, and make or reopen the run folder; called on every rank.
+
+    Args:
+        opened: from `start`, with a trainer.
+        folder: of the run.
+        console: where the plan is printed.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    trainer, written = opened.trainer, opened.manifest
+    if trainer is None:
+        raise RunError(f"{folder} is finished; there is nothing to begin")
     console.say(plan(trainer, trainer.seconds_per_step()))
-    wanted |= {"hardware": hardware.hardware(trainer.machine), "steps": trainer.total}
-    run = old or Run.create(folder, wanted)
+    written |= {"hardware": hardware.hardware(trainer.machine), "steps": trainer.total}
+    run = opened.old or Run.create(folder, written)
     run.cut_metrics(trainer.number)
-    run.update(status="running", hardware=wanted["hardware"], steps=trainer.total)
-    return Opened(run, settings, source, trainer)
+    run.update(status="running", hardware=written["hardware"], steps=trainer.total)
+    return run
 
 
 class Look(NamedTuple):

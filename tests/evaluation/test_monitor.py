@@ -47,7 +47,7 @@ def _equal(a, b):
 
 
 def test_watching_leaves_the_weights_as_they_are(watched, tmp_path, monkeypatch):
-    monkeypatch.setattr("tellapart.api.Watch", lambda *_, **__: None)
+    monkeypatch.setattr("tellapart.evaluation.monitor.Watch", lambda *_, **__: None)
     api.train("simclr", out=tmp_path / "r", validation=200, **SHORT)
     assert _equal(_weights(watched)["encoder"], _weights(tmp_path / "r")["encoder"])
 
