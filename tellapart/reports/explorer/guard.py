@@ -7,6 +7,7 @@ What fails a step is answered here, in words; so is every error that nothing els
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import json
@@ -26,7 +27,8 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 EVERYWHERE = frozenset({"0.0.0.0", "::"})
-BURST, PER_SECOND = 1000, 300  # requests of a session: at once, and on and on
+BURST, PER_SECOND = 1000, 300  # requests of a session: at once, and in the long run
+FORM, PATIENCE = 4096, 20.0  # bytes of a form with a token; seconds for it to arrive
 HEADERS = {
     "content-security-policy": (
         "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
@@ -77,15 +79,19 @@ class Guard:
     """Lets the requests of one browser session through to `app`.
 
     Args:
-        token: opens the session, once. host: the address that the server listens on.
-        name: of the cookie; cookies are shared by all ports of a machine, so it holds the port.
-        say: told of errors that nothing else caught; the client never sees more than that there was one.
+        app: what is guarded.
+        token: opens the session, once.
+        host: the address that the server listens on.
+        port: its port. Browsers send a cookie to every port of a machine, so the port stands in
+            the name and in the value of ours.
+        say: told of errors that nothing else caught; the client sees only that there was one.
     """
 
     def __init__(
-        self, app: App, *, token: str, host: str, name: str, say: Callable[[str], None]
+        self, app: App, *, token: str, host: str, port: int, say: Callable[[str], None]
     ) -> None:
-        self.app, self.token, self.name, self.say = app, token, name, say
+        self.app, self.token, self.port, self.say = app, token, port, say
+        self.name = f"tellapart-{port}"
         self.session: str | None = None
         self.hosts = LOOPBACK | {
             host.lower(),
@@ -116,8 +122,8 @@ class Guard:
         }
         try:
             self._require_host(headers)
-            if opened := self._opened(scope, headers):
-                await _answer(sending, 303, "", {"location": "/", "set-cookie": opened})
+            if opened := self._opened(scope, headers, await _token(scope, receive)):
+                await _let_in(sending, opened, posted=scope["method"] == "POST")
                 return
             self._require_session(scope, headers)
             await self.app(scope, receive, sending)
@@ -139,15 +145,14 @@ class Guard:
                 f"this server answers to the name of its own machine, not to {name[:80]!r}; use the printed address",
             )
 
-    def _opened(self, scope: Message, headers: dict[str, str]) -> str | None:
-        """The cookie that a first visit with the token gets; None: this is no visit with a token."""
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token")
-        if not given or scope["path"] != "/" or scope["method"] != "GET":
+    def _opened(self, scope: Message, headers: dict[str, str], token: str | None) -> str | None:
+        """The cookie that a first visit with the token gets; None: a visit without a token."""
+        if token is None:
             return None
-        if not hmac.compare_digest(given[0].encode(), self.token.encode()):
+        if not hmac.compare_digest(token.encode(), self.token.encode()):
             raise Refused(403, NO_SESSION)
         if self.session is None:
-            self.session = secrets.token_urlsafe(32)
+            self.session = f"{self.port}.{secrets.token_urlsafe(32)}"
         elif not self._known(headers):
             raise Refused(403, NO_SESSION)
         return f"{self.name}={self.session}; HttpOnly; SameSite=Strict; Path=/"
@@ -197,6 +202,54 @@ def _retry(error: Refused) -> dict[str, str]:
 
 def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+async def _token(scope: Message, receive: Receive) -> str | None:
+    """The token that a request for the first page brings: in its address or in its form."""
+    if scope["path"] != "/":
+        return None
+    query = scope["query_string"]
+    if scope["method"] == "POST":
+        query = await _short_body(receive)
+    elif scope["method"] != "GET":
+        return None
+    given = parse_qs(query.decode("latin-1")).get("token")
+    return given[0] if given else None
+
+
+async def _short_body(receive: Receive) -> bytes:
+    """The body of a request, at most `FORM` bytes.
+
+    Raises:
+        Refused: 413 too large, 408 too slow.
+    """
+    body: bytes = b""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                message = await receive()
+                body += message.get("body", b"")
+                if len(body) > FORM:
+                    raise Refused(413, "a form with a token is shorter")
+                if not message.get("more_body"):
+                    return body
+    except TimeoutError as error:
+        raise Refused(408, f"the form did not arrive within {PATIENCE:g} s") from error
+
+
+async def _let_in(send: Send, cookie: str, *, posted: bool) -> None:
+    """Set the cookie and go to the first page.
+
+    After a form of another origin (the file of --browser) a redirect would still count as
+    cross-site and bring no SameSite=Strict cookie, so a page of ours leads on.
+    """
+    body = b'<!doctype html><meta http-equiv="refresh" content="0;url=/">' if posted else b""
+    about = {"content-type": "text/html; charset=utf-8", "cache-control": "no-store",
+             "content-length": str(len(body)), "set-cookie": cookie}  # fmt: skip
+    about |= {} if posted else {"location": "/"}
+    status = 200 if posted else 303
+    await send({"type": "http.response.start", "status": status, "headers": _encoded(about)})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _answer(

@@ -9,9 +9,10 @@ import functools
 import math
 import secrets
 import socket
+import tempfile
 import threading
 import webbrowser
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import numpy as np
 
 from ...errors import ConfigError, MissingExtraError, TellapartError, require
 from ...runtime.console import Console
+from .. import html
 from . import items
 from .guard import LOOPBACK, Guard, Refused
 from .state import State
@@ -34,7 +36,8 @@ BODY = 32 << 20  # bytes of an upload
 DRAINED = (
     256 << 20
 )  # bytes of a larger one that are read and thrown away, so that its sender hears why
-PATIENCE = 20.0  # seconds for an upload to arrive, or for the head of a first request
+PATIENCE = 20.0  # seconds for an upload, or for the head of any request, to arrive
+LONGEST = 300.0  # seconds from the head of a request to the end of its answer
 SEARCHES, WAITING = 1, 8  # at work at once, and in the queue behind them
 CONNECTIONS = 1000  # open at once; above it all are answered 503
 KEPT = 4096  # thumbnails in memory
@@ -82,10 +85,33 @@ def serve(
                 "below first sees these items. Leave out --host to keep it on this machine"
             )
         console.say(f"{url}\nopen it in one browser (its token works once); Ctrl-C ends")
-        if open_browser:
-            threading.Timer(1.0, webbrowser.open, (url,)).start()
-        with contextlib.suppress(KeyboardInterrupt):
+        with contextlib.ExitStack() as stack:
+            if open_browser:
+                page = stack.enter_context(opening_page(url.partition("?")[0], token))
+                threading.Timer(1.0, webbrowser.open, (page.as_uri(),)).start()
+            stack.enter_context(contextlib.suppress(KeyboardInterrupt))
             uvicorn_server(app).run(sockets=[place])
+
+
+@contextlib.contextmanager
+def opening_page(address: str, token: str) -> Iterator[Path]:
+    """A file that only this user can read, whose form sends the token to the server.
+
+    A browser is started with the name of this file, so the token does not stand in the list of
+    processes, which every user of a machine can read.
+
+    Args:
+        address: of the server, without the token.
+        token: what opens the session.
+    """
+    number, name = tempfile.mkstemp(prefix="tellapart-", suffix=".html")
+    with open(number, "w", encoding="utf-8") as file:
+        page = html.environment().get_template("open.html")
+        file.write(page.render(address=address, token=token))
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -123,22 +149,51 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def uvicorn_server(app: Any) -> uvicorn.Server:
-    """A server whose connections are bounded in number, and closed where no request comes."""
+    """A server whose connections are bounded in number and in the time of each request."""
+    import h11
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    class Prompt(H11Protocol):
+    class Timed(H11Protocol):
+        """Closes a connection whose next request, or whose answer, takes too long."""
+
+        limit: asyncio.TimerHandle | None = None
+
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.loop.call_later(PATIENCE, self.close_where_silent)
+            self.close_after(PATIENCE)
 
-        def close_where_silent(self) -> None:
-            if self.cycle is None:  # the head of the first request never came to its end
-                self.transport.close()
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.close_after(None)
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            before = self.cycle
+            if self.limit is None:  # the first bytes of a further request on a kept connection
+                self.close_after(PATIENCE)
+            super().data_received(data)
+            if self.cycle is not before:  # its head is complete
+                self.close_after(LONGEST)
+
+        def on_response_complete(self) -> None:
+            before = self.cycle
+            self.close_after(None)
+            super().on_response_complete()
+            if self.cycle is not before:  # a pipelined request has begun
+                self.close_after(LONGEST)
+            elif self.conn.trailing_data[0] or self.conn.their_state is not h11.IDLE:
+                self.close_after(PATIENCE)  # half a request is left in the buffer
+
+        def close_after(self, seconds: float | None) -> None:
+            if self.limit is not None:
+                self.limit.cancel()
+            self.limit = (
+                None if seconds is None else self.loop.call_later(seconds, self.transport.abort)
+            )
 
     return uvicorn.Server(
         uvicorn.Config(
-            app, http=Prompt, ws="none", lifespan="off", log_level="error", access_log=False, server_header=False,
+            app, http=Timed, ws="none", lifespan="off", log_level="error", access_log=False, server_header=False,
             proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=1,
         )
     )  # fmt: skip
@@ -260,7 +315,7 @@ def application(
         Guard,
         token=token,
         host=host,
-        name=f"tellapart-{port}",
+        port=port,
         say=(console or Console(quiet=True)).say,
     )
     handlers: Any = {TellapartError: refused, HTTPException: missing}

@@ -94,7 +94,7 @@ def test_nothing_else_is_there(port, path):
 
 
 def test_hosts_of_everywhere_are_numbers_and_own_names():
-    open_to_all = guard.Guard(None, token="t", host="0.0.0.0", name="c", say=print)
+    open_to_all = guard.Guard(None, token="t", host="0.0.0.0", port=80, say=print)
     open_to_all._require_host({"host": "192.168.1.7:80"})
     open_to_all._require_host({"host": socket.gethostname()})
     with pytest.raises(guard.Refused, match="own machine"):
@@ -214,6 +214,87 @@ def test_a_flood_is_survived(port):
     assert found.count(503) + found.count(429) > 100  # a few at a time, the others are sent away
     time.sleep(0.5)
     assert client.search(b"", "/api/search?row=1").status == 200
+
+
+def test_the_cookie_names_its_port_twice_and_no_other_is_taken(port):
+    cookie = Client(port).headers["cookie"]
+    name, _, value = cookie.partition("=")
+    assert name == f"tellapart-{port}"
+    assert value.startswith(f"{port}.")
+    rest = value.partition(".")[2]
+    for other in (f"{name}={port + 1}.{rest}", f"{name}={rest}", f"tellapart-{port + 1}={value}"):
+        stranger = SimpleNamespace(port=port, headers={"cookie": other})
+        assert Client.ask(stranger, "/api/run").status == 403
+
+
+def test_the_form_of_a_file_opens_the_session_as_the_address_does(opened):
+    with served(opened) as port:
+        stranger = SimpleNamespace(port=port, headers={})
+        wrong = Client.ask(stranger, "/", method="POST", body=b"token=guess", origin="null")
+        assert wrong.status == 403
+        assert Client.ask(stranger, "/", method="POST", body=b"x" * 5000).status == 413
+        form = f"token={TOKEN}".encode()
+        first = Client.ask(stranger, "/", method="POST", body=form, origin="null")
+        assert first.status == 200
+        assert b'url=/"' in first.value  # a page of ours leads on, so the cookie is sent
+        stranger.headers = {"cookie": first.headers["set-cookie"].partition(";")[0]}
+        assert Client.ask(stranger, "/api/run").status == 200
+        late = SimpleNamespace(port=port, headers={})
+        assert Client.ask(late, "/", method="POST", body=form).status == 403  # it works once
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [b"GET /api/run HTTP/1.1\r\nhost: loc", b"G", b"\r\n",
+     b"POST /api/item/1 HTTP/1.1\r\nhost: localhost\r\n%s\r\ncontent-length: 9\r\n\r\n12"],
+)  # fmt: skip
+@pytest.mark.parametrize("first", ["one", "pipelined"])
+def test_half_of_a_further_request_is_not_waited_for(opened, monkeypatch, rest, first):
+    monkeypatch.setattr(server, "PATIENCE", 0.5)
+    with served(opened) as port:
+        cookie = f"cookie: {Client(port).headers['cookie']}".encode()
+        whole = b"GET /api/item/1 HTTP/1.1\r\nhost: localhost\r\n" + cookie + b"\r\n\r\n"
+        half = rest.replace(b"%s", cookie)
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as kept:
+            kept.sendall(whole + half if first == "pipelined" else whole)
+            assert kept.recv(10_000).startswith(b"HTTP/1.1 200")
+            if first == "one":
+                kept.sendall(half)
+            began = time.monotonic()
+            with contextlib.suppress(ConnectionResetError):
+                while kept.recv(10_000):
+                    pass
+            assert time.monotonic() - began < 4  # uvicorn's own limit is 5 s
+
+
+def test_kept_connections_serve_several_requests_within_the_limit(opened, monkeypatch):
+    monkeypatch.setattr(server, "PATIENCE", 2.0)
+    with served(opened) as port:
+        cookie = f"cookie: {Client(port).headers['cookie']}"
+        head = f"GET /api/item/1 HTTP/1.1\r\nhost: localhost\r\n{cookie}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as kept:
+            for _ in range(3):
+                kept.sendall(head[:20])
+                time.sleep(1.0)
+                kept.sendall(head[20:])
+                answer = b""
+                while b'"label"' not in answer:
+                    part = kept.recv(10_000)
+                    assert part, answer
+                    answer += part
+                assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_an_answer_that_takes_too_long_ends(opened, monkeypatch):
+    monkeypatch.setattr(server, "LONGEST", 0.3)
+    monkeypatch.setattr(items, "described", lambda *_: time.sleep(1.5))
+    with served(opened) as port:
+        cookie = f"cookie: {Client(port).headers['cookie']}"
+        head = f"GET /api/item/1 HTTP/1.1\r\nhost: localhost\r\n{cookie}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as kept:
+            kept.sendall(head)
+            with contextlib.suppress(ConnectionResetError):
+                assert kept.recv(100) == b""
 
 
 def test_slow_clients_are_let_go(opened, monkeypatch):

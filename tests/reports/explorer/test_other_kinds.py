@@ -7,6 +7,9 @@ import io
 import re
 import sys
 import wave
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import pytest
@@ -149,6 +152,38 @@ def test_serve_prints_the_address_and_listens_there_alone(run, monkeypatch, host
     assert re.search(rf"^http://{re.escape(host)}:{bound[0][1]}/\?token=[\w-]{{20,}}$", whole, re.M)
     assert bound[0][0] == host
     assert ("other machines can reach this page" in whole) == aloud
+
+
+def test_the_browser_gets_the_token_in_a_file_of_this_user(run, monkeypatch):
+    seen = {}
+
+    class Stopped:
+        def run(self, sockets):
+            seen["url"] = opened_with[0]
+            path = Path(url2pathname(urlsplit(opened_with[0]).path))
+            seen["page"], seen["mode"] = path.read_text(), path.stat().st_mode & 0o777
+            seen["path"] = path
+            raise KeyboardInterrupt
+
+    class Now:
+        def __init__(self, seconds, function, arguments):
+            function(*arguments)
+
+        def start(self):
+            pass
+
+    opened_with, said = [], []
+    monkeypatch.setattr(server.webbrowser, "open", opened_with.append)
+    monkeypatch.setattr(server.threading, "Timer", Now)
+    monkeypatch.setattr(server, "uvicorn_server", lambda _: Stopped())
+    console = Console(quiet=True)
+    monkeypatch.setattr(console, "say", said.append)
+    serve(run, open_browser=True, console=console)
+    token = re.search(r"token=([\w-]+)", "\n".join(said)).group(1)
+    assert token not in seen["url"]
+    assert f'name="token" value="{token}"' in seen["page"]
+    assert seen["mode"] == 0o600
+    assert not seen["path"].exists()
 
 
 def test_what_is_kept_is_made_again_for_other_features(opened, tmp_path):

@@ -14,9 +14,9 @@ from PIL import Image
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from explorer_client import TOKEN, picture_of
+from explorer_client import TOKEN, picture_of, served
 
-from tellapart.reports.explorer import items
+from tellapart.reports.explorer import items, server
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -182,3 +182,15 @@ def test_both_ways_to_draw_show_the_same_points(browser, port, opened, way):
         near = drawn[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3]
         assert np.abs(near - drawn[5, 5]).max() > 60
     page.close()
+
+
+def test_the_file_of_the_browser_option_opens_the_page(browser, opened):
+    with (
+        served(opened) as number,
+        server.opening_page(f"http://127.0.0.1:{number}/", TOKEN) as file,
+    ):
+        page = browser.new_page()
+        page.goto(file.as_uri())
+        page.wait_for_selector("html[data-ready]")
+        assert page.url == f"http://127.0.0.1:{number}/"
+        page.close()
