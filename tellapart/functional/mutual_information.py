@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ..errors import require, unknown
 
-# closed forms -----------------------------------------------------------------------------------------------
+# closed forms -------------------------------------------------------------------------------------
 
 
 def entropy(p: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def exact_club(correlation: float, width: int) -> float:
     return width * correlation**2 / (1 - correlation**2)
 
 
-# lower bounds, of scores (N, N) -----------------------------------------------------------------------------
+# lower bounds, of scores (N, N) -------------------------------------------------------------------
 
 
 def info_nce(scores: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ def jensen_shannon_loss(scores: Tensor) -> Tensor:
     return F.softplus(-scores.diagonal()).mean() + apart / (n * (n - 1))
 
 
-# upper bounds, of log q(y_j | x_i) (N, N) -------------------------------------------------------------------
+# upper bounds, of log q(y_j | x_i) (N, N) ---------------------------------------------------------
 
 
 def variational_upper(log_q: Tensor, log_r: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ def leave_one_out(log_q: Tensor) -> Tensor:
     return (log_q.diagonal() - others + math.log(n - 1)).mean()
 
 
-# estimators of samples --------------------------------------------------------------------------------------
+# estimators of samples ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

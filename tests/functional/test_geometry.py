@@ -102,7 +102,7 @@ def test_hubness_grows_with_a_hub():
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
 @pytest.mark.parametrize("shape", [(5, 3), (2, 5, 3), (3,)])
 def test_unit_rows_have_length_one_in_torch_and_numpy(dtype, shape):
-    """Both libraries agree; float64 is kept, what is narrower becomes float32; zero rows stay zero."""
+    """Both libraries agree; float64 is kept, narrower types become float32; zero stays zero."""
     values = np.random.default_rng(0).integers(-9, 9, shape).astype(dtype)
     values[..., 0] += 20
     kept = "float64" if dtype == "float64" else "float32"

@@ -1,4 +1,4 @@
-"""labelled: against the papers' equations written as loops, closed forms, and each other."""
+"""label_losses: against the papers' equations written as loops, closed forms, and each other."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ import torch
 from torch.nn import functional as F
 
 from tellapart.errors import ConfigError
-from tellapart.functional import losses, tiled
-from tellapart.functional.label_losses import sup_con_anchors, triplets
+from tellapart.functional import label_losses, losses, tiled
+from tellapart.functional.label_losses import (
+    spring,
+    squared_distances,
+    sup_con_anchors,
+    triplets,
+)
 
 D, TAU = 6, 0.3
 
@@ -26,7 +31,7 @@ LABELS = torch.tensor([0, 0, 1, 1, 1, 2, 3, 3])
 
 
 def _sup_con_loop(z, labels, reduction):
-    """Khosla et al. 2020, eq. 2 (out) and 3 (in), anchor by anchor; anchors without a positive are left out."""
+    """Khosla et al. 2020, eq. 2 (out) and 3 (in), over the anchors that have a positive."""
     values = []
     for i in range(len(z)):
         positives = [p for p in range(len(z)) if p != i and labels[p] == labels[i]]
@@ -112,7 +117,7 @@ def test_sup_con_passes_gradcheck_tiled(monkeypatch, reduction):
 
 
 def test_the_triplet_limit_of_sup_con_and_its_true_margin():
-    """One positive, one negative: softplus(x), x = (d_p - d_n) / (2 tau). First order at 0: margin 4 tau ln 2."""
+    """One positive, one negative: softplus((d_p - d_n) / (2 tau)); near 0 margin 4 tau ln 2."""
     tau = 0.1
     anchor = F.normalize(torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64), dim=0)
     for angle_p, angle_n in [(0.3, 0.5), (0.5, 0.3), (0.4, 0.4), (0.1, 2.5)]:
@@ -131,7 +136,7 @@ def test_the_triplet_limit_of_sup_con_and_its_true_margin():
             )
 
 
-# margin ------------------------------------------------------------------------------------------------------
+# margin -------------------------------------------------------------------------------------------
 
 
 def test_margin_contrastive_is_equation_4():
@@ -162,7 +167,74 @@ def test_a_dissimilar_pair_at_one_point_has_a_finite_gradient():
     assert a.grad.abs().sum() == 0
 
 
-# triplets ----------------------------------------------------------------------------------------------------
+GAPS = [1e-1, 1e-2, 1e-3, 3e-4, 1e-4, 1e-5]
+
+
+@pytest.mark.parametrize("gap", GAPS)
+@pytest.mark.parametrize("width", [2, 32, 200])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_distances_of_near_duplicates_are_exact_in_value_and_force(gap, width, dtype):
+    """Against float64 differences of the same rows: distances, and the force on every row."""
+    n = 64
+    a = _rows(n, 0, width).to(dtype)
+    b = (_rows(n, 0, width).roll(1, 0) + gap * _rows(n, 1, width)).to(dtype)
+    exact = (a.double()[:, None] - b.double()).square().sum(2)
+    tolerance = 3e-5 if dtype == torch.float32 else 1e-12
+    same = torch.eye(n, dtype=torch.bool)
+    force = []
+    for distances, kind in ((squared_distances, dtype), (_by_differences, torch.float64)):
+        x, y = (v.detach().to(kind).requires_grad_() for v in (a, b))
+        squares = distances(x, y)
+        pairs = spring(squares, same, 1.0)
+        torch.testing.assert_close(squares.double(), exact, rtol=tolerance, atol=0.0)
+        near = pairs[torch.arange(n), (torch.arange(n) + 1) % n]  # dissimilar, at distance `gap`
+        force.append(torch.cat(torch.autograd.grad(near.sum(), [x, y], retain_graph=True)))
+        force.append(torch.cat(torch.autograd.grad(pairs.sum(), [x, y])))
+    for got, wanted in zip(force[:2], force[2:], strict=True):
+        worst = (got.double() - wanted).norm(dim=1).max() / wanted.norm(dim=1).max()
+        assert float(worst) < 10 * tolerance
+    assert float(force[0].norm(dim=1).min()) == pytest.approx(1 - gap, rel=1e-2)
+
+
+def _by_differences(a, b):
+    return (a[:, None] - b).square().sum(2)
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 24])
+def test_a_batch_that_has_collapsed_to_near_duplicates_is_exact_too(monkeypatch, limit):
+    """Every pair is close; above the limit of kept differences torch.cdist takes over."""
+    monkeypatch.setattr(label_losses, "CLOSE_ELEMENTS", limit)
+    clusters = _rows(3, 0)[torch.arange(60) % 3]
+    rows = (clusters + 1e-4 * _rows(60, 1)).float().requires_grad_()
+    found = squared_distances(rows, rows)
+    exact = _by_differences(rows.double(), rows.double())
+    torch.testing.assert_close(found.double(), exact, rtol=2e-5, atol=0.0)
+    assert float(found.diagonal().abs().max().detach()) == 0
+    apart = ~torch.eye(60, dtype=torch.bool)
+    weight = torch.rand(60, 60, generator=torch.Generator().manual_seed(0))
+    got, wanted = (
+        torch.autograd.grad((s[apart].sqrt() * weight[apart]).sum(), rows)[0]
+        for s in (found, exact)
+    )
+    assert float((got - wanted).norm() / wanted.norm()) < 1e-5
+
+
+def test_equal_rows_are_at_distance_zero_with_gradient_zero():
+    rows = _rows(1, 0).expand(5, D).float().requires_grad_()
+    found = squared_distances(rows, rows)
+    assert float(found.detach().abs().max()) == 0
+    (grad,) = torch.autograd.grad(found.sum(), rows)
+    assert float(grad.abs().max()) == 0
+
+
+def test_squared_distances_pass_gradcheck_and_name_wrong_shapes():
+    a, b = _rows(5, 0, 3).requires_grad_(), (_rows(4, 0, 3) + 1e-3).requires_grad_()
+    assert torch.autograd.gradcheck(squared_distances, (a, b))
+    with pytest.raises(ConfigError, match=r"got \(5, 3\) and \(4, 2\)"):
+        squared_distances(a, b[:, :2])
+
+
+# triplets -----------------------------------------------------------------------------------------
 
 
 def _triplet_loop(z, labels, margin, mining):
@@ -205,6 +277,34 @@ def test_triplet_equals_a_loop_over_all_triplets(mining, margin):
     assert [int(found.easy), int(found.semi_hard), int(found.hard)] == list(kinds.values())
 
 
+@pytest.mark.parametrize("n", [300, 3000])
+@pytest.mark.parametrize("margin", [0.5, 0.02, 1e-3])
+@pytest.mark.parametrize("mining", ["semi-hard", "hard", "all"])
+def test_triplets_of_long_rows_keep_their_digits(mining, margin, n):
+    """float32 against the float64 sum over the same triplets, for two anchors of many negatives."""
+    rows = _rows(n, 0, 8)
+    labels = torch.arange(n)
+    labels[1] = labels[0]
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        z = rows.float().to(dtype).requires_grad_()
+        sums = triplets(z, labels, margin=margin, mining=mining)
+        (grad,) = torch.autograd.grad(sums.loss / sums.active.clamp_min(1), z)
+        found.append((float((sums.loss / sums.active.clamp_min(1)).detach()), grad.double()))
+    d = torch.cdist(rows.float().double(), rows.float().double()).square()
+    d_ap, d_an = d[0, 1], torch.cat([d[0, 2:], d[1, 2:]])
+    chosen = {
+        "semi-hard": (d_an > d_ap) & (d_an < d_ap + margin),
+        "hard": d_an <= d_ap,
+        "all": d_an < d_ap + margin,
+    }[mining]
+    assert bool(chosen.any()) or (n == 300 and margin == 1e-3)
+    wanted = float((d_ap - d_an + margin)[chosen].mean()) if bool(chosen.any()) else 0.0
+    assert found[1][0] == pytest.approx(wanted, rel=1e-9)
+    assert found[0][0] == pytest.approx(wanted, rel=2e-5, abs=1e-6)
+    assert float((found[0][1] - found[1][1]).norm()) <= 1e-3 * float(found[1][1].norm())
+
+
 @pytest.mark.parametrize("mining", ["semi-hard", "hard", "all", "batch-hard"])
 def test_triplet_passes_gradcheck(mining):
     z = _rows(8, 5, 3).requires_grad_()
@@ -233,9 +333,9 @@ def test_a_collapse_costs_the_margin_and_semi_hard_mining_finds_nothing():
 
 def test_bad_arguments_are_named():
     z = _rows(4, 0)
-    with pytest.raises(ConfigError, match="the margin must be above 0"):
+    with pytest.raises(ConfigError, match="margin must be above 0"):
         losses.triplet(z, torch.arange(4), margin=0)
-    with pytest.raises(ConfigError, match="the margin must be above 0"):
+    with pytest.raises(ConfigError, match="margin must be above 0"):
         losses.margin_contrastive(z, z, torch.ones(4, dtype=torch.bool), margin=-1)
     with pytest.raises(ConfigError, match="did you mean 'semi-hard'"):
         losses.triplet(z, torch.arange(4), mining="semihard")

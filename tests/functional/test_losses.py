@@ -87,7 +87,7 @@ def test_a_random_bank_starts_above_chance_by_the_known_amount():
 
 
 def test_the_gradient_of_nce_tends_to_that_of_the_softmax():
-    """With Z exact, the error of the gradient falls as 1 / m (Mnih & Teh 2012; every row drawn equally often)."""
+    """With Z exact, the error of the gradient falls as 1 / m (Mnih & Teh 2012)."""
     bank, index = _rows(S, 1), torch.tensor([3])
     query = _rows(1, 0).requires_grad_()
     exact = torch.autograd.grad(
@@ -152,7 +152,7 @@ def test_noise_of_the_wrong_shape_is_named(case):
         losses.nce(query, bank, index, noise[:2], log_z=0.0)
 
 
-# two views ---------------------------------------------------------------------------------------------------
+# two views ----------------------------------------------------------------------------------------
 
 
 def _sim(x, y, tau=TAU):
@@ -199,7 +199,7 @@ def test_invariant_spread_is_equations_3_to_7():
 
 
 def _released(x, tau):
-    """The authors' BatchCriterion (negM = 1) as a formula: one factor of every product is a constant."""
+    """The authors' BatchCriterion (negM = 1): one factor of every product is a constant."""
     n = len(x)
     partner = x.roll(n // 2, 0).detach()
     positive = (x * partner).sum(1).div(tau).exp()
@@ -280,7 +280,7 @@ def test_two_view_losses_are_finite_at_a_tiny_temperature(loss, dtype):
 
 
 def test_further_rows_are_negatives_but_not_anchors():
-    """The halves of a batch, each with the other half as further rows, average to the whole batch."""
+    """Two half batches, each with the other half as further rows, average to the batch."""
     a, b = _rows(8, 2), _rows(8, 3)
     for loss, extra in [
         (losses.nt_xent, lambda x, y: torch.cat([x, y])),
@@ -297,7 +297,7 @@ def test_further_rows_are_negatives_but_not_anchors():
 
 
 def test_the_nce_gradient_tends_to_that_of_maximum_likelihood():
-    """Gutmann & Hyvarinen 2010: the error of the expected gradient falls as 1/k; a learned Z ends near 1."""
+    """Gutmann & Hyvarinen 2010: the error of the expected gradient falls as 1/k."""
     draw = torch.Generator().manual_seed(0)
     words = (torch.randn(12, 4, generator=draw, dtype=torch.float64) * 0.5).requires_grad_()
     z = torch.randn(1, 4, generator=draw, dtype=torch.float64)
@@ -318,6 +318,44 @@ def test_the_nce_gradient_tends_to_that_of_maximum_likelihood():
     for few, many in itertools.pairwise(errors):
         assert few / many == pytest.approx(10, rel=0.5) or few / many > 3
     assert errors[-1] < 3e-3
+
+
+def _expected_nce(s, log_z, data, q, k):
+    """The expectation of nce over true words and draws, from its definition."""
+    u = (s - log_z).exp()
+    return -(data * (u / (u + k * q)).log()).sum() - k * (q * (k * q / (u + k * q)).log()).sum()
+
+
+@pytest.mark.parametrize("k", [1, 10, 100])
+@pytest.mark.parametrize("noise", ["uniform", "other"])
+def test_training_by_nce_learns_the_distribution_and_its_normaliser(k, noise):
+    """From another start, log Z learned or fixed at 0 (Z = 1): both end at the data, for any k.
+
+    With Z fixed at 1 the scores become self-normalised: the sum of exp(s) ends near 1.
+    """
+    draw = torch.Generator().manual_seed(k)
+    data = torch.softmax(torch.randn(9, generator=draw, dtype=torch.float64), 0)
+    q = torch.softmax(torch.randn(9, generator=draw, dtype=torch.float64), 0)
+    q = torch.full_like(q, 1 / 9) if noise == "uniform" else q
+    for learned in (True, False):
+        s = torch.randn(9, generator=draw, dtype=torch.float64).requires_grad_()
+        log_z = torch.tensor(3.0 if learned else 0.0, dtype=torch.float64, requires_grad=learned)
+        optimizer = torch.optim.LBFGS(
+            [s, log_z] if learned else [s], max_iter=500, tolerance_grad=1e-12,
+            tolerance_change=1e-16, line_search_fn="strong_wolfe",
+        )  # fmt: skip
+
+        def closure(s=s, log_z=log_z, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = _expected_nce(s, log_z, data, q, k)
+            loss.backward()
+            return loss
+
+        for _ in range(5):
+            optimizer.step(closure)
+        with torch.no_grad():
+            torch.testing.assert_close((s - log_z).exp(), data, rtol=1e-3, atol=1e-4)
+            assert float(s.exp().sum() / log_z.exp()) == pytest.approx(1, abs=1e-3)
 
 
 def test_nce_with_many_draws_has_the_expected_gradient():
@@ -362,3 +400,117 @@ def test_half_precision_queries_are_summed_in_float32():
         found = loss(query, bank)
         assert found.dtype == torch.float32
         assert float(found) == pytest.approx(float(loss(query.double(), bank.double())), rel=1e-4)
+
+
+# precision ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.1, 0.05, 0.03, 0.01])
+def test_info_nce_with_a_queue_keeps_float64(temperature):
+    """log(1 + sum e^(n - p)), also where a negative is far nearer than the positive."""
+    for seed in range(4):
+        q, p, n = _rows(N, seed), _rows(N, seed + 10), _rows(M, seed + 20)
+        for i in range(N):
+            x = [float(q[i] @ (n[j] - p[i])) / temperature for j in range(M)]
+            top = max(0.0, *x)
+            exact = top + math.log(math.fsum(math.exp(v - top) for v in [0.0, *x]))
+            found = losses.info_nce(q[i : i + 1], p[i : i + 1], n, temperature=temperature)
+            assert float(found) == pytest.approx(exact, rel=1e-12, abs=1e-14)
+
+
+@pytest.mark.parametrize("log_z", [-30.0, 0.0, 10.0, 20.0, 25.0, 35.0, 60.0])
+@pytest.mark.parametrize("temperature", [0.3, 0.03])
+def test_nce_keeps_float64_whatever_z(case, log_z, temperature):
+    query, bank, index, noise = case
+    terms = []
+    for n in range(N):
+        for sign, rows in ((-1, index[n : n + 1]), (1, noise[n])):
+            for j in rows.tolist():
+                x = sign * (float(query[n] @ bank[j]) / temperature - log_z - math.log(M / S))
+                terms.append(max(x, 0.0) + math.log1p(math.exp(-abs(x))))
+    found = losses.nce(query, bank, index, noise, temperature=temperature, log_z=log_z)
+    assert float(found) == pytest.approx(math.fsum(terms) / N, rel=1e-12)
+
+
+# shapes -------------------------------------------------------------------------------------------
+
+
+def test_log_z_may_be_a_number_a_scalar_or_one_value_per_query(case):
+    query, bank, index, noise = case
+    each = torch.linspace(1.0, 3.0, N, dtype=torch.float64)
+    alone = [
+        losses.nce(query[i : i + 1], bank, index[i : i + 1], noise[0], log_z=float(each[i]))
+        for i in range(N)
+    ]
+    for log_z in (each, each[:, None]):
+        found = losses.nce(query, bank, index, noise[0], log_z=log_z)
+        torch.testing.assert_close(found, torch.stack(alone).mean())
+    same = losses.nce(query, bank, index, noise, log_z=2.0)
+    for shape in ((), (1,), (1, 1)):
+        log_z = torch.full(shape, 2.0, dtype=torch.float64)
+        torch.testing.assert_close(losses.nce(query, bank, index, noise, log_z=log_z), same)
+
+
+@pytest.mark.parametrize("shape", [(N + 1,), (1, N), (N, M), (N, 2), (2,)])
+def test_a_log_z_of_another_shape_is_named(case, shape):
+    query, bank, index, noise = case
+    with pytest.raises(ConfigError, match="log_z must be"):
+        losses.nce(query, bank, index, noise, log_z=torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(N, 1), (1, N), (1,), (N, N)])
+def test_nothing_else_broadcasts_in_silence(case, shape):
+    query, bank, index, noise = case
+    with pytest.raises(ConfigError, match="log_z must be"):
+        losses.instance_softmax(query, bank, index, log_z=torch.zeros(shape))
+    with pytest.raises(ConfigError, match="log_noise must"):
+        losses.nce(query, bank, index, noise, log_z=0.0, log_noise=torch.zeros(shape))
+    with pytest.raises(ConfigError, match=r"two \(N, D\) are needed"):
+        losses.proximal(query, query[:1])
+    with pytest.raises(ConfigError, match=r"two \(N, C\) are needed"):
+        losses.distillation(query, query[:1])
+    with pytest.raises(ConfigError, match="inner products"):
+        losses.nce_of_similarities(
+            torch.zeros(N), torch.zeros(N, M), temperature=1.0, log_z=0.0, log_noise=(0.0, 0.0)
+        )
+
+
+# the value at collapse ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("log_z", [0.0, 5.0, 14.0])
+@pytest.mark.parametrize("uniform", [True, False])
+def test_nce_collapse_is_the_mean_loss_of_equal_rows(log_z, uniform):
+    """Averaged over every true word and every single draw, which the sum over draws allows."""
+    v = F.normalize(torch.ones(1, D, dtype=torch.float64), dim=1)
+    weights = torch.ones(S, dtype=torch.float64) if uniform else torch.arange(1.0, S + 1).double()
+    q = weights / weights.sum()
+    f = torch.softmax(torch.linspace(0, 2, S, dtype=torch.float64), 0)
+    bank, every = v.expand(S, D), torch.arange(S)
+    mean = 0.0
+    for word in range(S):
+        for draw in range(S):
+            value = losses.nce(
+                v, bank, every[word : word + 1], every[draw : draw + 1].repeat(M),
+                temperature=TAU, log_z=log_z, log_noise=q.log(),
+            )  # fmt: skip
+            mean += float(f[word] * q[draw] * value)
+    found = losses.nce_collapse(M, 1 / TAU - log_z, q.log(), f)
+    assert found == pytest.approx(mean, rel=1e-10)
+
+
+def test_nce_collapse_with_the_exact_z_is_nce_chance():
+    for m in (1, 7, 4096):
+        found = losses.nce_collapse(m, -math.log(40), torch.full((40,), -math.log(40)))
+        assert found == pytest.approx(losses.nce_chance(m), rel=1e-5)
+
+
+def test_a_word_that_is_never_drawn_costs_nothing():
+    q = torch.tensor([0.0, 0.5, 0.5]).double()
+    found = losses.nce_collapse(1, math.log(0.5), q.log(), torch.tensor([1.0, 0.0, 0.0]))
+    assert found == pytest.approx(math.log(2))  # the draw alone: ln(1 + u / q), u = q
+
+
+def test_info_nce_hard_is_public():
+    assert "info_nce_hard" in losses.__all__
+    assert all(hasattr(losses, name) for name in losses.__all__)

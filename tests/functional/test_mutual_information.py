@@ -1,4 +1,4 @@
-"""Closed forms, every estimator against its formula written as a loop, and the Gaussian whose values are known."""
+"""Closed forms, every estimator against its formula as a loop, and the Gaussian in closed form."""
 
 from __future__ import annotations
 

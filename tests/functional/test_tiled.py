@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -65,7 +67,7 @@ def test_the_same_value_under_autocast(small_tiles):
 @pytest.mark.parametrize(
     "name", ["nt_xent", "info_nce", "invariant_spread", "sup_con", "triplet", "nce", "softmax"]
 )
-def test_losses_and_gradients_do_not_feel_the_autocast_around_them(name):
+def test_losses_and_gradients_are_independent_of_autocast(name):
     """Forward and backward inside, at a size that is tiled."""
     a, b = (
         torch.nn.functional.normalize(_rows(600, 16, i, dtype=torch.float32), dim=1) for i in (0, 1)
@@ -224,39 +226,140 @@ def test_memory_is_flat_in_the_number_of_rows(small_tiles, monkeypatch):
     assert Largest.seen <= max(64 * 64, z.numel())
 
 
-def _naive_repulsion(q, k, log_z, skip, temperature):
-    out = []
-    for i in range(len(q)):
-        p = torch.exp(k @ q[i] / temperature - log_z[i])
-        out.append(-sum(torch.log(1 - p[j]) for j in range(len(k)) if j not in skip[i].tolist()))
-    return torch.stack(out)
+def _repulsion_by_definition(q, k, skip, temperature, exclude_self):
+    """log Z and -sum_j log(1 - P_ij) in float64; -log(1 - P) = ln(1 + e^s / sum over others)."""
+    q, k = q.double(), k.double()
+    s = q @ k.T / temperature
+    if exclude_self:
+        s = s.masked_fill(torch.eye(*s.shape, dtype=torch.bool), float("-inf"))
+    log_z = s.logsumexp(1)
+    total = torch.zeros(len(q), dtype=torch.float64)
+    for j in range(len(k)):
+        counted = ~(skip == j).any(1) & s[:, j].isfinite()
+        others = torch.cat([s[:, :j], s[:, j + 1 :]], 1).logsumexp(1)
+        odds = torch.logaddexp(s[:, j] - others, torch.zeros_like(others))
+        total = total + torch.where(counted, odds, 0.0)
+    return log_z, total
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.1, 0.02, 0.005])
+@pytest.mark.parametrize("exclude_self", [True, False])
 @pytest.mark.parametrize("dense", [True, False])
-def test_repulsion_equals_its_definition_and_its_gradients(small_tiles, monkeypatch, dense):
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 3e-5)])
+def test_repulsion_equals_its_definition_and_its_gradients(
+    small_tiles, monkeypatch, dense, exclude_self, temperature, dtype, tolerance
+):
+    """Down to temperatures at which one P of most rows rounds to 1."""
     monkeypatch.setattr(tiled, "DENSE_ELEMENTS", 1 << 30 if dense else 0)
-    q, k = _rows(6, 5).requires_grad_(), _rows(150, 5, 1).requires_grad_()
-    log_z = (tiled.logsumexp(q, k, temperature=0.3).detach() + 0.1).requires_grad_()
-    skip = torch.tensor([[0, 149], [5, 6], [63, 64], [1, 1], [7, 8], [9, 100]])
-    value = tiled.repulsion(q, k, log_z, skip, temperature=0.3)
-    wanted = _naive_repulsion(q, k, log_z, skip, 0.3)
-    torch.testing.assert_close(value, wanted)
-    weight = torch.arange(6.0, dtype=torch.float64)
-    torch.testing.assert_close(
-        torch.autograd.grad((value * weight).sum(), [q, k, log_z]),
-        torch.autograd.grad((wanted * weight).sum(), [q, k, log_z]),
+    q = _rows(30, 5).to(dtype).requires_grad_()
+    rest = _rows(120, 5, 1).to(dtype).requires_grad_()
+    skip = torch.stack([torch.arange(30), torch.arange(30).roll(7)], 1)
+    weight = torch.arange(1.0, 31.0, dtype=dtype)
+    found = tiled.repulsion(
+        q, torch.cat([q, rest]), skip, temperature=temperature, exclude_self=exclude_self
+    )
+    wanted = _repulsion_by_definition(q, torch.cat([q, rest]), skip, temperature, exclude_self)
+    for value, exact in zip(found, wanted, strict=True):
+        torch.testing.assert_close(value.double(), exact, rtol=tolerance, atol=tolerance)
+        got = torch.autograd.grad((value * weight).sum(), [q, rest], retain_graph=True)
+        right = torch.autograd.grad((exact * weight).sum(), [q, rest], retain_graph=True)
+        for a, b in zip(got, right, strict=True):
+            assert float((a - b).norm()) <= tolerance * float(b.norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_repulsion_of_half_precision_rows_is_computed_in_float32(small_tiles, dtype):
+    q, k = _rows(6, 8, dtype=torch.float32).to(dtype), _rows(200, 8, 1).to(dtype)
+    skip = torch.arange(6)[:, None]
+    for value, exact in zip(
+        tiled.repulsion(q, k, skip, temperature=0.05),
+        _repulsion_by_definition(q, k, skip, 0.05, False),
+        strict=True,
+    ):
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("trained", ["queries", "rows", "both"])
+def test_repulsion_passes_gradcheck_whatever_is_trained(small_tiles, trained):
+    q, k = _rows(4, 3), _rows(130, 3, 1)
+    if trained != "rows":
+        q.requires_grad_()
+    if trained != "queries":
+        k.requires_grad_()
+    skip = torch.tensor([[0], [129], [64], [63]])
+    assert torch.autograd.gradcheck(
+        lambda a, b: tiled.repulsion(a, b, skip, temperature=0.05), (q, k)
     )
 
 
-def test_repulsion_is_finite_where_a_row_is_certain(small_tiles):
-    z = _rows(3, 4, dtype=torch.float32).requires_grad_()
-    k = torch.cat([z, _rows(90, 4, 1, dtype=torch.float32)])
-    log_z = (k @ z.T / 0.01).amax(0)  # the nearest row has P = 1
-    value = tiled.repulsion(
-        z, k, log_z.detach(), torch.zeros(3, 0, dtype=torch.int64), temperature=0.01
-    )
-    value.sum().backward()
-    assert bool(value.isfinite().all() & z.grad.isfinite().all())
+def test_copies_of_a_row_have_the_probability_one_half(small_tiles):
+    """Two equal rows share the largest similarity: P = 1/2 each, -log(1 - P) = ln 2."""
+    z = torch.eye(4, dtype=torch.float64).repeat_interleave(2, 0)
+    k = torch.cat([z, torch.zeros(64, 4, dtype=torch.float64)])
+    skip = torch.arange(8)[:, None]
+    _, value = tiled.repulsion(z, k, skip, temperature=0.01)
+    torch.testing.assert_close(value, torch.full_like(value, 0.6931471805599453))
+
+
+# torch.func ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nt_xent", "info_nce", "queue", "spread", "released", "sup_con"])
+def test_func_grad_works_at_any_size(small_tiles, name):
+    """torch.func.grad above the tiled switch gives the gradient that backward gives."""
+    b = _rows(40, 5, 1)
+    formulas = {
+        "nt_xent": lambda x: losses.nt_xent(x, b),
+        "info_nce": lambda x: losses.info_nce(x, b),
+        "queue": lambda x: losses.info_nce(x, b, b.flip(0)),
+        "spread": lambda x: losses.invariant_spread(x, b),
+        "released": lambda x: losses.invariant_spread_released(x, b),
+        "sup_con": lambda x: losses.sup_con(x, torch.arange(40) % 7),
+    }
+    a = _rows(40, 5).requires_grad_()
+    (wanted,) = torch.autograd.grad(formulas[name](a), a)
+    torch.testing.assert_close(torch.func.grad(formulas[name])(a.detach()), wanted)
+
+
+@pytest.mark.parametrize("name", ["logsumexp", "nt_xent", "released", "softmax"])
+def test_vmap_works_at_any_size_and_without_a_warning(small_tiles, name, recwarn):
+    b = _rows(20, 5, 1)
+    formulas = {
+        "logsumexp": lambda x: tiled.logsumexp(x, b, temperature=0.2),
+        "nt_xent": lambda x: losses.nt_xent(x, b),
+        "released": lambda x: losses.invariant_spread_released(x, b),
+        "softmax": lambda x: losses.instance_softmax(x, b, torch.arange(20)),
+    }
+    stack = torch.stack([_rows(20, 5, seed) for seed in range(3)])
+    found = torch.func.vmap(formulas[name])(stack)
+    torch.testing.assert_close(found, torch.stack([formulas[name](x) for x in stack]))
+    per_sample = torch.func.vmap(torch.func.grad(lambda x: formulas[name](x).sum()))(stack)
+    for rows, got in zip(stack, per_sample, strict=True):
+        x = rows.clone().requires_grad_()
+        (wanted,) = torch.autograd.grad(formulas[name](x).sum(), x)
+        torch.testing.assert_close(got, wanted)
+    assert not [w for w in recwarn if "batching rule" in str(w.message)]
+
+
+@pytest.mark.parametrize(
+    "x", [-700.0, -50.0, -30.0, -19.0, 0.0, 19.0, 21.0, 30.0, 39.9, 41.0, 700.0]
+)
+@pytest.mark.parametrize("beta", [1.0, 1 / 0.07])
+def test_softplus_is_exact_in_float64(x, beta):
+    value = torch.tensor(x / beta, dtype=torch.float64, requires_grad=True)
+    found = tiled.softplus(value, beta)
+    exact = (max(x, 0.0) + math.log1p(math.exp(-abs(x)))) / beta
+    assert float(found.detach()) == pytest.approx(exact, rel=1e-12)
+    (slope,) = torch.autograd.grad(found, value)
+    assert float(slope) == pytest.approx(1 / (1 + math.exp(-x)), rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [3, 600])
+def test_a_tensor_as_temperature_is_refused_rather_than_left_without_a_gradient(size):
+    z = _rows(size, 4)
+    with pytest.raises(ConfigError, match="divide the query rows by it"):
+        losses.nt_xent(z, z, temperature=torch.tensor(0.5, requires_grad=True))
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf"), float("nan")])
@@ -270,5 +373,5 @@ def test_shapes_and_k_are_checked():
         tiled.logsumexp(_rows(2, 3), _rows(2, 4), temperature=1.0)
     with pytest.raises(ConfigError, match="query i must be row i"):
         tiled.logsumexp(_rows(3, 3), _rows(2, 3), temperature=1.0, exclude_self=True)
-    with pytest.raises(ConfigError, match="a label per row is needed"):
+    with pytest.raises(ConfigError, match="one label per row is needed"):
         tiled.logsumexp(_rows(2, 3), _rows(2, 3), temperature=1.0, labels=torch.arange(3))

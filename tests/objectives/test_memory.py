@@ -55,7 +55,7 @@ def test_bad_arguments_are_named(size, momentum):
         MemoryBank(size, 4, momentum=momentum, generator=torch.Generator())
 
 
-# queue -------------------------------------------------------------------------------------------------------
+# queue --------------------------------------------------------------------------------------------
 
 
 def _queue(size=7):

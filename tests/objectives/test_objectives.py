@@ -146,7 +146,7 @@ def test_every_temperature_and_margin_is_checked_and_named(method):
             kind(**{field: 0})
 
 
-# the others --------------------------------------------------------------------------------------------------
+# the others ---------------------------------------------------------------------------------------
 
 
 def test_the_queue_takes_the_keys_after_the_loss_and_the_key_encoder_moves_after_the_step(parts):
