@@ -485,7 +485,6 @@ def search(
         raise ConfigError("name what to look for: tellapart search RUN QUERY [QUERY ...]")
     import numpy as np
 
-    from .data import ImageSource
     from .data.files import is_file
     from .embeddings import search as searching
     from .encoders import prepared
@@ -496,17 +495,16 @@ def search(
     loaded = load(run)
     source = prepared(loaded.encoder, loaded.source(console=console))
     places = {name: i for i, name in enumerate(source.ids)}
-    if sheet_path:
-        loading.images_of(source, "--sheet")
+    images = loading.images_of(source, "--sheet") if sheet_path else None
     batches = [searching.query(q, places, source, loaded.encoder) for q in queries]
     items = searching.index_of(loaded, source, index, console)
     own = [places.get(str(q)) if not is_file(q) else None for q in queries]
     vectors = np.stack([searching.features(loaded, source, batch) for batch in batches])
     neighbours = searching.neighbours(items, vectors, own, min(k, len(source)), threshold)
-    if sheet_path and isinstance(source, ImageSource):
-        pictures = [searching.picture(source, batch) for batch in batches]
+    if sheet_path and images is not None:
+        pictures = [searching.picture(images, batch) for batch in batches]
         rows = [
-            (image, [source.image(r) for r, _ in best])
+            (image, [images.image(r) for r, _ in best])
             for image, best in zip(pictures, neighbours, strict=True)
         ]
         captions = [[f"{s:.2f}" for _, s in best] for best in neighbours]

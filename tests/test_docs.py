@@ -69,6 +69,7 @@ ROOMS = [
     "cli",
     "demo",
     "api",
+    "modalities",
     "reports",
     "exporters",
     "curation",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data import ImageSource, SequenceSource, Source, TextSource
+from ..data import SequenceSource, Source, TextSource, modality_of
 from ..data.source import Array
 from ..evaluation.baselines import LogMel
 from . import image_match, outliers
@@ -54,10 +54,10 @@ def find(source: Source, near: Tensor, looks: Tensor | None = None) -> Copies:
 
     Args:
         near: (S, K) positions of the nearest others of each item, by any vectors.
-        looks: what is compared: of images the small copies, of sequences each in brief; None: words of sentences.
+        looks: what is compared, as `Modality.comparison`.
     """
     same = exact_groups(contents(source))
-    pairs = near_pairs(source, near, looks)
+    pairs = modality_of(source).near_duplicates(source, near, looks)
     linked = [(a, b) for group in same for a, b in itertools.pairwise(group)]
     together = outliers.groups([*pairs, *linked], len(source))
     of = {item: number for number, group in enumerate(same) for item in group}
@@ -69,17 +69,11 @@ def contents(source: Source) -> list[str]:
     """A hash of the content of each item: of its file where it is one, else of its values."""
     if source.hashes:
         return source.hashes
-    found = []
-    for position in range(len(source)):
-        if isinstance(source, ImageSource):
-            image = source.image(position)
-            raw = repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()
-        elif isinstance(source, SequenceSource):
-            raw = np.ascontiguousarray(source.sequence(position)).tobytes()
-        else:
-            raw = source.ids_at(position).encode()
-        found.append(hashlib.blake2b(raw, digest_size=16).hexdigest())
-    return found
+    modality = modality_of(source)
+    return [
+        hashlib.blake2b(modality.content(source, position), digest_size=16).hexdigest()
+        for position in range(len(source))
+    ]
 
 
 def exact_groups(keys: Sequence[str]) -> list[list[int]]:
@@ -92,17 +86,6 @@ def exact_groups(keys: Sequence[str]) -> list[list[int]]:
     for position, key in enumerate(keys):
         places[key].append(position)
     return sorted((p for p in places.values() if len(p) > 1), key=lambda p: (-len(p), p[0]))
-
-
-def near_pairs(source: Source, near: Tensor, looks: Tensor | None) -> list[tuple[int, int]]:
-    """Pairs of items, among the neighbours of each, that are the same thing by their contents."""
-    if isinstance(source, TextSource):
-        return _same_words(source, _pairs(near))
-    if isinstance(source, ImageSource) and looks is not None:
-        return _same_pictures(looks, near)
-    if isinstance(source, SequenceSource) and looks is not None:
-        return _same_shapes(source.lengths, looks, _pairs(near))
-    return []
 
 
 def leaks(copies: Copies, splits: dict[str, Array]) -> list[dict[str, int | str]]:
@@ -184,7 +167,13 @@ def _pairs(near: Tensor) -> Tensor:
     return pairs
 
 
-def _same_pictures(small: Tensor, near: Tensor) -> list[tuple[int, int]]:
+def same_pictures(small: Tensor, near: Tensor) -> list[tuple[int, int]]:
+    """Pairs of images that differ by less than a limit once one is laid on the other.
+
+    Args:
+        small: (S, C, 32, 32) uint8, as `image_match.small_copies`.
+        near: (S, K) positions of the nearest others of each image.
+    """
     pairs = _pairs(near[:, :CANDIDATES])
     differences = image_match.differences(small, pairs)
     found = pairs[differences <= _limit(small, near)]
@@ -217,8 +206,14 @@ def _pairs_of_rows(near: Tensor) -> Tensor:
     return torch.stack([own, near], -1).reshape(-1, 2)
 
 
-def _same_words(source: TextSource, pairs: Tensor) -> list[tuple[int, int]]:
-    """Texts that share at least four fifths of their words, or all of them but for case and punctuation."""
+def same_words(source: TextSource, near: Tensor) -> list[tuple[int, int]]:
+    """Texts that share four fifths of their words, or all of them but for case and punctuation.
+
+    Args:
+        source: S texts.
+        near: (S, K) positions of the nearest others of each text.
+    """
+    pairs = _pairs(near)
     words = [re.findall(r"\w+", " ".join(source.texts[row]).casefold()) for row in source.rows]
     keys = [" ".join(w) if w else f"\0{i}" for i, w in enumerate(words)]
     found = [(a, b) for group in exact_groups(keys) for a, b in itertools.pairwise(group)]
@@ -230,8 +225,15 @@ def _same_words(source: TextSource, pairs: Tensor) -> list[tuple[int, int]]:
     return found
 
 
-def _same_shapes(lengths: Array, looks: Tensor, pairs: Tensor) -> list[tuple[int, int]]:
-    """Sequences whose lengths differ by at most a tenth and whose courses correlate."""
+def same_shapes(lengths: Array, looks: Tensor, near: Tensor) -> list[tuple[int, int]]:
+    """Sequences whose lengths differ by at most a tenth and whose courses correlate.
+
+    Args:
+        lengths: (S,) steps.
+        looks: (S, D), as `briefs`.
+        near: (S, K) positions of the nearest others of each sequence.
+    """
+    pairs = _pairs(near)
     steps = torch.from_numpy(np.array(lengths, np.float64))
     ratio = steps[pairs[:, 0]] / steps[pairs[:, 1]]
     pairs = pairs[(ratio > 0.9) & (ratio < 1.1)]

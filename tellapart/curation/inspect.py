@@ -5,6 +5,7 @@ Shapes: S items, N of a batch, K neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data import ImageSource, SequenceSource, Source, TextSource, kind_of
+from ..data import ImageSource, Source, TextSource, kind_of, modality_of
 from ..data.files import is_file
 from ..data.sampler import steps_per_epoch
 from ..embeddings.embeddings import embed
@@ -25,9 +26,8 @@ from ..training import loading
 from ..training.config import CommonConfig
 from ..training.presets import name_for
 from ..training.resolve import open_for, resolve, training_part
-from . import duplicates, image_match, outliers, summary
+from . import duplicates, outliers, summary
 
-METHODS = {"images": "instdisc", "audio": "cpc", "series": "cpc", "text": "simcse"}
 SAID = 100  # groups, leaks, outliers and labels that are named
 FEW_ITEMS, TINY, LOPSIDED = 1000, 16, 10.0
 
@@ -66,22 +66,17 @@ def inspect_source(
     """
     if apply is not None:
         _check_new(apply, data)
-    method = method or METHODS[kind_of(data)]
+    method = method or modality_of(kind_of(data)).default_method
     settings = resolve(method, data, None, None, {})
     source = open_for(data, settings, console.progress)
-    looks = _looks(source)
-    vectors = _vectors(source, looks)
+    modality = modality_of(source)
+    looks = modality.comparison(source)
+    vectors = modality.content_vectors(source, looks)
     k = min(outliers.NEIGHBOURS, len(source) - 1)
     console.say(f"comparing {len(source):,} {source.many}")
     similarity, near = top_k.top_k_of_others(vectors, k)
     copies = duplicates.find(source, near, looks)
-    by = (
-        "pixels"
-        if isinstance(source, ImageSource)
-        else "words"
-        if isinstance(source, TextSource)
-        else "course"
-    )
+    by = modality.neighbours_by
     if encoder:
         by = encoder
         similarity, again = _by_encoder(encoder, data, source, console)
@@ -124,27 +119,8 @@ def verdict(result: dict[str, Any]) -> str:
     return "; ".join(said) + "."
 
 
-def _looks(source: Source) -> Tensor | None:
-    if isinstance(source, ImageSource):
-        return image_match.small_copies(source)
-    return duplicates.briefs(source) if isinstance(source, SequenceSource) else None
-
-
-def _vectors(source: Source, looks: Tensor | None) -> Tensor:
-    """(S, D) unit rows by the contents alone."""
-    if isinstance(source, ImageSource) and looks is not None:
-        return image_match.vectors(looks)
-    if looks is None:
-        return _of_words(
-            [" ".join(source.texts[r]) for r in source.rows]
-            if isinstance(source, TextSource)
-            else []
-        )
-    return F.normalize(looks - looks.mean(0), dim=1)
-
-
-def _of_words(texts: list[str]) -> Tensor:
-    """TF-IDF of words and pairs of words, turned to at most 64 axes."""
+def word_vectors(texts: list[str]) -> Tensor:
+    """(S, D) unit rows: TF-IDF of words and pairs of words, projected to at most 64 axes."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -254,9 +230,8 @@ def _training(
     steps = settings.steps or max(1, round(settings.epochs * steps_per_epoch(len(part), batch)))
     preset = name_for(method, data)
     chosen: dict[str, Any] = {"method": method, "preset": preset, "items": len(part)}
-    if isinstance(source, ImageSource):
-        chosen["image_size"] = source.image_size
-    chosen |= {
+    facts, _, _ = modality_of(source).training_facts(source)
+    chosen |= facts | {
         "batch_size": batch, "epochs": settings.epochs, "steps": steps, "encoder": settings.encoder, "lr": settings.lr,
     }  # fmt: skip
     rounded = {name: round(value, 6) for name, value in risk.items()}
@@ -276,12 +251,26 @@ def _reasons(source: Source, chosen: dict[str, Any]) -> dict[str, str]:
         "batch_size": "that of the preset, at most as many as there are items",
         "steps": f"{chosen['epochs']:g} epochs of {chosen['items']:,} items in batches of {chosen['batch_size']:,}",
     }
-    if isinstance(source, ImageSource):
-        side = chosen["image_size"]
-        why["image_size"] = "the side of these images" if source.pixels.shape == (side, side) else (
-            "their own side up to 64 pixels, 64 or 224 (by the network) for larger ones"
-        )  # fmt: skip
-    return why
+    return why | modality_of(source).training_facts(source)[1]
+
+
+def image_facts(source: ImageSource) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """The size of a view, why it was chosen, and warnings about tiny or grey images."""
+    size = source.image_size
+    why = (
+        "the side of these images"
+        if source.pixels.shape == (size, size)
+        else "their own side up to 64 pixels, 64 or 224 (by the network) for larger ones"
+    )
+    warnings = []
+    side = int(min(source.pixels.height.min(), source.pixels.width.min()))
+    if side < TINY:
+        warnings.append(
+            f"the smallest image has {side} pixels a side: little is left in a crop of it"
+        )
+    if source.channels == 1:
+        warnings.append("the images are gray: --hue, --saturation and --grayscale change nothing")
+    return {"image_size": size}, {"image_size": why}, warnings
 
 
 def _warnings(source: Source, part: Source, settings: CommonConfig, steps: int) -> list[str]:
@@ -296,14 +285,7 @@ def _warnings(source: Source, part: Source, settings: CommonConfig, steps: int) 
         )
     if steps < 200:
         found.append(f"{steps:,} steps are few: raise --epochs")
-    if isinstance(source, ImageSource):
-        side = int(min(source.pixels.height.min(), source.pixels.width.min()))
-        if side < TINY:
-            found.append(
-                f"the smallest image has {side} pixels a side: little is left in a crop of it"
-            )
-        if source.channels == 1:
-            found.append("the images are gray: --hue, --saturation and --grayscale change nothing")
+    found += modality_of(source).training_facts(source)[2]
     if source.labels is not None:
         counts = np.bincount(source.labels[source.labels >= 0], minlength=len(source.classes))
         if counts.max() >= LOPSIDED * max(1, counts.min()):
@@ -327,23 +309,7 @@ def _check_new(path: Path, data: str) -> None:
 
 def _write_list(path: Path, source: Source, data: str, keep: list[int]) -> dict[str, Any]:
     """One path a line, and a tab and the label where there is one; of a file of sentences its lines."""
-    if isinstance(source, TextSource):
-        place = data.removeprefix("text:")
-        if not is_file(Path(place).expanduser()):
-            raise DataError(
-                f"{data} is a folder of documents; a list of them is no source. Move the copies yourself"
-            )
-        wanted = ".txt" if source.columns == 1 else ".tsv"
-        if path.suffix != wanted:
-            raise DataError(f"these sentences need a file that ends in {wanted}, got {path}")
-        lines = ["\t".join(source.texts[source.rows[i]]) for i in keep]
-    else:
-        files = {i: source.file(i) for i in keep}
-        lines = list(
-            dict.fromkeys(
-                _line(file.parent.resolve() / file.name, source, i) for i, file in files.items()
-            )
-        )
+    lines = modality_of(source).list_lines(source, keep, data, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "x", encoding="utf-8") as file:
@@ -351,6 +317,40 @@ def _write_list(path: Path, source: Source, data: str, keep: list[int]) -> dict[
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error
     return {"file": str(path), "items": len(keep), "dropped": len(source) - len(keep)}
+
+
+def path_lines(source: Source, positions: Sequence[int]) -> list[str]:
+    """A path a line, each once, with a tab and the label where the item has one.
+
+    Args:
+        source: the items.
+        positions: those to keep.
+    """
+    files = [(source.file(position), position) for position in positions]
+    lines = (_line(file.parent.resolve() / file.name, source, i) for file, i in files)
+    return list(dict.fromkeys(lines))
+
+
+def sentence_lines(source: TextSource, positions: Sequence[int], data: str, out: Path) -> list[str]:
+    """The sentences a line each, columns divided by tabs.
+
+    Args:
+        source: the items.
+        positions: those to keep.
+        data: what the user typed.
+        out: the file to be written.
+    Raises:
+        DataError: the source is a folder of documents, or `out` has the wrong extension.
+    """
+    place = data.removeprefix("text:")
+    if not is_file(Path(place).expanduser()):
+        raise DataError(
+            f"{data} is a folder of documents; a list of them is no source. Move the copies yourself"
+        )
+    wanted = ".txt" if source.columns == 1 else ".tsv"
+    if out.suffix != wanted:
+        raise DataError(f"these sentences need a file that ends in {wanted}, got {out}")
+    return ["\t".join(source.texts[source.rows[i]]) for i in positions]
 
 
 def _line(file: Path, source: Source, position: int) -> str:

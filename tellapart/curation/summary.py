@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..data import BUILTIN, KINDS, ImageSource, SequenceSource, Source, TextSource, notes
+from ..data import (
+    BUILTIN,
+    KINDS,
+    ImageSource,
+    SequenceSource,
+    Source,
+    TextSource,
+    modality_of,
+    notes,
+)
 from ..data.audio import soundfile
 from ..data.source import Array
 
@@ -25,34 +34,7 @@ SAID = 20  # files named under a heading
 def describe(source: Source, data: str) -> dict[str, Any]:
     """Counts, sizes or lengths, formats, and what was left out, as plain values."""
     found: dict[str, Any] = {"counts": _counts(source)}
-    if isinstance(source, ImageSource):
-        of_files = _of_images(
-            [source.file(i) for i in range(len(source))] if source.all_files else []
-        )
-        sizes = of_files.pop("sizes") or list(
-            zip(
-                source.pixels.width[source.rows].tolist(),
-                source.pixels.height[source.rows].tolist(),
-                strict=True,
-            )
-        )
-        found |= {"sizes": _sizes(sizes), "view": source.about, **of_files}
-    elif isinstance(source, SequenceSource):
-        found |= {
-            "lengths": _spread(source.lengths / (source.rate or 1), "s" if source.rate else "steps")
-        }
-        found["channels"] = source.channels
-        if source.rate:
-            found |= {
-                "rate": source.rate,
-                **_of_sounds(sorted({source.file(i) for i in range(len(source))})),
-            }
-    elif isinstance(source, TextSource):
-        texts = [source.column(c) for c in range(source.columns)]
-        words = np.array([len(t.split()) for column in texts for t in column])
-        letters = np.array([len(t) for column in texts for t in column])
-        found |= {"lengths": _spread(words, "words"), "characters": _spread(letters, "characters")}
-        found["columns"] = source.columns
+    found |= modality_of(source).summary(source)
     found["notes"] = [dict(n) for n in source.notes]
     reasons = Counter(notes.kind_of_reason(str(s["reason"])) for s in source.skipped)
     found["skipped"] = {
@@ -61,6 +43,36 @@ def describe(source: Source, data: str) -> dict[str, Any]:
         "first": [dict(s) for s in source.skipped[:SAID]],
     }
     return found
+
+
+def of_images(source: ImageSource) -> dict[str, Any]:
+    """Sizes, and of files their formats and modes."""
+    files = [source.file(i) for i in range(len(source))] if source.all_files else []
+    of_files = _of_images(files)
+    width, height = (a[source.rows].tolist() for a in (source.pixels.width, source.pixels.height))
+    sizes = of_files.pop("sizes") or list(zip(width, height, strict=True))
+    return {"sizes": _sizes(sizes), "view": source.about, **of_files}
+
+
+def of_sequences(source: SequenceSource) -> dict[str, Any]:
+    """Lengths and channels, and of sounds their rates and formats."""
+    unit = "s" if source.rate else "steps"
+    found: dict[str, Any] = {"lengths": _spread(source.lengths / (source.rate or 1), unit)}
+    found["channels"] = source.channels
+    if source.rate:
+        files = sorted({source.file(i) for i in range(len(source))})
+        found |= {"rate": source.rate, **_of_sounds(files)}
+    return found
+
+
+def of_sentences(source: TextSource) -> dict[str, Any]:
+    """Words, characters and columns."""
+    texts = [text for c in range(source.columns) for text in source.column(c)]
+    return {
+        "lengths": _spread(np.array([len(t.split()) for t in texts]), "words"),
+        "characters": _spread(np.array([len(t) for t in texts]), "characters"),
+        "columns": source.columns,
+    }
 
 
 def folder_of(data: str) -> Path | None:

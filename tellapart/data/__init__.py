@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..runtime import lazy
 from .kinds import BUILTIN, KINDS, kind_of
+from .modality import MODALITIES, Modality, Preview, modality_of, register_modality
 
 if TYPE_CHECKING:
     from .cache import Cache, default_folder
@@ -18,16 +19,21 @@ if TYPE_CHECKING:
 __all__ = [
     "BUILTIN",
     "KINDS",
+    "MODALITIES",
     "Cache",
     "ImageSource",
+    "Modality",
     "Pixels",
+    "Preview",
     "Progress",
     "SequenceSource",
     "Source",
     "TextSource",
     "default_folder",
     "kind_of",
+    "modality_of",
     "open_source",
+    "register_modality",
 ]
 
 __getattr__, __dir__ = lazy.attributes(

@@ -63,6 +63,7 @@ class ImageSource(Source):
     image_size: int
 
     kind = "images"
+    one, many = "an image", "images"
 
     @property
     def channels(self) -> int:

@@ -12,7 +12,7 @@ IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
 SERIES = {".npy", ".csv"}
 TEXT = {".txt", ".tsv"}
-KINDS = {"images": IMAGES, "audio": AUDIO, "series": SERIES, "text": TEXT}
+KINDS = {"images": IMAGES, "audio": AUDIO, "series": SERIES, "text": TEXT}  # registered ones, too
 BUILTIN = ("digits", "fashion-mnist", "cifar10", "stl10")
 LOOKED_AT = 5000  # files of a folder that its kind is read from
 
@@ -34,15 +34,16 @@ def kind_of(spec: str) -> str:
 
 def kind_of_path(path: Path) -> str:
     """The kind of most of the files in a folder or a list; a folder of texts holds nothing else."""
-    others = ("images", "audio", "series")
+    others = [kind for kind in KINDS if kind != "text"]
     if path.is_dir():
         names = (name for _, _, files in os.walk(path) for name in files)
         counts = _counted(itertools.islice(names, LOOKED_AT))
         if not any(counts[kind] for kind in others):
             return "text" if counts["text"] else "images"
         return max(others, key=lambda kind: counts[kind])
-    if path.suffix.lower() in SERIES:
-        return "series"
+    for kind, extensions in KINDS.items():  # one file of these is a source, not a list
+        if kind not in ("images", "audio", "text") and path.suffix.lower() in extensions:
+            return kind
     lines = _first_lines(path)
     counts = _counted(lines)
     best = max(others, key=lambda kind: counts[kind])

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, unknown
-from . import audio, builtin, image_folder, image_packing, scenes, series, text
+from . import builtin, image_packing, scenes
 from . import files as listings
 from .cache import Cache, default_folder
 from .files import Listing
 from .images import ImageSource
 from .kinds import BUILTIN, KINDS, kind_of_path
+from .modality import MODALITIES, OpenOptions, modality_of
 from .source import Source
 
 SCENE_SIZE = 32
@@ -61,24 +62,24 @@ def open_source(
     if kind in BUILTIN:
         data = builtin.read(kind, Path(rest) if rest else None, store.folder, image_size)
         return builtin.as_source(spec, data, image_size)
-    path = Path(rest if kind in KINDS else spec).expanduser()
+    path = Path(rest if kind in MODALITIES else spec).expanduser()
     if not path.exists():
         raise _missing(spec, path)
-    kind = kind if kind in KINDS else kind_of_path(path)
+    kind = kind if kind in MODALITIES else kind_of_path(path)
     report = (lambda done, total: progress(f"reading {kind}", done, total)) if progress else None
-    listing = _listed(path, kind)
-    if kind == "audio":
-        return audio.audio_source(spec, listing, store, rate=sample_rate, progress=report)
-    if kind == "text":
-        return text.text_source(spec, listing)
-    if kind == "series":
-        return series.series_source(spec, listing, store, progress=report)
-    return image_folder.image_source(
-        spec, listing, store, size=image_size, large=large, progress=report
+    source: Source = modality_of(kind).open(
+        spec, path, OpenOptions(store, image_size, sample_rate, large, report)
     )
+    return source
 
 
-def _listed(path: Path, kind: str) -> Listing:
+def listed(path: Path, kind: str) -> Listing:
+    """The files of a folder, of a list of paths, or one file that is itself data of this kind.
+
+    Args:
+        path: an existing file or folder.
+        kind: "images", "audio", "series" or "text".
+    """
     if path.is_dir():
         return listings.list_folder(path, KINDS[kind])
     if kind == "text" or path.suffix.lower() in KINDS[kind]:

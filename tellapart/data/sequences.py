@@ -54,6 +54,14 @@ class SequenceSource(Source):
     rate: int | None = None
 
     @property
+    def one(self) -> str:  # type: ignore[override]
+        return "a sound" if self.kind == "audio" else "a series"
+
+    @property
+    def many(self) -> str:  # type: ignore[override]
+        return "sounds" if self.kind == "audio" else "series"
+
+    @property
     def channels(self) -> int:
         return int(self.packed.values.shape[1])
 

@@ -19,10 +19,6 @@ from ..errors import DataError
 from .notes import Note
 
 Array = np.ndarray[Any, Any]
-NAMES = {
-    "instances": ("an instance", "instances"), "images": ("an image", "images"), "audio": ("a sound", "sounds"),
-    "series": ("a series", "series"), "text": ("a sentence", "sentences"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +56,8 @@ class Source:
     rows: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
     kind = "instances"
+    one = "an instance"  # an item in words
+    many = "instances"  # several items in words
 
     def __post_init__(self) -> None:
         if not len(self.rows):
@@ -67,16 +65,6 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    @property
-    def one(self) -> str:
-        """One of its instances in a sentence."""
-        return NAMES[self.kind][0]
-
-    @property
-    def many(self) -> str:
-        """Several of them."""
-        return NAMES[self.kind][1]
 
     @property
     def ids(self) -> list[str]:

@@ -75,6 +75,7 @@ class TextSource(Source):
     tokens: Tokens | None = None
 
     kind = "text"
+    one, many = "a sentence", "sentences"
 
     @property
     def columns(self) -> int:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data import ImageSource, Source
+from ..data import Source
 from ..encoders import AnyEncoder
 from ..encoders.inference import outputs, patches
 from ..errors import ConfigError, DataError
 from ..runtime.console import Console
-from ..training.loading import Subject, source_of
+from ..training.loading import Subject, images_of, source_of
 from .choices import Wanted as Wanted
 from .embeddings import Embeddings
 
@@ -45,8 +45,8 @@ def embed_subject(
             f"{subject.name} has no head trained here; --output features or patches are what it has"
         )
     source = source_of(subject, data, image_size, progress=console.progress)
-    if wanted == "patches" and not isinstance(source, ImageSource):
-        raise ConfigError(f"--output patches is of images; {source.name} holds {source.many}")
+    if wanted == "patches":
+        images_of(source, "--output patches")
     made_by = identity(encoder, source, wanted)
     before = _kept(out, made_by)
     place = {h: i for i, h in enumerate(before.provenance["hashes"])} if before else {}

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ..data import ImageSource, SequenceSource, Source, TextSource, audio, image_packing, series
+from ..data import ImageSource, SequenceSource, Source, TextSource, image_packing, modality_of
 from ..data.files import is_file
-from ..encoders import AnyEncoder, TextEncoder
+from ..data.source import Array
+from ..encoders import AnyEncoder
 from ..encoders.inference import Output
 from ..errors import DataError, require
 from ..runtime.console import Console
 from ..training.loading import Loaded
-from ..views import evaluation_view, first_view
+from ..views import evaluation_view
 from .choices import IndexKind
 from .embeddings import Embeddings, embed
 from .index import Index
@@ -79,57 +81,79 @@ def index_of(loaded: Loaded, source: Source, kind: IndexKind, console: Console) 
 
 
 def query(name: str | Path, places: dict[str, int], source: Source, encoder: AnyEncoder) -> Any:
-    """What a query names, as a batch of one that `source` could have read.
+    """A query as a batch of one that `source` could have read.
 
-    The id of an item at its place, a file of the source's kind, or a sentence.
-
+    Args:
+        name: the id of an item, or what the modality decodes: a file, or a sentence.
+        places: id of each item -> its source row.
+        source: the items to search.
+        encoder: that of the run.
     Raises:
-        DataError: neither, or a damaged file.
+        DataError: neither an id nor readable.
     """
-    path = Path(name)
     if str(name) in places and not is_file(name):
-        return first_view(source, source.read(torch.tensor([places[str(name)]])))
-    if isinstance(source, TextSource) and isinstance(encoder, TextEncoder):
-        return encoder.prepared(
-            replace(source, texts=[(str(name),)], rows=np.zeros(1, np.int64))
-        ).read(torch.tensor([0]))
+        return source.read(torch.tensor([places[str(name)]]))
+    return modality_of(source).decode_query(name, source, encoder)
+
+
+def file_query(name: str | Path, source: Source, decode: Callable[[Path], Any]) -> Any:
+    """A file as a batch of one.
+
+    Args:
+        name: path of the file.
+        source: the items to search.
+        decode: path -> batch; any exception means that the file cannot be read.
+    Raises:
+        DataError: no such file, or it cannot be read.
+    """
     if not is_file(name):
         example = random.Random(0).choice(source.ids)
         raise DataError(
             f"{name} is neither a file nor the id of an item (such as {example}) of {source.name}"
         )
     try:
-        if isinstance(source, ImageSource):
-            picture, _ = image_packing.decode(path, source.channels)
-            first = source.rows[
-                0
-            ]  # packed items have one short side, with a margin for crops or without
-            short = min(source.pixels.height[first], source.pixels.width[first])
-            image = np.asarray(image_packing.fit(picture, int(short)))
-            return torch.tensor(image if image.ndim == 3 else image[:, :, None]).permute(2, 0, 1)[
-                None
-            ]
-        if isinstance(source, SequenceSource):
-            values = audio.decode(path, source.rate)[0] if source.rate else series.read_table(path)
-            if values.shape[1] != source.channels or not np.isfinite(values).all():
-                raise DataError(f"{source.channels} channel(s) of finite values are needed")
-            return {"values": torch.from_numpy(values), "length": torch.tensor([len(values)])}
-    except Exception as error:  # the decoders raise many kinds on a damaged file
-        raise DataError(f"{path} cannot be read as {source.one}: {error}") from error
-    raise DataError(f"{source.name} holds {source.many}, of which nothing but an id can be a query")
+        return decode(Path(name))
+    except Exception as error:  # decoders raise many kinds on a damaged file
+        raise DataError(f"{name} cannot be read as {source.one}: {error}") from error
+
+
+def image_query(path: Path, source: ImageSource) -> Tensor:
+    """An image file (1, C, H, W) uint8, packed as the images of the source."""
+    decoded, _ = image_packing.decode(path, source.channels)
+    # packed images share one short side, with or without a margin for crops
+    first = source.rows[0]
+    short = min(source.pixels.height[first], source.pixels.width[first])
+    image = np.asarray(image_packing.fit(decoded, int(short)))
+    return torch.tensor(image if image.ndim == 3 else image[:, :, None]).permute(2, 0, 1)[None]
+
+
+def sequence_query(values: Array, source: SequenceSource) -> dict[str, Tensor]:
+    """A sequence (T, C) as a batch of one.
+
+    Raises:
+        DataError: other channels than the source has, or values that are not finite.
+    """
+    if values.shape[1] != source.channels or not np.isfinite(values).all():
+        raise DataError(f"{source.channels} channel(s) of finite values are needed")
+    return {"values": torch.from_numpy(values), "length": torch.tensor([len(values)])}
+
+
+def sentence_query(text: str, source: TextSource, encoder: AnyEncoder) -> Any:
+    """A sentence as tokens of the encoder, in every column of the source."""
+    one = replace(source, texts=[(text,) * source.columns], rows=np.zeros(1, np.int64))
+    return encoder.prepared(one).read(torch.tensor([0]))
 
 
 @torch.inference_mode()
-def features(loaded: Loaded, source: Source, batch: Any) -> np.ndarray[Any, Any]:
+def features(loaded: Loaded, source: Source, batch: Any) -> Array:
     """(F,) the features of a batch of one."""
-    view = batch if isinstance(source, TextSource) else evaluation_view(source, batch)
-    found: np.ndarray[Any, Any] = loaded.encoder.features(view)[0].numpy()
+    found: Array = loaded.encoder.features(evaluation_view(source, batch))[0].numpy()
     return found
 
 
-def picture(source: ImageSource, batch: Any) -> np.ndarray[Any, Any]:
+def picture(source: ImageSource, batch: Any) -> Array:
     """(h, w, C) uint8 of a batch of one."""
-    found: np.ndarray[Any, Any]
+    found: Array
     if isinstance(batch, dict):
         found = batch["pixels"].view(int(batch["height"]), int(batch["width"]), -1).numpy()
     else:
@@ -139,7 +163,7 @@ def picture(source: ImageSource, batch: Any) -> np.ndarray[Any, Any]:
 
 def neighbours(
     index: Index,
-    vectors: np.ndarray[Any, Any],
+    vectors: Array,
     own: Sequence[int | None],
     k: int,
     threshold: float = -1.0,

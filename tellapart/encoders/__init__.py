@@ -9,9 +9,9 @@ from ..runtime import lazy
 if TYPE_CHECKING:
     from . import building, sequence, text
     from .building import build, rebuild
-    from .encoder import Encoder
+    from .encoder import AnyEncoder, Encoder
     from .heads import head, hidden_layers
-    from .inference import AnyEncoder, outputs, prepared, to_device
+    from .inference import outputs, prepared, to_device
     from .sequence import SequenceEncoder
     from .text import TextEncoder
     from .vision import backbone
@@ -25,9 +25,9 @@ __getattr__, __dir__ = lazy.attributes(
     __name__,
     {
         "building": ("build", "rebuild"),
-        "encoder": ("Encoder",),
+        "encoder": ("AnyEncoder", "Encoder"),
         "heads": ("head", "hidden_layers"),
-        "inference": ("AnyEncoder", "outputs", "prepared", "to_device"),
+        "inference": ("outputs", "prepared", "to_device"),
         "sequence": ("SequenceEncoder",),
         "text": ("TextEncoder",),
         "vision": ("backbone",),

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import unknown
-from . import sequence, text
-from .encoder import Encoder
+from ..data import modality_of
+from .encoder import AnyEncoder, Encoder
 from .heads import head
-from .inference import AnyEncoder
 from .patches import PatchEncoder, Patches
 from .vision import Backbone, backbone
+
+FILE_KINDS = {"sequence": "audio"}  # "kind" of config.json -> a kind of data, where they differ
 
 
 def build(
@@ -49,22 +49,29 @@ def build(
     std = torch.full((channels,), 0.25) if std is None else std
     make = PatchEncoder if name == "patches" else Encoder
     made = make(body, top, body.width if head_kind == "none" else dim, mean=mean, std=std)
+    made.description = {
+        "encoder": name,
+        "channels": channels,
+        "size": size,
+        "dim": made.dim,
+        "head_kind": head_kind,
+        "width": width,
+        "small_stem": body.small_stem,
+    }
     return made.to(memory_format=torch.channels_last)
 
 
 def rebuild(description: dict[str, Any], *, seed: int = 0) -> AnyEncoder:
     """The encoder that a config.json describes, with random weights.
 
+    Args:
+        description: content of config.json.
+        seed: of the weights.
+
     Raises:
-        ConfigError: a kind that this version does not know.
+        ConfigError: a kind of data that is neither built in nor registered.
     """
     given = {k: v for k, v in description.items() if k not in ("format", "kind")}
-    kind = description.get("kind", "images")
-    if kind == "sequence":
-        return sequence.build(seed=seed, **given)
-    if kind == "text":
-        return text.build(given.pop("encoder"), seed=seed, **given)
-    if kind != "images":
-        raise unknown("kind of encoder", kind, ("images", "sequence", "text"))
-    name = given.pop("encoder")
-    return build(name, seed=seed, **given)
+    kind = str(description.get("kind", "images"))
+    found: AnyEncoder = modality_of(FILE_KINDS.get(kind, kind)).rebuild_encoder(given, seed=seed)
+    return found

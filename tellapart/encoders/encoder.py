@@ -1,4 +1,4 @@
-"""Encoder = backbone + head. It owns its normalisation, so that a file of it needs no instructions.
+"""The interface of all encoders, and the encoder of images: backbone + head + normalisation.
 
 Shapes: N batch, C channels, P side of a view, F feature width, D embedding width.
 """
@@ -6,25 +6,116 @@ Shapes: N batch, C channels, P side of a view, F feature width, D embedding widt
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..data import Source
+from ..errors import ConfigError
+from .norms import folded
 from .vision import Backbone, take_channels
 
 
-class Encoder(nn.Module):
-    """A backbone whose features users take away, and a head whose unit rows the loss sees.
+class AnyEncoder(nn.Module):
+    """Base class of every encoder: features that users take away, and unit rows for the loss.
+
+    A subclass defines `features`, sets `head` (F to D) and `dim` (D), and names the kinds of data it reads.
+
+    Attributes:
+        kinds: kinds of data it reads, as the `kind` of a source.
+        head: maps features (N, F) to (N, D).
+        dim: embedding width D.
+        bn_rows: in training, BatchNorm statistics are taken over groups of this many rows; None: over
+            the whole batch.
+        description: how to build it again, the content of config.json: plain values only.
+    """
+
+    kinds: tuple[str, ...] = ()
+    head: nn.Module
+    dim: int
+    bn_rows: int | None = None
+    description: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its parameters."""
+        return next(self.parameters()).device
+
+    def features(self, x: Any) -> Tensor:
+        """(N, F): the features that users take away."""
+        raise NotImplementedError
+
+    def project(self, x: Any) -> Tensor:
+        """(N, D): the output of the head before normalisation; float32 whatever the autocast."""
+        return full(self.head(self.features(x)))
+
+    def forward(self, x: Any) -> Tensor:
+        """(N, D) unit rows, for the loss."""
+        return F.normalize(self.project(x), dim=1)
+
+    def from_features(self, features: Tensor) -> Tensor:
+        """(N, D) unit rows from features (N, F)."""
+        return F.normalize(full(self.head(features)), dim=1)
+
+    def maps(self, x: Any) -> list[Tensor]:
+        """One feature map per stage, the first stage first.
+
+        Raises:
+            ConfigError: this network has no feature maps.
+        """
+        raise ConfigError(f"{type(self).__name__} has no feature maps")
+
+    def prepared(self, source: Source) -> Source:
+        """The source in the form this encoder reads; text encoders tokenise it."""
+        return source
+
+    def fast_features(self) -> Callable[[Any], Tensor]:
+        """A function equal to `features` in eval mode, and faster where possible."""
+        return self.features
+
+    def split_batchnorm(self, rows: int) -> None:
+        """Take BatchNorm statistics over groups of `rows` rows in training.
+
+        Raises:
+            ConfigError: this kind of network does not support it.
+        """
+        raise ConfigError(
+            "--bn split requires an image encoder; use --norm channel, or a head without BatchNorm"
+        )
+
+    def fold_batchnorm(self) -> None:
+        """Fold each BatchNorm into the convolution before it, in place (eval mode).
+
+        Raises:
+            ConfigError: there is no BatchNorm to fold.
+        """
+        raise ConfigError("--fold-batchnorm: this network has no BatchNorm; leave it out")
+
+    def exported(self) -> nn.Module:
+        """The module whose weights an export holds; it has a head or not."""
+        return self
+
+    def notes(self) -> list[str]:
+        """Sentences about its architecture that `train` prints before the first step."""
+        return []
+
+
+class Encoder(AnyEncoder):
+    """An encoder of images. It owns its normalisation, so that its weights need no instructions.
 
     Args:
         backbone: maps (N, C, P, P) to (N, F); has `width` (F) and `maps`.
-        head: maps (N, F) to (N, D). dim: D.
-        mean, std: per channel, of values in [0, 1]; subtracted and divided before the backbone.
-        bn_rows: in training BatchNorm takes its statistics over groups of so many rows instead of the batch, whatever
-            the batch is made of; None: over all that is given at once.
+        head: maps (N, F) to (N, D).
+        dim: D.
+        mean: (C,) of values in [0, 1]; subtracted before the backbone.
+        std: (C,); the values are divided by it.
+        bn_rows: in training, BatchNorm statistics are taken over groups of this many rows; None: over
+            the whole batch.
     """
 
+    kinds = ("images",)
     mean: Tensor
     std: Tensor
 
@@ -45,43 +136,66 @@ class Encoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of its buffers."""
         return self.mean.device
 
     def features(self, x: Tensor) -> Tensor:
-        """(N, F), what users take away. x: (N, C, P, P), uint8 or float in [0, 1]."""
+        """(N, F) from images (N, C, P, P), uint8 or float in [0, 1]."""
         return self._by_group(lambda part: self.backbone(self.normalised(part)), x)
 
     def project(self, x: Tensor) -> Tensor:
-        """(N, D), the head's output as it is; float32 whatever the autocast."""
+        """(N, D): the output of the head before normalisation; float32 whatever the autocast."""
         return full(self._by_group(lambda part: self.head(self.backbone(self.normalised(part))), x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, D) unit rows, for the loss."""
-        return F.normalize(self.project(x), dim=1)
-
-    def from_features(self, features: Tensor) -> Tensor:
-        """(N, D) unit rows from (N, F), for one who has both wanted."""
-        return F.normalize(full(self.head(features)), dim=1)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         """One feature map (N, channels, h, w) per stage, the first stage first."""
         return self.backbone.maps(self.normalised(x))
 
+    def fast_features(self) -> Callable[[Tensor], Tensor]:
+        """As `features`; on a CPU each BatchNorm is folded into the convolution before it."""
+        if self.device.type != "cpu":
+            return self.features
+        body = folded(self.backbone)
+        return lambda view: body(self.normalised(view))
+
+    def split_batchnorm(self, rows: int) -> None:
+        """Take BatchNorm statistics over groups of `rows` rows in training."""
+        self.bn_rows = rows
+
+    def fold_batchnorm(self) -> None:
+        """Fold each BatchNorm of the backbone into the convolution before it, in place (eval mode)."""
+        body: Any = folded(self.backbone)
+        body.width = self.backbone.width
+        self.add_module("backbone", body)
+
+    def exported(self) -> nn.Module:
+        """The backbone: an exported program holds mean and standard deviation as numbers."""
+        return self.backbone
+
+    def notes(self) -> list[str]:
+        """Whether the stem was replaced by one for small images."""
+        if not self.backbone.small_stem:
+            return []
+        return ["3 x 3 stem without max-pool: the images have 64 px or fewer"]
+
     def take_channels(self, channels: int) -> None:
-        """Make a network of others read images of C channels: its first filters and its normalisation averaged."""
+        """Adapt a network to images of C channels: average its first filters and its normalisation.
+
+        Args:
+            channels: C.
+        """
         take_channels(self.backbone, channels)
         self.mean = self.mean.mean(1, keepdim=True).expand(-1, channels, -1, -1).clone()
         self.std = self.std.mean(1, keepdim=True).expand(-1, channels, -1, -1).clone()
 
     def _by_group(self, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Group by group in training where BatchNorm is split, else all at once."""
+        """Run group by group in training if BatchNorm is split, else on the whole batch."""
         if not (self.training and self.bn_rows and len(x) >= 2 * self.bn_rows):
             return run(x)
         return torch.cat([run(part) for part in x.tensor_split(len(x) // self.bn_rows)])
 
     def normalised(self, x: Tensor) -> Tensor:
-        """What the backbone sees: (N, C, P, P) minus mean, by std."""
+        """(N, C, P, P) in [0, 1] minus `mean`, divided by `std`: the input of the backbone."""
         if x.dtype == torch.uint8:
             x = x.float() / 255
         x = (x - self.mean) / self.std
@@ -89,5 +203,5 @@ class Encoder(nn.Module):
 
 
 def full(x: Tensor) -> Tensor:
-    """Half precision as float32; float64 stays."""
+    """Half precision as float32; float64 is kept."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -10,31 +9,23 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..data import ImageSource, SequenceSource, Source, TextSource
+from ..data import Source, modality_of
+from ..data.source import Array
 from ..errors import ConfigError, require
 from ..runtime.allocator import keep_freed_memory
 from ..views import evaluation_view
 from .choices import Output as Output
-from .encoder import Encoder
-from .norms import batchnorms
-from .sequence import SequenceEncoder
-from .text import TextEncoder
+from .encoder import AnyEncoder
 
-AnyEncoder = Encoder | SequenceEncoder | TextEncoder
 Result = TypeVar("Result")
-STEPS = 1 << 18  # of the sequences of a batch, padding included
-PIXELS, MOST, LEAST = (
-    1 << 18,
-    256,
-    8,
-)  # of a batch on a processor: 256 images of 32 px, whose maps stay near its cache
+STEPS = 1 << 18  # steps of a batch of sequences, padding included
+PIXELS = 1 << 18  # pixels of a batch of images on a CPU, whose maps then stay near its cache
+MOST, LEAST = 256, 8  # images of a batch
 
 
 def prepared(encoder: AnyEncoder, source: Source) -> Source:
-    """The source as the encoder reads it: sentences become its tokens, all else is as it was."""
-    if isinstance(encoder, TextEncoder) and isinstance(source, TextSource):
-        return encoder.prepared(source)
-    return source
+    """The source in the form the encoder reads: sentences become tokens."""
+    return encoder.prepared(source)
 
 
 def run_over(
@@ -110,7 +101,7 @@ def outputs(
     """
     keep_freed_memory()
     training = encoder.training
-    features_of = _features(encoder.eval())  # BatchNorm is folded in eval mode only
+    features_of = encoder.eval().fast_features()  # BatchNorm is folded in eval mode only
 
     def run(view: Any, _: Tensor) -> list[Tensor]:
         features = features_of(view)
@@ -145,8 +136,8 @@ def patches(
     Raises:
         ConfigError: not an encoder of images, or its last stage is not a map.
     """
-    if not isinstance(encoder, Encoder):
-        raise ConfigError("patches are of images; this encoder reads something else")
+    if "images" not in encoder.kinds:
+        raise ConfigError(f"--output patches requires an image encoder, got one of {source.many}")
 
     def run(view: Any, _: Tensor) -> Tensor:
         last = encoder.maps(view)[-1]
@@ -163,28 +154,36 @@ def patches(
     )
 
 
-def _features(encoder: AnyEncoder) -> Callable[[Any], Tensor]:
-    """What makes features of views, fast: on a processor BatchNorm of images is folded away."""
-    if not isinstance(encoder, Encoder) or encoder.device.type != "cpu":
-        return encoder.features
-    body = folded(encoder.backbone)
-    return lambda view: body(encoder.normalised(view))
-
-
 def batches(source: Source, device: torch.device) -> list[Tensor]:
-    """The rows of each batch, in their order."""
-    rows = torch.arange(len(source))
-    if not isinstance(source, SequenceSource):
-        size = source.image_size if isinstance(source, ImageSource) else 32
-        batch = MOST if device.type != "cpu" else max(LEAST, min(MOST, PIXELS // size**2))
-        return list(rows.split(batch))
+    """The rows of each batch, in their order, as the modality of the source cuts them."""
+    return modality_of(source).batches(source, device)
+
+
+def batches_of_images(count: int, size: int, device: torch.device) -> list[Tensor]:
+    """Rows of each batch of images: on a CPU as many as stay near its cache.
+
+    Args:
+        count: number of images.
+        size: side of a view in pixels.
+        device: where the encoder runs.
+    """
+    batch = MOST if device.type != "cpu" else max(LEAST, min(MOST, PIXELS // size**2))
+    return list(torch.arange(count).split(batch))
+
+
+def batches_of_sequences(lengths: Array) -> list[Tensor]:
+    """Rows of each batch of sequences, at most 2**18 steps each, padding included.
+
+    Args:
+        lengths: (S,) steps of each sequence.
+    """
     counts, longest = [0], 0
-    for length in source.lengths.tolist():
+    for length in lengths.tolist():
         longest = max(longest, length)
         if counts[-1] and (counts[-1] + 1) * longest > STEPS:
             counts, longest = [*counts, 0], length
         counts[-1] += 1
-    return list(rows.split(counts))
+    return list(torch.arange(len(lengths)).split(counts))
 
 
 def _in_order(
@@ -199,24 +198,6 @@ def _in_order(
         threads, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:  # of that thread alone
         yield from pool.map(run, parts)
-
-
-def folded(network: nn.Module) -> nn.Module:
-    """A copy of a network in eval mode with each BatchNorm folded into the convolution before it.
-
-    A network that cannot be traced (its path depends on its input) comes back as it is.
-    """
-    if not batchnorms(network):
-        return network
-    from torch.fx.experimental import optimization
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            made: nn.Module = optimization.fuse(network)
-    except Exception:  # tracing fails in as many ways as networks are written
-        return network
-    return made.eval().to(memory_format=torch.channels_last)
 
 
 def to_device(

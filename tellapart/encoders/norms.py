@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 
+import torch
 from torch import Tensor, nn
 
 
@@ -35,3 +37,21 @@ def running_statistics(*modules: nn.Module) -> list[Tensor]:
         for b in (norm.running_mean, norm.running_var)
         if b is not None
     ]
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy of a network in eval mode with each BatchNorm folded into the convolution before it.
+
+    A network that cannot be traced (its control flow depends on its input) is returned unchanged.
+    """
+    if not batchnorms(network):
+        return network
+    from torch.fx.experimental import optimization
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fused: nn.Module = optimization.fuse(network)
+    except Exception:  # tracing fails in as many ways as networks are written
+        return network
+    return fused.eval().to(memory_format=torch.channels_last)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import require
-from .encoder import Encoder
+from .encoder import AnyEncoder, Encoder
 from .norms import without_batchnorm
 from .vision import Backbone, SmallResNet
 
@@ -59,6 +59,14 @@ class PatchEncoder(Encoder):
     """An Encoder whose backbone is `Patches`, and which gives columns of patches as sequences from top to bottom."""
 
     backbone: Patches
+
+    def fold_batchnorm(self) -> None:
+        """Raise ConfigError: patches are encoded without BatchNorm."""
+        AnyEncoder.fold_batchnorm(self)
+
+    def exported(self) -> nn.Module:
+        """The whole encoder: its exported program is ours and has mean and standard deviation."""
+        return self
 
     @property
     def width(self) -> int:

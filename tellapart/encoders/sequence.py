@@ -12,13 +12,14 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import require, unknown
 from .choices import Context as Context
 from .choices import Norm as Norm
-from .encoder import full
+from .encoder import AnyEncoder
 from .heads import head
+from .norms import batchnorms
 
 Signal = Tensor | dict[str, Tensor]
 
@@ -84,7 +85,7 @@ class Frames(nn.Module):
         return found, length
 
 
-class SequenceEncoder(nn.Module):
+class SequenceEncoder(AnyEncoder):
     """Frames, context and head. Its features are the mean of c_t over the frames of a sequence.
 
     Args:
@@ -93,10 +94,9 @@ class SequenceEncoder(nn.Module):
         head_kind, dim: as `heads.head`, from H to D.
     """
 
+    kinds = ("audio", "series")
     mean: Tensor
     std: Tensor
-    bn_rows: int | None = None
-    description: dict[str, Any]
 
     def __init__(
         self,
@@ -170,22 +170,20 @@ class SequenceEncoder(nn.Module):
         _, c, count = self.sequence(x)
         return mean_of(c, count)
 
-    def project(self, x: Signal) -> Tensor:
-        """(N, D), the head's output as it is."""
-        return full(self.head(self.features(x)))
-
-    def forward(self, x: Signal) -> Tensor:
-        """(N, D) unit rows, for losses that compare whole sequences."""
-        return self.from_features(self.features(x))
-
-    def from_features(self, features: Tensor) -> Tensor:
-        """(N, D) unit rows from (N, H)."""
-        return F.normalize(full(self.head(features)), dim=1)
-
     def maps(self, x: Signal) -> list[Tensor]:
         """One map (N, F, T) per convolution, the first one first."""
         values, length = signal(x)
         return self.frames.stages((values - self.mean) / self.std, length)[0]
+
+    def fold_batchnorm(self) -> None:
+        """Fold each BatchNorm into the convolution before it, in place (eval mode)."""
+        layers = self.frames.layers
+        if not batchnorms(layers):
+            super().fold_batchnorm()
+        for i in range(0, len(layers), 3):  # a convolution, its norm, ReLU
+            convolution, norm = layers[i : i + 2]
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                layers[i], layers[i + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
 
 
 def _pad(kernel: int, stride: int) -> int:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..data import Source
 from ..data.text import TextSource
 from ..errors import ConfigError, MissingExtraError, require, unknown
 from .choices import Pooler as Pooler
-from .encoder import full
+from .encoder import AnyEncoder
 from .heads import head
 
 View = dict[
@@ -98,7 +99,7 @@ class Pretrained(nn.Module):
         return list(self.model(**given).hidden_states[1:])
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(AnyEncoder):
     """A sentence to a vector. Its features are the pooled tokens; the head is for the loss alone (SimCSE, sec. 6.3).
 
     Args:
@@ -107,8 +108,7 @@ class TextEncoder(nn.Module):
         max_length: tokens, special ones among them; the rest of a sentence is cut.
     """
 
-    bn_rows: int | None = None
-    description: dict[str, Any]
+    kinds = ("text",)
 
     def __init__(
         self,
@@ -141,9 +141,10 @@ class TextEncoder(nn.Module):
         """Where it is."""
         return next(self.parameters()).device
 
-    def prepared(self, source: TextSource) -> TextSource:
+    def prepared(self, source: Source) -> Source:
         """The source as tokens of this encoder."""
-        return source.tokenised(self.encode)
+        # A source of another kind is refused by whoever opened it; this line gives mypy the type.
+        return source.tokenised(self.encode) if isinstance(source, TextSource) else source
 
     def encode(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
         """Token ids of every text and the place of each token's word in it (-1: a special token)."""
@@ -176,18 +177,6 @@ class TextEncoder(nn.Module):
             return layers[-1][:, 0]
         last = _mean(layers[-1], mask)
         return last if self.pooler == "mean" else (_mean(layers[0], mask) + last) / 2
-
-    def project(self, view: View) -> Tensor:
-        """(N, D), the head's output as it is."""
-        return full(self.head(self.features(view)))
-
-    def forward(self, view: View) -> Tensor:
-        """(N, D) unit rows, for the loss."""
-        return F.normalize(self.project(view), dim=1)
-
-    def from_features(self, features: Tensor) -> Tensor:
-        """(N, D) unit rows from (N, F)."""
-        return F.normalize(full(self.head(features)), dim=1)
 
 
 def build(

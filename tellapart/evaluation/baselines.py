@@ -11,15 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data import ImageSource, SequenceSource, Source
+from ..data import ImageSource, Source, modality_of
 from ..embeddings.embeddings import Embeddings
 from ..encoders.inference import run_over
 from ..encoders.sequence import mean_of
-from ..errors import DataError
 
 SIDE = 32  # larger views are averaged down to this many pixels a side
 ELEMENTS = 200_000_000  # of a table of texts and words
-BATCH, FEW = 512, 16  # of images; of sequences, which may be long
 Seen = Callable[[Any], Tensor]  # views -> vectors (N, width)
 
 
@@ -113,17 +111,6 @@ class BagOfWords:
         return found
 
 
-def of(train: Source) -> tuple[str, Seen]:
-    """The baseline for a kind of data, and its name."""
-    if isinstance(train, SequenceSource):
-        if train.rate:
-            return "log-mel means", LogMel(train.rate)
-        return "channel statistics", ChannelStatistics()
-    if isinstance(train, ImageSource):
-        return "centred pixels", CentredPixels(train)
-    raise DataError(f"{train.name} holds {train.many}, for which there is no baseline")
-
-
 def embed(baseline: Seen, source: Source, name: str) -> Embeddings:
     """What a baseline makes of every item, from the view of evaluation."""
     about = {"data": source.name, "fingerprint": source.fingerprint, "output": name}
@@ -132,7 +119,7 @@ def embed(baseline: Seen, source: Source, name: str) -> Embeddings:
 
 
 def _batch(source: Source) -> int:
-    return BATCH if isinstance(source, ImageSource) else FEW
+    return modality_of(source).baseline_batch
 
 
 def _mel_bank(rate: int, width: int, bands: int = 40) -> Tensor:

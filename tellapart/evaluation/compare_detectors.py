@@ -12,7 +12,14 @@ from ..data.detection import BoxSource
 from ..encoders import Encoder
 from ..errors import ConfigError
 from ..runtime.console import Console
-from ..training.loading import Subject, images_of, parts_of, source_of, untrained
+from ..training.loading import (
+    Subject,
+    image_encoder,
+    images_of,
+    parts_of,
+    source_of,
+    untrained_images,
+)
 from .detector import DetectConfig, average_precision, detect, detector, summary, train_detector
 from .evaluate import provenance
 from .fine_tune import SCRATCH, fine_tune
@@ -32,11 +39,10 @@ def compare_as_backbones(
 
     Args: supervised: also a row for the same network trained with the labels of the run's own source.
     """
-    if not isinstance(subject.encoder, Encoder):
-        raise ConfigError(f"{subject.name} is no encoder of images, which detection needs")
-    if subject.encoder.mean.numel() != 3:
+    encoder = image_encoder(subject, "detect")
+    if encoder.mean.numel() != 3:
         raise ConfigError(
-            f"{subject.name} reads {subject.encoder.mean.numel()} channel(s); images with boxes have 3"
+            f"{subject.name} reads {encoder.mean.numel()} channel(s); images with boxes have 3"
         )
     began, train, test = time.monotonic(), boxes["train"], boxes["test"]
     if train.skipped or test.skipped:
@@ -67,9 +73,7 @@ def print_detection(result: dict[str, Any], console: Console) -> None:
 
 
 def _rows(subject: Subject, supervised: bool, console: Console) -> dict[str, Encoder]:
-    rows = {
-        name: e for name, e in untrained(subject, console.say).items() if isinstance(e, Encoder)
-    }
+    rows: dict[str, Encoder] = dict(untrained_images(subject, console.say))
     if supervised and subject.run:
         source = images_of(source_of(subject, None, None, console.progress), subject.name)
         train, _ = parts_of(source)
@@ -81,6 +85,5 @@ def _rows(subject: Subject, supervised: bool, console: Console) -> dict[str, Enc
             rows["supervised"] = fine_tune(
                 rows["random init"], known, classes=classes, schedule=schedule
             ).encoder
-    if isinstance(subject.encoder, Encoder):
-        rows["trained" if subject.run else subject.name] = subject.encoder
+    rows["trained" if subject.run else subject.name] = image_encoder(subject, "detect")
     return rows

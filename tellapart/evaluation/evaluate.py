@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..data import SequenceSource, Source, TextSource
+from ..data import SequenceSource, Source, modality_of
 from ..embeddings.embeddings import Embeddings
-from ..encoders import SequenceEncoder
 from ..errors import ConfigError, DataError
 from ..runtime.console import Console
 from ..runtime.version import __version__
 from ..training import hardware
-from ..training.loading import Subject, images_of, parts_of, source_of, untrained
+from ..training.loading import Subject, parts_of, source_of, untrained
 from ..training.model_card import training_state
 from . import evaluate_text, frame_probe, label_free, protocol
-from . import full as full_evaluation
 from .baselines import LogMel
-from .rows import rows_of, sample, view_outputs
+from .rows import Rows, rows_of, sample, view_outputs
 
 GIVEN = "given vectors"  # the row of embeddings that are scored without their encoder
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a source is to be scored.
+
+    Attributes:
+        protocol: "eval-v1" or "eval-v2".
+        data: the source as the user typed it; None: the run's own.
+        full: also the tables of `full.everything`.
+        console: shows progress.
+        stages: options of `full.everything`.
+    """
+
+    protocol: str
+    data: str | None
+    full: bool
+    console: Console
+    stages: dict[str, int]
 
 
 def evaluate_subject(
@@ -74,26 +91,24 @@ def evaluate_subject(
         counts = " and ".join(f"{n:,} {part} items" for part, n in drawn.items())
         counts = counts.replace("items items", "items")
         before += f" On a sample of {counts} of {whole:,} (--quick):"
-    if full and not isinstance(source, TextSource):
-        images_of(source, "--full")
-    if isinstance(source, TextSource):
-        result = evaluate_text.evaluate_sentences(subject, source, full, console, name)
-    else:
-        result = _of_views_and_labels(subject, source, data, full, console, name, stages)
+    request = Request(name, data, full, console, stages)
+    result = modality_of(source).evaluate(subject, source, request)
     result = _with_verdict(result, before) | about
     return result | _about(subject, source, labels, checkpoint) | provenance(began)
 
 
-def _of_views_and_labels(
-    subject: Subject,
-    source: Source,
-    data: str | None,
-    full: bool,
-    console: Console,
-    name: str,
-    stages: dict[str, int],
-) -> dict[str, Any]:
-    """Scores where there are labels, view retrieval where there are none, and geometry."""
+def score_source(subject: Subject, source: Source, request: Request) -> tuple[dict[str, Any], Rows]:
+    """Scores where there are labels, view retrieval where there are none, and geometry.
+
+    Args:
+        subject: the encoder.
+        source: what it is scored on.
+        request: protocol, extent and console.
+
+    Returns:
+        The part of eval.json that every modality has, and the rows of the table.
+    """
+    name, data, console = request.protocol, request.data, request.console
     rows = rows_of(subject, source, console, small=name != protocol.V1)
     console.say("comparing random views of the same items")
     views = view_outputs(rows, subject, source)
@@ -115,7 +130,7 @@ def _of_views_and_labels(
             headline=subject.headline,
             few_row=subject.few_row,
             baselines=rows.baselines,
-            full=full,
+            full=request.full,
             name=name,
             classes=source.classes,
             progress=lambda row: console.say(f"scoring {row}"),
@@ -125,16 +140,18 @@ def _of_views_and_labels(
         row: label_free.of_views(views[row]) | label_free.of_vectors(test or train)
         for row, (train, test) in rows.pairs.items()
     }
-    if isinstance(source, SequenceSource):
-        try:
-            if frame_probe.has_marks(source):
-                result["frames"] = of_frames(subject, source, console)
-        except DataError as error:
-            console.say(f"single frames are not scored: {error}")
-    if full:
-        result["full"] = full_evaluation.everything(subject, source, rows, console, **stages)
     result["baselines"] = rows.baselines
-    return result
+    return result, rows
+
+
+def frame_labels(subject: Subject, source: SequenceSource, console: Console) -> dict[str, Any]:
+    """{"frames": scores of single frames}, or {} where the files have no labels of frames."""
+    try:
+        if frame_probe.has_marks(source):
+            return {"frames": of_frames(subject, source, console)}
+    except DataError as error:
+        console.say(f"single frames are not scored: {error}")
+    return {}
 
 
 def _with_verdict(result: dict[str, Any], before: str) -> dict[str, Any]:
@@ -173,18 +190,19 @@ def of_frames(subject: Subject, source: SequenceSource, console: Console) -> dic
         Scores, comparisons and counts; {} without a test part or for another encoder.
     """
     train, test = parts_of(source)
-    if test is None or not isinstance(subject.encoder, SequenceEncoder):
+    encoder: Any = subject.encoder
+    if test is None or not hasattr(encoder, "context_of"):  # a network of the user has no frames
         return {}
     console.say("scoring single frames")
-    hop = subject.encoder.hop
+    hop = encoder.hop
     rows: dict[str, frame_probe.Frames] = {"log-mel": LogMel(source.rate or 1, hop).frames}
     for name, network in untrained(subject, console.say).items():
-        if isinstance(network, SequenceEncoder):
-            rows[f"{name}, context"] = network.context_of
+        fresh: Any = network
+        rows[f"{name}, context"] = fresh.context_of
     baselines = tuple(rows)
     rows |= {
-        "trained, context": subject.encoder.context_of,
-        "trained, frames": subject.encoder.frames_of,
+        "trained, context": encoder.context_of,
+        "trained, frames": encoder.frames_of,
     }
     scores, comparisons, counts = frame_probe.score(rows, train, test, hop, baselines=baselines)
     return {

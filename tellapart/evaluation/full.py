@@ -9,7 +9,7 @@ import numpy as np
 from ..data import ImageSource, Source
 from ..encoders import Encoder
 from ..runtime.console import Console
-from ..training.loading import Subject, images_of, parts_of, untrained
+from ..training.loading import Subject, image_encoder, images_of, parts_of, untrained_images
 from .label_budget import Effort, label_budget
 from .linear import ROWS, linear_labels
 from .protocol import SHARES
@@ -40,11 +40,8 @@ def everything(
         stage_dims: dimensions of a stage's vectors, at most. stage_rows: training items of their classifiers, at most.
     """
     found: dict[str, Part] = {}
-    encoder = subject.encoder
-    images = images_of(source, "--full")
+    encoder, images = image_encoder(subject, "--full"), images_of(source, "--full")
     train, test = parts_of(images)
-    if not isinstance(encoder, Encoder):
-        return found
     if test is not None:
         console.say("what the head discards")
         told = what_is_discarded(encoder, train, test)
@@ -99,9 +96,7 @@ def _stages(
 
 def fresh_of(subject: Subject) -> dict[str, Encoder]:
     """The untrained networks of images."""
-    return {
-        name: e for name, e in untrained(subject, lambda _: None).items() if isinstance(e, Encoder)
-    }
+    return untrained_images(subject, lambda _: None)
 
 
 def smallest_of(part: ImageSource) -> int:

@@ -6,7 +6,6 @@ training without it ends with. Shapes: N items, V views.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data import ImageSource, Source
+from ..data import Source, modality_of
 from ..data.sampler import generator
 from ..embeddings.embeddings import Embeddings
 from ..encoders import AnyEncoder
@@ -25,16 +24,10 @@ from ..training.config import CommonConfig
 from ..training.resolve import held_out
 from ..training.session import Look
 from ..views import first_view
-from ..views.text import TextViews
 from . import label_free
 from .knn import knn, leave_one_out_labels
 
-ITEMS, VIEWS = (
-    256,
-    4,
-)  # of the measures of a checkpoint: 1,024 images forward, some tenths of a second
-FEWER = 64  # of sounds, series and sentences, whose networks cost more
-DELETED = 0.3  # share of the words left out of a sentence, where its training knows no other view than dropout
+VIEWS = 4  # of each watched item
 CHOOSES = (
     "view retrieval"  # the measure that chooses without labels: studies/unlabelled.json says why
 )
@@ -62,9 +55,7 @@ class Watch:
         self.config, self.part = config, part
         seen = held if held and len(held) >= ENOUGH else part
         order = np.random.default_rng(config.seed).permutation(len(seen))
-        self.sample = seen.subset(
-            np.sort(order[: ITEMS if isinstance(source, ImageSource) else FEWER])
-        )
+        self.sample = seen.subset(np.sort(order[: modality_of(source).watched_items]))
         self.labelled = part_labelled(source, config)
         self.bank = self.queries = None
         if config.eval_every and held:
@@ -117,11 +108,7 @@ class Watch:
         self, encoder: AnyEncoder, part: Source, name: Any, normalised: bool = True
     ) -> Tensor:
         """(N, F) the features of one random view of every item of a part, the same view each time."""
-        device, views = encoder.device, self.config.views_for(part)
-        if (
-            isinstance(views, TextViews) and views.nothing
-        ):  # dropout alone makes the views, and is off here
-            views = replace(views, word_deletion=DELETED)
+        device, views = encoder.device, modality_of(part).watch_views(self.config, part)
         random = generator("watch", self.config.seed, name, device=device)
         z = torch.cat(
             run_over(

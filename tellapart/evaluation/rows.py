@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..data import ImageSource, Source
+from ..data import ImageSource, Source, modality_of
 from ..embeddings import Embeddings
 from ..encoders import AnyEncoder, Encoder
 from ..encoders.inference import Output, run_over
 from ..runtime.console import Console, clock
-from ..training.loading import Subject, only_size, parts_of, untrained
-from ..views.images import ImageViews
+from ..training.loading import Subject, images_of, only_size, parts_of, untrained
 from . import baselines, label_free
 from .protocol import Pair
 from .stored import embed_in_chunks
@@ -69,14 +68,17 @@ def rows_of(subject: Subject, source: Source, console: Console, *, small: bool =
     """
     train, test = parts_of(source)
     rows = Rows()
-    name, baseline = baselines.of(train)
+    modality = modality_of(source)
+    name, baseline = modality.baseline(train)
     rows.pairs[name] = (
         baselines.embed(baseline, train, name),
         baselines.embed(baseline, test, name) if test else None,
     )
     rows.functions[name] = baseline
     passes = [
-        _Pass(network, {"features": name}, _small_side(network, source) if small else None)
+        _Pass(
+            network, {"features": name}, modality.untrained_side(network, source) if small else None
+        )
         for name, network in untrained(subject, console.say).items()
     ]
     rows.baselines = (name, *(p.rows["features"] for p in passes))
@@ -135,11 +137,8 @@ def view_outputs(rows: Rows, subject: Subject, source: Source) -> dict[str, Tens
     train, test = parts_of(source)
     part = test if test is not None and len(test) > 1 else train
     part = part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[: label_free.ITEMS]))
-    views = (
-        subject.config.views_for(source)
-        if subject.config
-        else ImageViews(source.about["image_size"])
-    )
+    config, modality = subject.config, modality_of(source)
+    views = config.views_for(source) if config else modality.default_views(source)
     generator = torch.Generator().manual_seed(0)
 
     def vectors(drawn: list[Any], _: Tensor) -> list[Tensor]:
@@ -186,8 +185,8 @@ def _embedded(
     one: _Pass, part: Source, before: int, progress: Callable[[int], None]
 ) -> dict[Output, Embeddings]:
     """The outputs of a pass on a part; `before` items were done earlier."""
-    if one.side and isinstance(part, ImageSource):
-        part = replace(part, image_size=one.side)
+    if one.side:
+        part = replace(images_of(part, "a view of another size"), image_size=one.side)
     return embed_in_chunks(
         one.encoder, part, tuple(one.rows), progress=lambda done: progress(before + done)
     )
@@ -202,10 +201,7 @@ def _function(one: _Pass, output: Output) -> Function:
     return lambda view: network(F.interpolate(view, size=(side, side), mode="area"))
 
 
-def _small_side(network: AnyEncoder, source: Source) -> int | None:
+def small_side(network: Encoder, source: ImageSource) -> int | None:
     """The side that a randomly initialised network of images sees; None: the encoder's own."""
-    if not isinstance(source, ImageSource) or source.image_size <= SMALL:
-        return None
-    if not isinstance(network, Encoder) or only_size(network, source.image_size) is not None:
-        return None
-    return SMALL
+    fixed = only_size(network, source.image_size) is not None
+    return None if fixed or source.image_size <= SMALL else SMALL

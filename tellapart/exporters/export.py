@@ -18,29 +18,24 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..curation import outliers
-from ..data import Source
+from ..data import Source, modality_of
 from ..embeddings.embeddings import Embeddings, embed
-from ..encoders import AnyEncoder, Encoder, SequenceEncoder
-from ..encoders.inference import folded
-from ..encoders.norms import batchnorms
-from ..encoders.patches import PatchEncoder
-from ..errors import ConfigError, MissingExtraError, RunError, TellapartError, require
+from ..encoders import AnyEncoder
+from ..errors import MissingExtraError, RunError, TellapartError, require
 from ..evaluation import knn
 from ..functional.geometry import unit_rows
 from ..runtime.console import Console
 from ..training import model_card
 from ..training.loading import Loaded, load_encoder, parts_of
 from ..training.run import Run, require_new
-from . import image_program
 from . import program as programs
 from .card import export_card
 from .program import Standalone
@@ -83,12 +78,13 @@ def export(
         require_onnx()
     manifest, (description, _) = opened.manifest, opened.encoder_files()
     encoder = _changed(loaded.encoder, fold_batchnorm, bf16)
-    if _of_images(loaded.encoder) and _of_images(encoder):
-        made = image_program.of(loaded.encoder, encoder, description, fold=fold_batchnorm)
-    else:
-        made = programs.of(
-            encoder, description, rate=manifest["data"].get("rate"), fold=fold_batchnorm
-        )
+    made = modality_of(manifest["data"].get("kind", "images")).program(
+        loaded.encoder,
+        encoder,
+        description,
+        rate=manifest["data"].get("rate"),
+        fold=fold_batchnorm,
+    )
     costs = lost(loaded, encoder, console) if fold_batchnorm or bf16 else {}
     texts = _texts(
         opened, encoder, made, description | {"folded": fold_batchnorm, "bf16": bf16}, costs
@@ -119,11 +115,6 @@ def export(
     return {"out": str(out), "files": files, "features": width, "checked": checked, "lost": costs}
 
 
-def _of_images(encoder: AnyEncoder) -> TypeGuard[Encoder]:
-    """Whether it is a network on whole images; patches of them are programs of ours."""
-    return isinstance(encoder, Encoder) and not isinstance(encoder, PatchEncoder)
-
-
 def _texts(
     run: Run,
     encoder: AnyEncoder,
@@ -152,32 +143,13 @@ def _changed(encoder: AnyEncoder, fold: bool, bf16: bool) -> AnyEncoder:
     """A copy as it will be after loading."""
     made = copy.deepcopy(encoder).eval()
     if fold:
-        _fold(made)
+        made.fold_batchnorm()
     if bf16:
-        rounded: nn.Module = (
-            made.backbone if _of_images(made) else made
-        )  # a program of images holds mean and std
         with torch.no_grad():
-            for name, tensor in rounded.state_dict().items():
+            for name, tensor in made.exported().state_dict().items():
                 if tensor.is_floating_point() and not name.startswith("head."):
                     tensor.copy_(tensor.bfloat16().float())
     return made
-
-
-def _fold(encoder: AnyEncoder) -> None:
-    """Put each BatchNorm of an encoder into the convolution before it."""
-    if _of_images(encoder):
-        body: Any = folded(encoder.backbone)
-        body.width = encoder.backbone.width
-        encoder.add_module("backbone", body)
-        return
-    layers = encoder.frames.layers if isinstance(encoder, SequenceEncoder) else nn.ModuleList()
-    if not batchnorms(layers):
-        raise ConfigError("--fold-batchnorm: this network has no BatchNorm; leave it out")
-    for i in range(0, len(layers), 3):  # a convolution, its norm, ReLU
-        convolution, norm = layers[i : i + 2]
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            layers[i], layers[i + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
 
 
 def lost(loaded: Loaded, changed: AnyEncoder, console: Console) -> dict[str, float]:

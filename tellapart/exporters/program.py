@@ -30,7 +30,7 @@ from ..encoders import (
 )
 from ..encoders.norms import without_batchnorm
 from ..encoders.sequence import Frames
-from ..errors import ConfigError, require
+from ..errors import require
 
 
 class PatchNetwork(nn.Module):
@@ -117,25 +117,8 @@ class Standalone:
         }
 
 
-def of(
-    encoder: AnyEncoder, description: dict[str, Any], *, rate: int | None, fold: bool
-) -> Standalone:
-    """The program and network of an encoder; `fold`: its BatchNorm already lies in its convolutions.
-
-    Args: description: as config.json of a run's encoder holds it. rate: Hz of sounds, None of series.
-    Raises:
-        ConfigError: a network that has no program.
-    """
-    if isinstance(encoder, SequenceEncoder):
-        made = _of_signals(encoder, description, rate, fold)
-    elif isinstance(encoder, TextEncoder):
-        made = _of_sentences(encoder, description)
-    elif isinstance(encoder, Encoder) and isinstance(encoder.backbone, patches.Patches):
-        made = _of_patches(encoder, description)
-    else:
-        raise ConfigError(
-            "only encoders of sounds, series, sentences and patches have a program here"
-        )
+def _loaded(made: Standalone, encoder: AnyEncoder) -> Standalone:
+    """The program with the weights of the encoder in its network."""
     own = {k: v for k, v in encoder.state_dict().items() if not k.startswith("head.")}
     made.network.load_state_dict(own)
     made.network.eval()
@@ -161,7 +144,13 @@ def example_inputs(
     return ids, torch.arange(tokens) < lengths
 
 
-def _of_patches(encoder: Encoder, description: dict[str, Any]) -> Standalone:
+def of_patches(encoder: Encoder, description: dict[str, Any]) -> Standalone:
+    """The program of an encoder of images as grids of patches.
+
+    Args:
+        encoder: a `PatchEncoder`.
+        description: content of config.json.
+    """
     channels, size, width = (description[name] for name in ("channels", "size", "width"))
     code = _sources(
         require, without_batchnorm, vision.BasicBlock, vision.SmallResNet, patches.Patches, PatchNetwork,
@@ -180,12 +169,20 @@ def _of_patches(encoder: Encoder, description: dict[str, Any]) -> Standalone:
         [f"network = PatchNetwork(Patches({channels}, {size}, {width}), {channels})"], IMAGE_VIEW,
     )  # fmt: skip
     network = PatchNetwork(patches.Patches(channels, size, width), channels)
-    return Standalone(program, network, {"images": {0: "batch"}}, "IMAGE")
+    return _loaded(Standalone(program, network, {"images": {0: "batch"}}, "IMAGE"), encoder)
 
 
-def _of_signals(
+def of_signals(
     encoder: SequenceEncoder, description: dict[str, Any], rate: int | None, fold: bool
 ) -> Standalone:
+    """The program of an encoder of sounds or series.
+
+    Args:
+        encoder: that of the run.
+        description: content of config.json.
+        rate: sample rate of sounds in Hz, None for series.
+        fold: whether its BatchNorm is folded into its convolutions.
+    """
     channels, width, kernels, strides, norm = (
         description[name] for name in ("channels", "width", "kernels", "strides", "norm")
     )
@@ -216,12 +213,17 @@ def _of_signals(
         from torch.fx.experimental.optimization import fuse
 
         network = fuse(network.eval())
-    return Standalone(
-        program, network, {"signal": {0: "batch", 2: "steps"}}, "SOUND" if rate else "TABLE"
-    )
+    inputs = {"signal": {0: "batch", 2: "steps"}}
+    return _loaded(Standalone(program, network, inputs, "SOUND" if rate else "TABLE"), encoder)
 
 
-def _of_sentences(encoder: TextEncoder, description: dict[str, Any]) -> Standalone:
+def of_sentences(encoder: TextEncoder, description: dict[str, Any]) -> Standalone:
+    """The program of an encoder of sentences.
+
+    Args:
+        encoder: that of the run.
+        description: content of config.json.
+    """
     pooler, words = description["pooler"], encoder.tokenizer.get_vocab_size()
     width, layers, room = (description[name] for name in ("width", "layers", "max_length"))
     imports = "import inspect\nfrom typing import Any\n\n" + TEXT_IMPORTS
@@ -247,9 +249,9 @@ def _of_sentences(encoder: TextEncoder, description: dict[str, Any]) -> Standalo
     encoder.tokenizer.no_padding()
     encoder.tokenizer.no_truncation()
     files = {"tokenizer.json": encoder.tokenizer.to_str()}
-    return Standalone(
-        program, SentenceNetwork(body, pooler), {"ids": names, "mask": names}, "'A SENTENCE'", files
-    )
+    network = SentenceNetwork(body, pooler)
+    inputs = {"ids": names, "mask": names}
+    return _loaded(Standalone(program, network, inputs, "'A SENTENCE'", files), encoder)
 
 
 def transformers_config(made: Standalone) -> Any | None:

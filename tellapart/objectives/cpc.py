@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..data import SequenceSource
 from ..encoders.encoder import full
 from ..errors import ConfigError, DataError
 from ..runtime import distributed
@@ -53,12 +52,10 @@ class CPC(Objective):
                 "cpc needs frames in an order: audio, series, or images with --encoder patches"
             )
         options, width = self.options, encoder.context_width
-        if (
-            isinstance(source, SequenceSource)
-            and source.lengths.max() <= options.first * encoder.hop
-        ):
+        lengths = getattr(source, "lengths", None)  # images have none
+        if lengths is not None and lengths.max() <= options.first * encoder.hop:
             raise DataError(
-                f"the longest of the {source.many} has {source.lengths.max()} steps, too few to predict "
+                f"the longest of the {source.many} has {lengths.max()} steps, too few to predict "
                 f"{options.first} frame(s) of {encoder.hop} ahead; give smaller --strides"
             )
         like = next(encoder.parameters())

@@ -45,10 +45,8 @@ class SimCSE(Objective):
 
     def attach(self, encoder: Any, source: Any) -> None:
         """Learn whether the source holds pairs; make the head that names hidden tokens."""
-        if not isinstance(encoder, TextEncoder):
-            raise ConfigError(
-                "simcse learns from sentences; give --data sentences.txt or pairs.tsv"
-            )
+        if "text" not in encoder.kinds:
+            raise ConfigError("simcse requires sentences: --data sentences.txt or pairs.tsv")
         self.columns = source.columns
         self.bounds_information = self.columns < 3  # hard negatives are not of the marginal
         self.views = 2 if self.columns == 1 else 1  # a pair brings its two sides in one view

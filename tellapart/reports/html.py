@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from ..data import ImageSource, SequenceSource, Source, TextSource
+from ..data import Source, modality_of
 from ..embeddings.embeddings import replacing
 from ..errors import DataError
 from ..runtime.console import Console
@@ -90,13 +90,11 @@ def item(source: Source, row: int, note: str = "", *, query: bool = False) -> di
         "caption": shortened(str(source.classes[label]) if known else PurePath(name).name, NAME),
         "note": note, "query": query, "image": None, "small": False, "words": "",
     }  # fmt: skip
-    if isinstance(source, ImageSource):
-        image = source.image(row)
+    preview = modality_of(source).preview(source, row)
+    found["words"] = shortened(preview.words or preview.detail, LETTERS)
+    if preview.picture is not None:
+        image = preview.picture
         found |= {"image": data_uri(image), "small": max(image.shape[:2]) <= SMALL}
-    elif isinstance(source, TextSource):
-        found["words"] = shortened(" | ".join(source.texts[source.rows[row]]), LETTERS)
-    elif isinstance(source, SequenceSource) and source.rate:
-        found["words"] = f"{int(source.lengths[row]) / source.rate:.2f} s"
     return found
 
 

@@ -189,6 +189,16 @@ class CommonConfig:
                 return getattr(views, name)
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
+    @property
+    def takes_init(self) -> bool:
+        """Whether `init` can name weights to start from."""
+        return False
+
+    @property
+    def instead_of_init(self) -> str:
+        """What to do where it cannot."""
+        return "these encoders start from random weights"
+
     def views_for(self, source: Source) -> Any:
         """The distribution of views of a source; what the data decide of it is filled in."""
         raise NotImplementedError  # each kind of data has its own
@@ -233,6 +243,10 @@ class TrainConfig(CommonConfig):
     image_size: int | None = None
 
     views: ImageViews = field(default_factory=ImageViews)
+
+    @property
+    def takes_init(self) -> bool:
+        return True
 
     def views_for(self, source: Source) -> ImageViews:
         return dataclasses.replace(self.views, size=source.about["image_size"])
@@ -329,13 +343,12 @@ class TextConfig(CommonConfig):
             f"--vocabulary must be 300 or more (it holds all bytes), got {self.vocabulary}",
         )
 
+    @property
+    def instead_of_init(self) -> str:
+        return "name the weights with --encoder"
+
     def views_for(self, source: Source) -> TextViews:
         return self.views
-
-
-CONFIGS: dict[str, type[CommonConfig]] = {
-    "images": TrainConfig, "audio": SequenceConfig, "series": SequenceConfig, "text": TextConfig,
-}  # fmt: skip
 
 
 # What may differ between a run and its continuation: they do not touch a number of the result.

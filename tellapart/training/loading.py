@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import encoders
-from ..data import ImageSource, Source, TextSource, open_source
-from ..encoders import AnyEncoder, Encoder, TextEncoder, pretrained, weights
+from ..data import ImageSource, Source, modality_of
+from ..encoders import AnyEncoder, Encoder, pretrained, weights
 from ..errors import ConfigError, DataError, RunError, require
 from ..runtime.console import Console
-from .config import CONFIGS, CommonConfig
+from .config import CommonConfig
 from .resolve import open_for
 from .run import Run
 
@@ -158,18 +158,8 @@ def source_of(
     if subject.run:
         same = like_the_run(subject.run, data, image_size=image_size, progress=progress)
         return same.with_labels(labels) if labels else same
-    if isinstance(subject.encoder, TextEncoder):
-        source = open_source(data or "")
-        if not isinstance(source, TextSource):
-            raise DataError(f"{source.name} holds {source.many}; {subject.name} reads sentences")
-        return source.with_labels(labels) if labels else source
-    found = open_source(
-        data or "", image_size=image_size or subject.size, large=224, progress=progress
-    )
-    source = images_of(found, subject.name)
-    for network in (subject.encoder, subject.fresh):
-        if isinstance(network, Encoder) and network.mean.numel() != source.channels:
-            network.take_channels(source.channels)
+    options = {"image_size": image_size, "progress": progress}
+    source: Source = modality_of(subject.encoder.kinds[0]).source_for(subject, data or "", options)
     return source.with_labels(labels) if labels else source
 
 
@@ -199,43 +189,80 @@ def like_the_run(
     return source
 
 
-def images_of(source: Source, name: str) -> ImageSource:
-    """The source, which must be one of images.
+def require_kind(source: Source, kind: str, name: str) -> Any:
+    """The source, if it is of this kind.
 
+    Args:
+        source: what was opened.
+        kind: what is needed.
+        name: what needs it, for the message.
     Raises:
-        ConfigError: of something else.
+        DataError: another kind.
     """
-    if not isinstance(source, ImageSource):
-        raise ConfigError(f"{name} works on images, and {source.name} holds {source.many}")
+    if source.kind != kind:
+        raise DataError(f"{name} requires {kind}, and {source.name} holds {source.many}")
     return source
 
 
+def images_of(source: Source, name: str) -> ImageSource:
+    """The source, if it holds images.
+
+    Args:
+        source: what was opened.
+        name: what needs images, for the message.
+    Raises:
+        ConfigError: another kind.
+    """
+    # The one place that turns a Source into an ImageSource for functions of images alone.
+    if not isinstance(source, ImageSource):
+        raise ConfigError(f"{name} requires images, and {source.name} holds {source.many}")
+    return source
+
+
+def image_encoder(subject: Subject, name: str) -> Encoder:
+    """The encoder of a subject, if it reads images.
+
+    Args:
+        subject: an encoder to use or to score.
+        name: what needs an image encoder, for the message.
+    Raises:
+        ConfigError: it reads something else.
+    """
+    # The one place that turns an AnyEncoder into an Encoder for functions of images alone.
+    if not isinstance(subject.encoder, Encoder):
+        raise ConfigError(f"{name} requires an image encoder, which {subject.name} is not")
+    return subject.encoder
+
+
 def untrained(subject: Subject, say: Callable[[str], None]) -> dict[str, AnyEncoder]:
-    """The same network before training: from random weights, and from the starting weights of --init."""
+    """The same network before training: from random weights, and from the starting weights of --init.
+
+    Args:
+        subject: an encoder to use or to score.
+        say: called with a sentence about a row that cannot be made.
+    """
+    kind = subject.run.manifest["data"].get("kind", "images") if subject.run else None
+    return modality_of(kind or subject.encoder.kinds[0]).untrained(subject, say)
+
+
+def untrained_images(subject: Subject, say: Callable[[str], None]) -> dict[str, Encoder]:
+    """As `untrained`, for an encoder of images."""
     config = subject.config
     if config is None:
         return {"random init": subject.fresh} if subject.fresh else {}
-    if not isinstance(subject.encoder, Encoder):
-        if subject.run is None:
-            return {}
-        fresh = encoders.rebuild(subject.run.encoder_files()[0], seed=config.seed)
-        fresh.mean, fresh.std = subject.encoder.mean, subject.encoder.std
-        return {"random init": fresh.eval()}
+    encoder = image_encoder(subject, "a row of the untrained network")
     size = int(subject.run.manifest["data"]["image_size"]) if subject.run else TRANSFORMER_SIZE
-    mean, std = subject.encoder.mean.flatten(), subject.encoder.std.flatten()
+    mean, std = encoder.mean.flatten(), encoder.std.flatten()
     shared: dict[str, Any] = {
         "channels": len(mean), "size": size, "dim": config.dim, "head_kind": config.head,
         "width": config.width, "mean": mean, "std": std, "seed": config.seed,
     }  # fmt: skip
-    stem = subject.encoder.backbone.small_stem
-    found: dict[str, AnyEncoder] = {
-        "random init": encoders.build(config.encoder, small_stem=stem, **shared).eval()
-    }
+    stem = encoder.backbone.small_stem
+    found = {"random init": encoders.build(config.encoder, small_stem=stem, **shared).eval()}
     if config.init:
         try:
-            found["starting weights"] = pretrained.start(
-                config.init, encoder=config.encoder, **shared
-            ).eval()
+            start = pretrained.start(config.init, encoder=config.encoder, **shared)
+            found["starting weights"] = start.eval()
         except ConfigError as error:
             say(f"without a row for the starting weights, which are gone: {error}")
     return found
@@ -260,9 +287,8 @@ def _of_run(run: Run, checkpoint: str) -> Subject:
 def config_of(run: Run) -> CommonConfig:
     """The settings that a run was trained with."""
     manifest = run.manifest
-    found: CommonConfig = CONFIGS[manifest["data"].get("kind", "images")].from_dict(
-        manifest["method"], manifest["config"]
-    )
+    modality = modality_of(manifest["data"].get("kind", "images"))
+    found: CommonConfig = modality.configuration.from_dict(manifest["method"], manifest["config"])
     return found
 
 

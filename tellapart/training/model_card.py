@@ -4,32 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..data import modality_of
+
 
 def preprocessor(manifest: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
     """How an input becomes what the encoder reads, by the kind of its data."""
     data = manifest.get("data", {})
-    kind = data.get("kind", "images")
-    if kind == "images":
-        return {
-            "image_size": description["size"],
-            "channels": description["channels"],
-            "resize": "short side to image_size x 1.15, the middle square of image_size",
-            "values": "0..1, or uint8",
-            "normalisation": "inside the encoder",
-        }
-    if kind == "text":
-        return {
-            "tokenizer": "in config.json",
-            "values": "token ids (N, L) and a mask of those that are no padding",
-        }
-    return {
-        "channels": description["channels"],
-        "sample_rate": data.get("rate"),
-        "values": "(N, channels, steps), float in -1..1 or int16"
-        if data.get("rate")
-        else "(N, channels, steps), float",
-        "normalisation": "inside the encoder",
-    }
+    return modality_of(data.get("kind", "images")).preprocessor(data, description)
 
 
 def model_card(manifest: dict[str, Any], description: dict[str, Any]) -> str:
@@ -41,15 +22,16 @@ def model_card(manifest: dict[str, Any], description: dict[str, Any]) -> str:
     """
     data = manifest.get("data", {})
     licence = f" (licence of the data: {data['licence']})" if data.get("licence") else ""
+    network, features = modality_of(data.get("kind", "images")).card(description)
     step, steps = manifest.get("step"), manifest.get("steps")
     checkpoint = f"- checkpoint: step {step:,} of {steps:,}\n" if step and steps else ""
     labels = "trained with labels" if data.get("labels_used") else "no labels used"
     return f"""# {manifest.get("method", "?")} encoder
 
-- backbone: {_network(description)}
+- backbone: {network}
 - trained by: `tellapart train {manifest.get("method", "?")}` on `{data.get("name", "?")}`{licence},
   {data.get("trained_on", "?")} items, fingerprint `{data.get("fingerprint", "?")}`, {labels}
-- features: {_features(description)}; embedding: {description["dim"]} unit-norm values, the space of the loss
+- features: {features}; embedding: {description["dim"]} unit-norm values, the space of the loss
 {checkpoint}
 The weights are yours.
 """
@@ -73,20 +55,3 @@ def training_state(manifest: dict[str, Any]) -> str:
     if status == "running":
         return f"The training has not finished: its last checkpoint is{where or ' not written'}."
     return f"The training {'failed' if status == 'failed' else 'was interrupted'}{where}."
-
-
-def _network(description: dict[str, Any]) -> str:
-    kind = description.get("kind", "images")
-    if kind == "images":
-        return f"{description['encoder']}, {description['channels']} channel(s), {description['size']} px"
-    if kind == "text":
-        return f"{description['encoder']}, sentences of up to {description['max_length']} tokens"
-    strides = "x".join(map(str, description["strides"]))
-    return f"convolutions of stride {strides} and {description['context']}, {description['channels']} channel(s)"
-
-
-def _features(description: dict[str, Any]) -> str:
-    return {
-        "sequence": "the context c_t of every frame, or its mean over a sequence",
-        "text": f"one vector of a sentence (pooler: {description.get('pooler')})",
-    }.get(description.get("kind", "images"), "the output of the backbone")

@@ -10,7 +10,7 @@ from ..encoders import pretrained
 from ..errors import ConfigError, unknown
 from ..objectives import METHODS, OPTIONS
 from . import presets
-from .config import CommonConfig, TextConfig, TrainConfig
+from .config import CommonConfig
 
 WATCHED = 1000  # held out for --eval-every where --validation says nothing
 
@@ -42,13 +42,8 @@ def resolve(
         start = base.objective if start is None or isinstance(start, dict) else start
         options = options | {"objective": dataclasses.replace(start, **inner)}
     settings = dataclasses.replace(base, **options)
-    if settings.init and not isinstance(settings, TrainConfig):
-        hint = (
-            "name the weights with --encoder"
-            if isinstance(settings, TextConfig)
-            else "these start from nothing"
-        )
-        raise ConfigError(f"--init is of images; {hint}")
+    if settings.init and not settings.takes_init:
+        raise ConfigError(f"--init requires images; {settings.instead_of_init}")
     if settings.init:
         settings = _with_its_network(
             settings, presets.named(preset or presets.name_for(method, data))

@@ -17,7 +17,7 @@ import torch
 
 from .. import objectives
 from ..data import Source, notes
-from ..encoders import AnyEncoder, Encoder
+from ..encoders import AnyEncoder
 from ..encoders.norms import batchnorms, running_statistics
 from ..errors import MissingExtraError, RunError
 from ..objectives import MoCo
@@ -88,19 +88,7 @@ def check_same(run: Run, wanted: Manifest) -> None:
 
 def description(trainer: Trainer) -> dict[str, Any]:
     """How to build the encoder again: what `encoders.rebuild` takes."""
-    config, source, encoder = trainer.config, trainer.source, trainer.encoder
-    if not isinstance(encoder, Encoder):
-        return {"format": 1, **encoder.description}
-    return {
-        "format": 1,
-        "encoder": config.encoder,
-        "channels": source.about["channels"],
-        "size": source.about["image_size"],
-        "dim": encoder.dim,
-        "head_kind": config.head,
-        "width": config.width,
-        "small_stem": encoder.backbone.small_stem,
-    }
+    return {"format": 1, **trainer.encoder.description}
 
 
 class Opened(NamedTuple):
@@ -428,8 +416,7 @@ def _classes_and_splits(source: Source) -> list[str]:
 def _about_the_network(trainer: Trainer) -> list[str]:
     """What was decided about stem, starting weights and BatchNorm, and what to watch."""
     config, lines = trainer.config, []
-    if isinstance(trainer.encoder, Encoder) and trainer.encoder.backbone.small_stem:
-        lines.append("3 x 3 stem without max-pool: the images have 64 px or fewer")
+    lines += trainer.encoder.notes()
     if config.init and not trainer.number:
         lines.append(
             f"starting from {config.init}: its network, stem and normalisation, a fresh head. --lr {config.lr:g} is "

@@ -10,29 +10,27 @@ import contextlib
 import copy
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .. import encoders, objectives
-from ..data import ImageSource, SequenceSource, Source, TextSource
+from ..data import Source, modality_of
 from ..data.sampler import batch_at, derive_seed, generator, steps_per_epoch
-from ..encoders import pretrained, synonyms
 from ..encoders.norms import batchnorms
-from ..errors import ConfigError, DataError, TrainingError, unknown
+from ..errors import ConfigError, DataError, TrainingError
 from ..functional import geometry
 from ..objectives import Batch, Out
 from ..runtime import distributed
+from ..views.evaluation import take_rows
 from . import gradient_cache
 from . import hardware as machines
-from .config import CommonConfig, SequenceConfig, TextConfig, TrainConfig
+from .build import build_encoder
+from .config import CommonConfig
 from .optimizer import learning_rate, optimizer
 
 FORMAT = 1
-STATISTICS = 4096  # images that the normalisation is computed from
 BLOCK = 128  # instances whose views share a generator: pieces of a batch see the views that the whole sees
 
 
@@ -75,10 +73,8 @@ class Trainer:
         self.share = min(config.batch_size, len(source)) // ranks
         self.batch = self.share * ranks
         self.objective = objectives.build(method, config.objective, config.seed)
-        if isinstance(source, TextSource) and source.columns > 1 and method != "simcse":
-            raise ConfigError(
-                f"{method} learns from single sentences; pairs are for simcse, or name a file of lines"
-            )
+        self.modality = modality_of(source)
+        self.modality.check_training(method, source)
         self.labels = _labels(method, source) if self.objective.needs_labels else None
         _check_sizes(config, source, self.share)
         self.per_epoch = steps_per_epoch(len(source) // ranks, self.share)
@@ -90,7 +86,7 @@ class Trainer:
         with self.machine.applied():
             self.objective.attach(self.encoder, source)
         self.objective.to(device)
-        self.views = views_for(config, source, self.encoder)
+        self.views = self.modality.build_views(config, source, self.encoder)
         self.optimizer = optimizer(config, self._parameters())
         self.chance = self.objective.chance(self.batch)
 
@@ -173,8 +169,9 @@ class Trainer:
                 "views", self.config.seed, self.number, distributed.rank(), block, device=device
             )
             for views in found:
-                views.append(_rows(self.views(images, random), max(start - first, 0), stop - first))
-        return [views[0] if len(views) == 1 else _joined(views) for views in found]
+                view = self.views(images, random)
+                views.append(take_rows(view, max(start - first, 0), stop - first))
+        return [views[0] if len(views) == 1 else self.modality.join_views(views) for views in found]
 
     def measure(self, step: Step) -> dict[str, float]:
         """What a line of metrics holds of a step: loss beside chance, logs, and the geometry of the batch."""
@@ -252,87 +249,10 @@ class Trainer:
         ]
 
 
-def build_encoder(
-    config: CommonConfig, source: Source, *, small_stem: bool | None = None
-) -> encoders.AnyEncoder:
-    """The encoder of a configuration before training: from nothing, or from the weights that `init` names.
-
-    `small_stem`: of an encoder from nothing, as `encoders.build`.
-    """
-    if isinstance(source, ImageSource) and isinstance(config, TrainConfig):
-        return _image_encoder(config, source, small_stem)
-    if isinstance(source, SequenceSource) and isinstance(config, SequenceConfig):
-        return _sequence_encoder(config, source)
-    if isinstance(source, TextSource) and isinstance(config, TextConfig):
-        return _text_encoder(config, source)
-    raise ConfigError(
-        f"{source.name} holds {source.many}; these settings ({type(config).__name__}) are of other data"
-    )
-
-
-def views_for(config: CommonConfig, source: Source, encoder: encoders.AnyEncoder) -> Any:
-    """The distribution of views of a training; words are given for those that the encoder's vocabulary holds."""
-    views = config.views_for(source)
-    if (
-        isinstance(config, TextConfig)
-        and config.views.shuffle
-        and not getattr(encoder, "has_positions", True)
-    ):
-        raise ConfigError(f"--shuffle does nothing to {config.encoder}, which takes no positions")
-    if (
-        isinstance(config, TextConfig)
-        and config.views.substitution
-        and isinstance(encoder, encoders.TextEncoder)
-    ):
-        return replace(views, synonyms=synonyms.table(encoder))
-    return views
-
-
-def _text_encoder(config: TextConfig, source: TextSource) -> encoders.AnyEncoder:
-    texts = [text for i in range(source.columns) for text in source.column(i)]
-    return encoders.text.build(
-        config.encoder, seed=config.seed, texts=texts, width=config.width, layers=config.layers,
-        vocabulary=config.vocabulary, max_length=config.max_length, dropout=config.dropout, pooler=config.pooler,
-        head_kind=config.head, dim=config.dim,
-    )  # fmt: skip
-
-
-def _sequence_encoder(config: SequenceConfig, source: SequenceSource) -> encoders.AnyEncoder:
-    if config.encoder != "frames":
-        raise unknown("encoder for sounds and series", config.encoder, ["frames"])
-    mean, std = _sequence_statistics(source)
-    return encoders.sequence.build(
-        seed=config.seed, mean=mean, std=std, channels=source.channels, width=config.width,
-        context_width=config.context_width, kernels=config.kernels, strides=config.strides, norm=config.norm,
-        context=config.context, head_kind=config.head, dim=config.dim,
-    )  # fmt: skip
-
-
-def _image_encoder(
-    config: TrainConfig, source: ImageSource, small_stem: bool | None
-) -> encoders.AnyEncoder:
-    mean, std = statistics(source)
-    shared: dict[str, Any] = {
-        "channels": source.channels, "size": source.image_size, "dim": config.dim, "head_kind": config.head,
-        "width": config.width, "mean": mean, "std": std, "seed": config.seed,
-    }  # fmt: skip
-    if config.init:
-        made = pretrained.start(config.init, encoder=config.encoder, **shared)
-    else:
-        made = encoders.build(config.encoder, small_stem=small_stem, **shared)
-    if "/" in config.encoder:
-        _check_depth(made, config.encoder, source)
-    return made
-
-
 def _normalised(encoder: encoders.AnyEncoder, config: CommonConfig) -> encoders.AnyEncoder:
     """The encoder with BatchNorm over what `--bn` says: a rank's batch, groups of rows, or the batch of all ranks."""
-    if config.bn == "split" and not isinstance(encoder, encoders.Encoder):
-        raise ConfigError(
-            "--bn split is of networks on images; give --norm channel, or a head without BatchNorm"
-        )
     if config.bn == "split":
-        encoder.bn_rows = config.bn_rows
+        encoder.split_batchnorm(config.bn_rows)
     elif config.bn == "global" and distributed.world() > 1:
         if machines.decide(config).torch_device.type != "cuda":
             raise ConfigError(
@@ -351,20 +271,6 @@ def _check_sizes(config: CommonConfig, source: Source, share: int) -> None:
         raise ConfigError(
             f"--batch-size {config.batch_size} leaves nothing for each of {distributed.world()} processes"
         )
-
-
-def _check_depth(encoder: encoders.Encoder, name: str, source: ImageSource) -> None:
-    """Let a network of a library read an empty image: it may be too deep for images so small."""
-    encoder.eval()
-    try:
-        with torch.no_grad():
-            encoder.features(torch.zeros(1, source.channels, source.image_size, source.image_size))
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"{name} cannot read images of {source.image_size} px ({str(error).splitlines()[0]}); give a larger "
-            "--image-size, or another --encoder"
-        ) from error
-    encoder.train()
 
 
 def _check_batchnorm(encoder: encoders.AnyEncoder, config: CommonConfig, share: int) -> None:
@@ -388,45 +294,3 @@ def _labels(method: str, source: Source) -> Tensor:
             "class, or choose a method without labels (simclr)"
         )
     return torch.from_numpy(source.labels)
-
-
-def statistics(source: ImageSource) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (C,) of values in [0, 1], from up to 4,096 images spread over the source."""
-    index = torch.arange(0, len(source), max(1, len(source) // STATISTICS))
-    images = source.read(index)
-    if isinstance(images, dict):
-        flat = images["pixels"].view(-1, source.channels).double() / 255
-    else:
-        flat = images.permute(0, 2, 3, 1).reshape(-1, source.channels).double() / 255
-    return flat.mean(0).float(), flat.std(0).float()
-
-
-def _sequence_statistics(source: SequenceSource) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (C,) of the values of up to 512 sequences; sounds lie in [-1, 1]."""
-    index = torch.arange(0, len(source), max(1, len(source) // 512))
-    values = source.read(index)["values"].double()
-    if source.kind == "audio":
-        return torch.zeros(source.channels), (values / 32768).std(0).float()
-    return values.mean(0).float(), values.std(0).float()
-
-
-def _rows(view: Any, start: int, stop: int) -> Any:
-    """Rows start to stop of a view: a tensor, or a dict of them."""
-    if isinstance(view, dict):
-        return {name: value[start:stop] for name, value in view.items()}
-    return view[start:stop]
-
-
-def _joined(views: list[Any]) -> Any:
-    """Views of several blocks as one; sentences are padded to the longest of all."""
-    if not isinstance(views[0], dict):
-        return torch.cat(views)
-    longest = max(view["ids"].shape[-1] for view in views) if "ids" in views[0] else 0
-    joined = {}
-    for name, first in views[0].items():
-        values = [view[name] for view in views]
-        if longest and first.ndim > 1:
-            empty = -1 if name == "word" else 0
-            values = [F.pad(v, (0, longest - v.shape[-1]), value=empty) for v in values]
-        joined[name] = torch.cat(values)
-    return joined

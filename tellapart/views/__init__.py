@@ -1,4 +1,4 @@
-"""Random views of a batch, and the view of evaluation, by the kind of the data."""
+"""Random views of a batch, and the deterministic view of evaluation."""
 
 from __future__ import annotations
 

@@ -126,3 +126,16 @@ def _start(room: Tensor, generator: torch.Generator) -> Tensor:
     room = room.clamp_min(0)
     draw = uniform(len(room), (0.0, 1.0), generator, room.device)
     return (draw * (room + 1)).long().minimum(room)
+
+
+def join_tokens(views: list[View]) -> View:
+    """Concatenate views of several parts of a batch, padded to the longest sentence of all."""
+    longest = max(view["ids"].shape[-1] for view in views)
+    joined = {}
+    for name, first in views[0].items():
+        values = [view[name] for view in views]
+        if first.ndim > 1:
+            empty = -1 if name == "word" else 0
+            values = [F.pad(v, (0, longest - v.shape[-1]), value=empty) for v in values]
+        joined[name] = torch.cat(values)
+    return joined

@@ -282,7 +282,7 @@ def test_data_of_another_kind_are_refused(sounds, tmp_path, photos):
         ta.evaluate(tmp_path / "run", data=str(photos))
     with pytest.raises(ConfigError, match="has no settings for audio"):
         ta.train("instdisc", data=str(sounds), out=tmp_path / "other")
-    with pytest.raises(ConfigError, match="works on images"):
+    with pytest.raises(ConfigError, match="requires images"):
         ta.search(tmp_path / "run", ["low/1.wav"], sheet_path=tmp_path / "a.png")
     with pytest.raises(DataError, match="neither a file"):
         ta.search(tmp_path / "run", ["nothing.wav"])
@@ -375,8 +375,8 @@ def test_the_commonest_number_of_channels_stays(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"init": "weights.pt"}, "--init is of images"),
-        ({"bn": "split", "norm": "batch"}, "--bn split is of networks on images"),
+        ({"init": "weights.pt"}, "--init requires images"),
+        ({"bn": "split", "norm": "batch"}, "--bn split requires an image encoder"),
         ({"strides": (0, 4)}, "1 or more"),
     ],
 )
@@ -394,7 +394,7 @@ def test_labels_of_frames_that_cannot_be_read_cost_only_their_table(sounds, tmp_
     result = ta.evaluate(tmp_path / "run")
     assert "frames" not in result
     assert "trained features" in result["scores"]
-    with pytest.raises(ConfigError, match="--full works on images"):
+    with pytest.raises(ConfigError, match="--full requires images"):
         ta.evaluate(tmp_path / "run", full=True)
 
 

@@ -348,7 +348,7 @@ def test_pairs_are_judged_on_those_that_were_not_trained_on(tmp_path):
     ta.train("simcse", data=str(path), out=out, steps=2, **SMALL)
     assert f"Among {len(source.splits['test'])} sentences" in ta.evaluate(out)["verdict"]
     assert ta.search(out, ["a sentence " + "that is long " * 40], k=2)
-    with pytest.raises(ConfigError, match="pairs are for simcse"):
+    with pytest.raises(ConfigError, match="requires single sentences"):
         ta.train("simclr", data=str(path), out=tmp_path / "no", steps=1, **SMALL)
 
 

@@ -65,10 +65,10 @@ def test_patches_are_the_places_of_the_last_map(run, tmp_path):
     found = ta.embed(run, out=tmp_path / "p", output="patches")
     loaded = ta.load(run)
     source = loaded.source()
-    from tellapart.views import plain
+    from tellapart.views import evaluation_view
 
     with torch.inference_mode():
-        last = loaded.encoder.maps(plain(source, source.read(torch.tensor([3]))))[-1][0]
+        last = loaded.encoder.maps(evaluation_view(source, source.read(torch.tensor([3]))))[-1][0]
     row = found.ids.index(f"{source.ids[3]}#1,2")
     np.testing.assert_allclose(found.vectors[row], last[:, 1, 2], atol=1e-5)
     assert len(found) == 24 * last.shape[1] * last.shape[2]

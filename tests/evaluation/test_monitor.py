@@ -16,9 +16,9 @@ from tellapart.errors import ConfigError
 from tellapart.evaluation.monitor import Watch, few_label_knn
 from tellapart.runtime.console import Console
 from tellapart.training import presets
+from tellapart.training.build import build_encoder
 from tellapart.training.diagnosis import judge
 from tellapart.training.run import Run
-from tellapart.training.trainer import build_encoder
 
 QUIET = Console(quiet=True)
 SHORT = {

@@ -13,7 +13,7 @@ import tellapart as ta
 from tellapart import api, cli
 from tellapart.errors import MissingExtraError, RunError, TellapartError
 from tellapart.exporters import export
-from tellapart.views import plain
+from tellapart.views import evaluation_view
 
 WITHOUT_US = "import sys; sys.modules['tellapart'] = None; sys.path.insert(0, sys.argv[1]); "
 
@@ -60,7 +60,7 @@ def test_features_of_a_file_are_those_of_the_run(encoder, size, photos, tmp_path
     loaded = ta.load(run)
     source = loaded.source()
     with torch.inference_mode():
-        wanted = loaded.encoder.features(plain(source, source.read(torch.tensor([3]))))[0]
+        wanted = loaded.encoder.features(evaluation_view(source, source.read(torch.tensor([3]))))[0]
     code = (
         "import json, torch; from model import load, view\n"
         "with torch.inference_mode(): print(json.dumps(load()(view(sys.argv[2]))[0].tolist()))"

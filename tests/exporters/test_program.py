@@ -11,13 +11,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import tellapart as ta
-from tellapart.data import TextSource
+from tellapart.data import TextSource, modality_of
 from tellapart.encoders import prepared
 from tellapart.errors import ConfigError, MissingExtraError, RunError, TellapartError
 from tellapart.exporters import export, program
 from tellapart.runtime.console import Console
 from tellapart.training.run import Run
-from tellapart.views import plain
+from tellapart.views import evaluation_view
 
 QUIET = Console(quiet=True)
 SHARED = {
@@ -137,9 +137,9 @@ def wanted(run, file):
     source = prepared(loaded.encoder, loaded.source(console=QUIET))
     row = 3 if file is None else source.ids.index(file.name)
     with torch.inference_mode():
-        features = loaded.encoder.features(plain(source, source.read(torch.tensor([row]))))[
-            0
-        ].numpy()
+        features = loaded.encoder.features(
+            evaluation_view(source, source.read(torch.tensor([row])))
+        )[0].numpy()
     return features, source.text(row) if isinstance(source, TextSource) else file
 
 
@@ -169,8 +169,9 @@ def test_features_without_us_are_those_of_the_run(kind, trained, tmp_path):
     )  # of any batch and length
     loaded = ta.load(run)
     description, _ = loaded.run.encoder_files()
-    made = program.of(
-        loaded.encoder, description, rate=loaded.run.manifest["data"].get("rate"), fold=False
+    data = loaded.run.manifest["data"]
+    made = modality_of(data["kind"]).program(
+        loaded.encoder, loaded.encoder, description, rate=data.get("rate"), fold=False
     )
     inputs = program.example_inputs(made, description, 5, 7)
     given = {name: x.numpy() for name, x in zip(made.inputs, inputs, strict=True)}

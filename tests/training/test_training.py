@@ -22,10 +22,11 @@ from tellapart.objectives import (
     TripletOptions,
 )
 from tellapart.training import diagnosis, hardware, session
+from tellapart.training.build import image_statistics as statistics
 from tellapart.training.config import TrainConfig, differences
 from tellapart.training.optimizer import learning_rate, optimizer
 from tellapart.training.presets import PRESETS, name_for, named
-from tellapart.training.trainer import NotANumber, Trainer, statistics
+from tellapart.training.trainer import NotANumber, Trainer
 
 SMALL = TrainConfig(epochs=2, batch_size=64, threads=1, dim=16, head="linear-bn")
 

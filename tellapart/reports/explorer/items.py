@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...data import ImageSource, SequenceSource, TextSource, audio
+from ...data import Modality, SequenceSource, Source, TextSource, audio, modality_of
 from ...embeddings import search
+from ...encoders import AnyEncoder
 from ...errors import DataError, MissingExtraError
 from .. import html
 from .guard import Refused
@@ -48,13 +49,21 @@ def described(state: State, row: int) -> dict[str, Any]:
         "id": source.ids_at(row),
         "label": source.classes[label] if 0 <= label < len(source.classes) else None,
     }
-    if isinstance(source, TextSource):
-        found["texts"] = [source.text(row, column)[:CHARACTERS] for column in range(source.columns)]
-    if isinstance(source, SequenceSource):
-        begin, end = source.seconds(row)
-        found |= {"begin": begin, "end": end, "unit": "s" if source.rate else "steps"}
-        found["curves"] = small_curves(source.sequence(row))
-    return found
+    return found | modality_of(source).details(source, row)
+
+
+def sentence_details(source: TextSource, row: int) -> dict[str, Any]:
+    """The sentences of an item, cut where they are long."""
+    texts = [source.text(row, column)[:CHARACTERS] for column in range(source.columns)]
+    return {"texts": texts}
+
+
+def sequence_details(source: SequenceSource, row: int) -> dict[str, Any]:
+    """Where in its file a sequence begins and ends, and a small curve."""
+    begin, end = source.seconds(row)
+    unit = "s" if source.rate else "steps"
+    curves = small_curves(source.sequence(row))
+    return {"begin": begin, "end": end, "unit": unit, "curves": curves}
 
 
 def small_curves(values: Array) -> list[list[float]]:
@@ -72,9 +81,10 @@ def thumbnail(state: State, row: int) -> bytes:
     Raises:
         Refused: 404, the items are no images.
     """
-    if not isinstance(state.source, ImageSource):
+    picture = modality_of(state.source).preview(state.source, row).picture
+    if picture is None:
         raise Refused(404, f"{state.source.many} have no pictures")
-    return html.thumbnail(state.source.image(row), SIDE)
+    return html.thumbnail(picture, SIDE)
 
 
 def sound(state: State, row: int) -> bytes:
@@ -83,14 +93,19 @@ def sound(state: State, row: int) -> bytes:
     Raises:
         Refused: 404, the items are no sounds.
     """
-    source = state.source
-    if not isinstance(source, SequenceSource) or not source.rate:
-        raise Refused(404, f"{source.many} cannot be heard")
+    raw = modality_of(state.source).sound(state.source, row)
+    if raw is None:
+        raise Refused(404, f"{state.source.many} cannot be heard")
+    return raw
+
+
+def wav(source: SequenceSource, row: int) -> bytes:
+    """A sound as a WAV file, as packed."""
     room = io.BytesIO()
     with wave.open(room, "wb") as file:
         file.setnchannels(source.channels)
         file.setsampwidth(2)
-        file.setframerate(source.rate)
+        file.setframerate(source.rate or 1)
         file.writeframes(np.ascontiguousarray(source.sequence(row), "<i2").tobytes())
     return room.getvalue()
 
@@ -109,26 +124,37 @@ def like_upload(state: State, raw: bytes) -> dict[str, Any]:
     source = state.source
     if not raw:
         raise Refused(422, f"nothing arrived; drop {source.one}")
-    if isinstance(source, TextSource):
-        batch = search.query(_sentence(raw), {}, source, state.loaded.encoder)
-        return _found(state, search.features(state.loaded, source, batch))
-    suffix = ".bin"
-    if isinstance(source, ImageSource):
-        _check_image(raw)
-    elif isinstance(source, SequenceSource) and source.rate:
-        _check_sound(raw)
-    else:
-        suffix = ".npy" if raw.startswith(b"\x93NUMPY") else ".csv"
+    batch = modality_of(source).uploaded(source, raw, state.loaded.encoder)
+    return _found(state, search.features(state.loaded, source, batch))
+
+
+def decode_upload(
+    modality: Modality[Any], source: Source, raw: bytes, encoder: AnyEncoder, suffix: str
+) -> Any:
+    """Bytes as a batch of one, decoded from a temporary file.
+
+    Args:
+        modality: that of the source.
+        source: the items to search.
+        raw: what was dropped, already checked.
+        encoder: that of the run.
+        suffix: extension of the temporary file.
+    Raises:
+        DataError: it cannot be read.
+    """
     with tempfile.TemporaryDirectory(prefix="tellapart-") as folder:
         path = Path(folder) / f"query{suffix}"
         path.write_bytes(raw)
         try:
-            batch = search.query(path, {}, source, state.loaded.encoder)
+            return modality.decode_query(path, source, encoder)
         except DataError as error:
             raise DataError(str(error).replace(str(path), "what you dropped")) from error
-    if isinstance(source, SequenceSource) and len(batch["values"]) > STEPS:
-        raise Refused(413, f"{len(batch['values']):,} steps, {STEPS:,} at most can be searched for")
-    return _found(state, search.features(state.loaded, source, batch))
+
+
+def check_steps(steps: int) -> None:
+    """Refuse a series that is too long to search for."""
+    if steps > STEPS:
+        raise Refused(413, f"{steps:,} steps, {STEPS:,} at most can be searched for")
 
 
 def _found(state: State, vector: Array, own: int | None = None) -> dict[str, Any]:
@@ -143,7 +169,8 @@ def _found(state: State, vector: Array, own: int | None = None) -> dict[str, Any
     return {"item": asked, "neighbours": found, "milliseconds": milliseconds}
 
 
-def _sentence(raw: bytes) -> str:
+def sentence(raw: bytes) -> str:
+    """Bytes as a sentence; refused if they are not UTF-8, empty or too long."""
     try:
         text = raw.decode("utf-8").strip()
     except UnicodeDecodeError as error:
@@ -155,7 +182,7 @@ def _sentence(raw: bytes) -> str:
     return text
 
 
-def _check_image(raw: bytes) -> None:
+def check_image(raw: bytes) -> None:
     """Refuse what is none, or too large, from its header alone: nothing is decoded here."""
     try:
         with warnings.catch_warnings():
@@ -175,7 +202,7 @@ def _check_image(raw: bytes) -> None:
         )
 
 
-def _check_sound(raw: bytes) -> None:
+def check_sound(raw: bytes) -> None:
     """Refuse what is none, or too long, before it is decoded."""
     try:
         about = audio.soundfile().info(io.BytesIO(raw))

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...data import kind_of
+from ...data import kind_of, modality_of
 from ...errors import ConfigError, unknown
 from ...objectives import METHODS
-from ..config import CONFIGS
 from .images import *  # noqa: F403  presets.simclr_scenes() and the others are public names
 from .registry import PRESETS as PRESETS
 from .sequences import *  # noqa: F403
@@ -55,7 +54,11 @@ def name_for(method: str, data: str) -> str:
         if name in PRESETS:
             return name
     able = sorted(
-        {name.partition("_")[0] for name, make in PRESETS.items() if type(make()) is CONFIGS[kind]}
+        {
+            name.partition("_")[0]
+            for name, make in PRESETS.items()
+            if type(make()) is modality_of(kind).configuration
+        }
     )
     raise ConfigError(
         f"{method} has no settings for {kind} ({data}); these methods have: {', '.join(able)}"

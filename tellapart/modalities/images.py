@@ -1,0 +1,193 @@
+"""Images: everything that differs between images and other kinds of data.
+
+Shapes: S instances in the source, N batch, D width, K neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import encoders
+from ..curation import duplicates, image_match, inspect, summary
+from ..data import ImageSource, Preview, image_folder, kinds, open_source
+from ..data.modality import OpenOptions
+from ..data.open import listed
+from ..embeddings import search
+from ..encoders import Encoder
+from ..encoders.inference import batches_of_images
+from ..encoders.patches import PatchEncoder
+from ..evaluation import baselines, evaluate, full
+from ..evaluation.rows import small_side
+from ..exporters import image_program, program
+from ..reports.explorer import items
+from ..training import build, loading
+from ..training.config import TrainConfig
+from ..training.loading import Subject
+from ..views.images import ImageViews, centre_view
+from .base import BaseModality
+
+
+class Images(BaseModality[ImageSource]):
+    """Colour or grey images, packed as uint8."""
+
+    kind = "images"
+    extensions = kinds.IMAGES
+    default_method = "instdisc"
+    neighbours_by = "pixels"
+    baseline_batch = 512
+    watched_items = 256
+    configuration = TrainConfig
+
+    def open(self, spec: str, path: Path, options: OpenOptions) -> ImageSource:
+        """A folder of images, or a text file that lists them."""
+        return image_folder.image_source(
+            spec,
+            listed(path, self.kind),
+            options.cache,
+            size=options.image_size,
+            large=options.large,
+            progress=options.progress,
+        )
+
+    def source_for(self, subject: Subject, data: str, options: Mapping[str, Any]) -> ImageSource:
+        """Open images at the size the network reads, and adapt it to their channels."""
+        size = options.get("image_size") or subject.size
+        found = open_source(data, **{**options, "image_size": size, "large": 224})
+        source = loading.images_of(found, subject.name)
+        networks = [loading.image_encoder(subject, data)]
+        networks += [subject.fresh] if subject.fresh else []
+        for network in networks:
+            if network.mean.numel() != source.channels:
+                network.take_channels(source.channels)
+        return source
+
+    def evaluation_view(self, source: ImageSource, batch: Any) -> Tensor:
+        """The middle square of every image."""
+        return centre_view(batch, source.image_size)
+
+    def build_encoder(self, config: Any, source: ImageSource) -> Encoder:
+        """As `training.build.image_encoder`."""
+        return build.image_encoder(config, source)
+
+    def default_views(self, source: ImageSource) -> ImageViews:
+        """Crops, flips and colour changes at the size of the source."""
+        return ImageViews(source.image_size)
+
+    def rebuild_encoder(self, description: dict[str, Any], *, seed: int) -> Encoder:
+        """As `encoders.build`."""
+        given = dict(description)
+        return encoders.build(given.pop("encoder"), seed=seed, **given)
+
+    def untrained(self, subject: Subject, say: Callable[[str], None]) -> dict[str, Any]:
+        """Random weights, and the starting weights of --init."""
+        return loading.untrained_images(subject, say)
+
+    def preprocessor(self, data: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
+        """Size, channels, resizing and value range."""
+        return {
+            "image_size": description["size"],
+            "channels": description["channels"],
+            "resize": "short side to image_size x 1.15, the middle square of image_size",
+            "values": "0..1, or uint8",
+            "normalisation": "inside the encoder",
+        }
+
+    def card(self, description: dict[str, Any]) -> tuple[str, str]:
+        """Backbone, channels and size."""
+        network = (
+            f"{description['encoder']}, {description['channels']} channel(s), "
+            f"{description['size']} px"
+        )
+        return network, "the output of the backbone"
+
+    def batches(self, source: ImageSource, device: torch.device) -> list[Tensor]:
+        """As many images as stay near the cache of a CPU."""
+        return batches_of_images(len(source), source.image_size, device)
+
+    def baseline(self, train: ImageSource) -> tuple[str, Callable[[Any], Tensor]]:
+        """Pixels minus the mean image."""
+        return "centred pixels", baselines.CentredPixels(train)
+
+    def evaluate(
+        self, subject: Subject, source: ImageSource, request: evaluate.Request
+    ) -> dict[str, Any]:
+        """The table of the protocol; with `--full` also stages, label budgets and more."""
+        result, rows = evaluate.score_source(subject, source, request)
+        if request.full:
+            result["full"] = full.everything(
+                subject, source, rows, request.console, **request.stages
+            )
+        return result
+
+    def untrained_side(self, network: Any, source: ImageSource) -> int | None:
+        """At most 64 pixels, unless the network reads one size only."""
+        return small_side(network, source)
+
+    def decode_query(self, name: str | Path, source: ImageSource, encoder: Any) -> Any:
+        """An image file, packed as the images of the source."""
+        return search.file_query(name, source, lambda path: search.image_query(path, source))
+
+    def content(self, source: ImageSource, position: int) -> bytes:
+        """Shape and pixels."""
+        image = source.image(position)
+        return repr(image.shape).encode() + image.tobytes()
+
+    def comparison(self, source: ImageSource) -> Tensor:
+        """(S, C, 32, 32) uint8: every image as a small square."""
+        return image_match.small_copies(source)
+
+    def content_vectors(self, source: ImageSource, compared: Tensor | None) -> Tensor:
+        """Vectors in which copies lie close together."""
+        small = self.comparison(source) if compared is None else compared
+        return image_match.vectors(small)
+
+    def near_duplicates(
+        self, source: ImageSource, near: Tensor, compared: Tensor | None
+    ) -> list[tuple[int, int]]:
+        """Pairs that coincide once one image is laid on the other."""
+        return [] if compared is None else duplicates.same_pictures(compared, near)
+
+    def summary(self, source: ImageSource) -> dict[str, Any]:
+        """Sizes, formats and modes."""
+        return summary.of_images(source)
+
+    def training_facts(
+        self, source: ImageSource
+    ) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+        """The size of a view, and warnings about tiny or grey images."""
+        return inspect.image_facts(source)
+
+    def list_lines(
+        self, source: ImageSource, positions: Sequence[int], data: str, out: Path
+    ) -> list[str]:
+        """A path a line, with a tab and the label."""
+        return inspect.path_lines(source, positions)
+
+    def program(
+        self,
+        original: Any,
+        encoder: Any,
+        description: dict[str, Any],
+        *,
+        rate: int | None,
+        fold: bool,
+    ) -> program.Standalone:
+        """A program of the network's library, or of plain torch for patches."""
+        # PatchEncoder is an Encoder whose network no library has: its program is ours.
+        if isinstance(encoder, PatchEncoder):
+            return program.of_patches(encoder, description)
+        return image_program.of(original, encoder, description, fold=fold)
+
+    def preview(self, source: ImageSource, position: int) -> Preview:
+        """The image."""
+        return Preview(picture=source.image(position))
+
+    def uploaded(self, source: ImageSource, raw: bytes, encoder: Any) -> Any:
+        """An image file of at most 40 megapixels."""
+        items.check_image(raw)
+        return items.decode_upload(self, source, raw, encoder, ".bin")

@@ -1,0 +1,164 @@
+"""Sentences: everything that differs between text and other kinds of data.
+
+Shapes: S instances in the source, N batch, L tokens, D width, K neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..curation import duplicates, inspect, summary
+from ..data import Preview, TextSource, kinds, open_source, text
+from ..data.modality import OpenOptions
+from ..data.open import listed
+from ..embeddings import search
+from ..encoders import TextEncoder
+from ..encoders import text as text_encoders
+from ..errors import ConfigError
+from ..evaluation import evaluate, evaluate_text
+from ..exporters import program
+from ..reports.explorer import items
+from ..training import build
+from ..training.config import TextConfig
+from ..training.loading import Subject, require_kind
+from ..views.text import TextViews, join_tokens
+from .base import BaseModality
+
+DELETED = 0.3  # share of words deleted in a watched view, if training has no view but dropout
+
+
+class Text(BaseModality[TextSource]):
+    """Sentences, pairs of sentences, or documents."""
+
+    kind = "text"
+    extensions = kinds.TEXT
+    default_method = "simcse"
+    neighbours_by = "words"
+    watched_items = 64
+    configuration = TextConfig
+
+    def open(self, spec: str, path: Path, options: OpenOptions) -> TextSource:
+        """A file of sentences, or a folder of documents."""
+        return text.text_source(spec, listed(path, self.kind))
+
+    def source_for(self, subject: Subject, data: str, options: Mapping[str, Any]) -> TextSource:
+        """Open sentences."""
+        source: TextSource = require_kind(open_source(data), self.kind, subject.name)
+        return source
+
+    def first_view(self, source: TextSource, batch: Any) -> Any:
+        """Of pairs (N, V, L) the first sentence (N, L)."""
+        if source.columns == 1:
+            return batch
+        return {name: value[:, 0] for name, value in batch.items()}
+
+    def join_views(self, views: list[Any]) -> dict[str, Tensor]:
+        """Concatenate along the batch, padded to the longest sentence."""
+        return join_tokens(views)
+
+    def check_training(self, method: str, source: TextSource) -> None:
+        """Pairs of sentences are for simcse alone."""
+        if source.columns > 1 and method != "simcse":
+            raise ConfigError(
+                f"{method} requires single sentences, and {source.name} holds pairs; use simcse, "
+                "or a file with one sentence a line"
+            )
+
+    def build_encoder(self, config: Any, source: TextSource) -> TextEncoder:
+        """As `training.build.text_encoder`."""
+        return build.text_encoder(config, source)
+
+    def build_views(self, config: Any, source: TextSource, encoder: Any) -> TextViews:
+        """As `training.build.text_views`."""
+        return build.text_views(config, source, encoder)
+
+    def watch_views(self, config: Any, source: TextSource) -> TextViews:
+        """The views of the configuration; words are deleted where dropout alone makes the views."""
+        views: TextViews = config.views_for(source)
+        return replace(views, word_deletion=DELETED) if views.nothing else views
+
+    def rebuild_encoder(self, description: dict[str, Any], *, seed: int) -> TextEncoder:
+        """As `encoders.text.build`."""
+        given = dict(description)
+        return text_encoders.build(given.pop("encoder"), seed=seed, **given)
+
+    def preprocessor(self, data: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
+        """Tokenizer and token ids."""
+        return {
+            "tokenizer": "in config.json",
+            "values": "token ids (N, L) and a mask of those that are no padding",
+        }
+
+    def card(self, description: dict[str, Any]) -> tuple[str, str]:
+        """Network, length and pooler."""
+        network = f"{description['encoder']}, sentences of up to {description['max_length']} tokens"
+        return network, f"one vector of a sentence (pooler: {description.get('pooler')})"
+
+    def evaluate(
+        self, subject: Subject, source: TextSource, request: evaluate.Request
+    ) -> dict[str, Any]:
+        """Partners of pairs, classes where there are labels, and geometry."""
+        return evaluate_text.evaluate_sentences(
+            subject, source, request.full, request.console, request.protocol
+        )
+
+    def decode_query(self, name: str | Path, source: TextSource, encoder: Any) -> Any:
+        """A sentence as tokens."""
+        return search.sentence_query(str(name), source, encoder)
+
+    def content(self, source: TextSource, position: int) -> bytes:
+        """The sentences of the item."""
+        return "\t".join(source.texts[source.rows[position]]).encode()
+
+    def comparison(self, source: TextSource) -> None:
+        """Nothing beside the words."""
+        return None
+
+    def content_vectors(self, source: TextSource, compared: Tensor | None) -> Tensor:
+        """TF-IDF of words and pairs of words."""
+        return inspect.word_vectors([" ".join(source.texts[r]) for r in source.rows])
+
+    def near_duplicates(
+        self, source: TextSource, near: Tensor, compared: Tensor | None
+    ) -> list[tuple[int, int]]:
+        """Pairs of texts that share most of their words."""
+        return duplicates.same_words(source, near)
+
+    def summary(self, source: TextSource) -> dict[str, Any]:
+        """Words, characters and columns."""
+        return summary.of_sentences(source)
+
+    def list_lines(
+        self, source: TextSource, positions: Sequence[int], data: str, out: Path
+    ) -> list[str]:
+        """The sentences themselves."""
+        return inspect.sentence_lines(source, positions, data, out)
+
+    def program(
+        self,
+        original: Any,
+        encoder: Any,
+        description: dict[str, Any],
+        *,
+        rate: int | None,
+        fold: bool,
+    ) -> program.Standalone:
+        """A program of plain torch, or of transformers."""
+        return program.of_sentences(encoder, description)
+
+    def preview(self, source: TextSource, position: int) -> Preview:
+        """The sentences."""
+        return Preview(words=" | ".join(source.texts[source.rows[position]]))
+
+    def details(self, source: TextSource, position: int) -> dict[str, Any]:
+        """The sentences, cut where they are long."""
+        return items.sentence_details(source, position)
+
+    def uploaded(self, source: TextSource, raw: bytes, encoder: Any) -> Any:
+        """A sentence in UTF-8."""
+        return self.decode_query(items.sentence(raw), source, encoder)

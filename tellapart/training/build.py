@@ -1,0 +1,141 @@
+"""Build the encoder and the views of a training from its configuration, one function per modality.
+
+Shapes: C channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import encoders
+from ..data import ImageSource, SequenceSource, Source, TextSource, modality_of
+from ..encoders import AnyEncoder, Encoder, SequenceEncoder, TextEncoder, pretrained, synonyms
+from ..errors import ConfigError, unknown
+from ..views.text import TextViews
+from .config import CommonConfig, SequenceConfig, TextConfig, TrainConfig
+
+STATISTICS, SEQUENCES = 4096, 512  # items that the normalisation is computed from
+
+
+def build_encoder(config: CommonConfig, source: Source) -> AnyEncoder:
+    """The encoder of a configuration before training.
+
+    Args:
+        config: the settings.
+        source: the training part.
+    Raises:
+        ConfigError: the settings belong to another kind of data.
+    """
+    modality = modality_of(source)
+    if not isinstance(config, modality.configuration):
+        raise ConfigError(
+            f"{source.name} holds {source.many}, which require {modality.configuration.__name__}; "
+            f"got {type(config).__name__}"
+        )
+    encoder: AnyEncoder = modality.build_encoder(config, source)
+    return encoder
+
+
+def image_encoder(config: TrainConfig, source: ImageSource) -> Encoder:
+    """The encoder of a training on images: from random weights, or from those that `init` names.
+
+    Args:
+        config: the settings.
+        source: the training part, from which the normalisation is computed.
+    """
+    mean, std = image_statistics(source)
+    shared: dict[str, Any] = {
+        "channels": source.channels, "size": source.image_size, "dim": config.dim, "head_kind": config.head,
+        "width": config.width, "mean": mean, "std": std, "seed": config.seed,
+    }  # fmt: skip
+    if config.init:
+        encoder = pretrained.start(config.init, encoder=config.encoder, **shared)
+    else:
+        encoder = encoders.build(config.encoder, **shared)
+    if "/" in config.encoder:
+        _check_depth(encoder, config.encoder, source)
+    return encoder
+
+
+def sequence_encoder(config: SequenceConfig, source: SequenceSource) -> SequenceEncoder:
+    """The encoder of a training on sounds or series, from random weights.
+
+    Args:
+        config: the settings.
+        source: the training part, from which the normalisation is computed.
+    """
+    if config.encoder != "frames":
+        raise unknown("encoder for sounds and series", config.encoder, ["frames"])
+    mean, std = sequence_statistics(source)
+    return encoders.sequence.build(
+        seed=config.seed, mean=mean, std=std, channels=source.channels, width=config.width,
+        context_width=config.context_width, kernels=config.kernels, strides=config.strides, norm=config.norm,
+        context=config.context, head_kind=config.head, dim=config.dim,
+    )  # fmt: skip
+
+
+def text_encoder(config: TextConfig, source: TextSource) -> TextEncoder:
+    """The encoder of a training on sentences.
+
+    Args:
+        config: the settings.
+        source: the training part, from which a vocabulary is learned.
+    """
+    texts = [text for i in range(source.columns) for text in source.column(i)]
+    return encoders.text.build(
+        config.encoder, seed=config.seed, texts=texts, width=config.width, layers=config.layers,
+        vocabulary=config.vocabulary, max_length=config.max_length, dropout=config.dropout, pooler=config.pooler,
+        head_kind=config.head, dim=config.dim,
+    )  # fmt: skip
+
+
+def text_views(config: TextConfig, source: TextSource, encoder: TextEncoder) -> TextViews:
+    """The views of a training on sentences; synonyms are taken from the encoder's vocabulary.
+
+    Args:
+        config: the settings.
+        source: the training part.
+        encoder: the encoder in training.
+    """
+    views = config.views_for(source)
+    if config.views.shuffle and not encoder.has_positions:
+        raise ConfigError(f"--shuffle has no effect on {config.encoder}, which has no positions")
+    return replace(views, synonyms=synonyms.table(encoder)) if config.views.substitution else views
+
+
+def image_statistics(source: ImageSource) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C,) of values in [0, 1], from up to 4,096 images spread over the source."""
+    index = torch.arange(0, len(source), max(1, len(source) // STATISTICS))
+    images = source.read(index)
+    if isinstance(images, dict):
+        flat = images["pixels"].view(-1, source.channels).double() / 255
+    else:
+        flat = images.permute(0, 2, 3, 1).reshape(-1, source.channels).double() / 255
+    return flat.mean(0).float(), flat.std(0).float()
+
+
+def sequence_statistics(source: SequenceSource) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C,) of the values of up to 512 sequences; sounds lie in [-1, 1]."""
+    index = torch.arange(0, len(source), max(1, len(source) // SEQUENCES))
+    values = source.read(index)["values"].double()
+    if source.kind == "audio":
+        return torch.zeros(source.channels), (values / 32768).std(0).float()
+    return values.mean(0).float(), values.std(0).float()
+
+
+def _check_depth(encoder: Encoder, name: str, source: ImageSource) -> None:
+    """Run a library's network on an empty image: it may be too deep for small images."""
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            encoder.features(torch.zeros(1, source.channels, source.image_size, source.image_size))
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"{name} cannot read images of {source.image_size} px ({str(error).splitlines()[0]}); give a larger "
+            "--image-size, or another --encoder"
+        ) from error
+    encoder.train()
