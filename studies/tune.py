@@ -9,63 +9,58 @@ Trains without 10,000 training items cut by hash (287 of the digits) and prints 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Any
 
 import numpy as np
-import tyro
 
-from tellapart import open_source
+from tellapart import cli, open_source
 from tellapart.embeddings import embeddings
 from tellapart.evaluation import knn
-from tellapart.training import presets
-from tellapart.training.config import TrainConfig
+from tellapart.runtime import options
+from tellapart.training.resolve import resolve
 from tellapart.training.trainer import Trainer
 
 VALIDATION = {"digits": 287}
 
 
-def _given(flag: str, default: str) -> str:
-    return sys.argv[sys.argv.index(flag) + 1] if flag in sys.argv else default
+def tune(method: str, *, data: str, every: int, settings: dict[str, Any]) -> None:
+    """Train on the training part without its validation part, and print the k-NN accuracy.
 
-
-DATA, METHOD = _given("--data", "scenes:fashion-mnist"), _given("--method", "instdisc")
-
-
-@dataclass(frozen=True)
-class Tune:
-    """What is tried."""
-
-    method: str = METHOD
-    """the objective."""
-    data: str = DATA
-    """the source."""
-    every: int = 2
-    """epochs between two points."""
-    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: presets.named(presets.name_for(METHOD, DATA))
-    )
-
-
-def main(tune: Tune) -> None:
-    """Train and print the curve."""
-    held_out = VALIDATION.get(tune.data, 10_000)
-    part, held = open_source(tune.data).split("train").hold_out(held_out)
-    trainer = Trainer(tune.method, replace(tune.config, validation=held_out), part)
+    Args:
+        method: the objective.
+        data: as for tellapart train --data.
+        every: epochs between two points of the curve.
+        settings: of the training by name, over those of the preset.
+    """
+    held_out = VALIDATION.get(data, 10_000)
+    part, held = open_source(data).split("train").hold_out(held_out)
+    config = resolve(method, data, None, None, settings | {"validation": held_out})
+    trainer = Trainer(method, config, part)
     for step in trainer:
         last = step.number == trainer.total
-        if last or step.number % (tune.every * trainer.per_epoch) == 0:
+        if last or step.number % (every * trainer.per_epoch) == 0:
             near = part if last else part.subset(np.arange(0, len(part), 2))
             for output in ("features", "embedding"):
                 train = embeddings.embed(trainer.encoder, near, output=output)
-                scores = knn(
-                    train, embeddings.embed(trainer.encoder, held, output=output), k=(1, 20, 200)
-                )
-                print(
-                    f"epoch {step.number / trainer.per_epoch:g} loss {step.loss:.3f} {output} {scores}",
-                    flush=True,
-                )
+                test = embeddings.embed(trainer.encoder, held, output=output)
+                scores = knn(train, test, k=(1, 20, 200))
+                epoch = step.number / trainer.per_epoch
+                print(f"epoch {epoch:g} loss {step.loss:.3f} {output} {scores}", flush=True)
+
+
+def main() -> None:
+    """Read the options: those of `tune`, and every setting of a training."""
+    words = sys.argv[1:]
+    parser = options.Parser("python studies/tune.py")
+    parser.add_argument("--method", default="instdisc")
+    parser.add_argument("--data", default="scenes:fashion-mnist")
+    parser.add_argument("--every", type=int, default=2)
+    ahead = parser.parse_known_args(words)[0]
+    options.add(parser, cli.settings(ahead.method, ahead.data, None))
+    given = cli.nested(parser.parse_all(words), ("objective",))
+    method, data, every = (given.pop(name) for name in ("method", "data", "every"))
+    tune(method, data=data, every=every, settings=given)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Tune, config=(tyro.conf.AvoidSubcommands,)))
+    main()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import MissingExtraError, TellapartError, unknown
+from .errors import TellapartError, unknown
 from .runtime.console import Console, plural
 from .runtime.options import REQUIRED, Option, Parser, add, of_function, of_record, summary
 from .runtime.text import safe
@@ -184,7 +184,7 @@ def _run(top: argparse.Namespace, as_json: bool) -> None:
 def _command(name: str, rest: Sequence[str], as_json: bool) -> None:
     """Parse the options of a command, call its function, and print the result."""
     command = COMMANDS[name]
-    head, words, options, nested = _described(name, rest)
+    head, words, options, prefixes = _described(name, rest)
     parser = Parser(
         f"tellapart {name}{f' {head}' if head else ''}",
         description=summary(_function(command).__doc__),
@@ -205,7 +205,7 @@ def _command(name: str, rest: Sequence[str], as_json: bool) -> None:
     for shared in ("json", "help", "help_all"):
         given.pop(shared, None)
     console = Console(quiet=as_json)
-    result = _function(command)(**_nested(given, nested), console=console)
+    result = _function(command)(**nested(given, prefixes), console=console)
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:
@@ -230,8 +230,8 @@ def _described(
     if name == "train":
         method, words = _method(rest)
         own = [o for o in own if o.name != "method"]
-        settings = _settings(method, *_ahead(words, "data", "preset"))
-        return method, words, [*own, *settings], ("objective",)
+        shared = settings(method, *_ahead(words, "data", "preset"))
+        return method, words, [*own, *shared], ("objective",)
     if name == "detect":
         from .training.presets.detection import PRESETS
 
@@ -269,7 +269,7 @@ def _ahead(words: Sequence[str], *names: str) -> list[str | None]:
     return [getattr(found, name) for name in names]
 
 
-def _settings(method: str, data: str | None, preset: str | None) -> list[Option]:
+def settings(method: str, data: str | None, preset: str | None) -> list[Option]:
     """The settings of a training: of the configuration, of its views, and of the method."""
     from .training import presets
 
@@ -284,7 +284,7 @@ def _settings(method: str, data: str | None, preset: str | None) -> list[Option]
     return [*common, *views, *objective]
 
 
-def _nested(given: Given, prefixes: Sequence[str]) -> Given:
+def nested(given: Given, prefixes: Sequence[str]) -> Given:
     """Options as keyword arguments: those with a prefix in a dictionary of their own."""
     flat = {name: value for name, value in given.items() if "." not in name}
     for prefix in prefixes:
@@ -303,14 +303,9 @@ def _nested(given: Given, prefixes: Sequence[str]) -> Given:
 
 
 def _shared(parser: Parser) -> None:
-    """The options of every command."""
-    group = parser.add_argument_group("of every command")
-    for flags, help in (
-        (("--json",), "print the result as JSON, and nothing else"),
-        (("-h", "--help"), "show the options that matter first"),
-        (("--help-all",), "show all options"),
-    ):
-        group.add_argument(*flags, action="store_true", help=help)
+    """The options of every command; the last line of a help names them."""
+    for flags in (("--json",), ("-h", "--help"), ("--help-all",)):
+        parser.add_argument(*flags, action="store_true", help=argparse.SUPPRESS)
 
 
 def _json_help() -> Parser:
@@ -330,17 +325,14 @@ def _help(parser: Parser, options: Sequence[Option], first: Sequence[str], *, fu
     """The help of a command: usage, what it does, its options, an example."""
     places = " ".join(o.name.upper() + " ..." * o.many for o in options if o.positional)
     needed = " ".join(
-        f"{o.flag} {o.name.upper()}" for o in options if not o.positional and _needed(o)
+        f"{o.flag} {o.name.upper()}" for o in options if not o.positional and o.default is REQUIRED
     )
     parser.usage = " ".join(filter(None, (parser.prog, places, needed, "[options]")))
     hidden = sum(not o.positional and o.name not in first for o in options)
-    more = f"{plural(hidden, 'more option')}: {parser.prog} --help-all"
-    more = "" if full or not hidden else f"\n{more}"
-    return f"{parser.format_help().rstrip()}\n\nExample: {parser.example}{more}"
-
-
-def _needed(option: Option) -> bool:
-    return option.default is REQUIRED
+    last = "--json prints the result as JSON"
+    if hidden and not full:
+        last += f"; --help-all shows {plural(hidden, 'more option')}"
+    return f"{parser.format_help().rstrip()}\n\nExample: {parser.example}\n{last}"
 
 
 def _function(command: Command) -> Callable[..., Any]:
@@ -378,10 +370,8 @@ def _print_neighbours(queries: Sequence[str], result: Sequence[Any]) -> None:
 
 def _completion(shell: str) -> str:
     """A script that completes commands and options in a shell."""
-    try:
-        import shtab
-    except ImportError as error:
-        raise MissingExtraError("shtab", "completion") from error
+    import shtab
+
     if shell not in shtab.SUPPORTED_SHELLS:
         raise unknown("shell", shell, shtab.SUPPORTED_SHELLS)
     parser = argparse.ArgumentParser("tellapart", add_help=False)
