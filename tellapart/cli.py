@@ -135,7 +135,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            top = _top().parse_args(None if arguments is None else list(arguments))
+            parser = _top()
+            top, extra = parser.parse_known_args(None if arguments is None else list(arguments))
+            parser.refuse(extra)
             as_json = _json_only().parse_known_args(top.rest)[0].json
             _run(top, as_json)
     except TellapartError as error:
@@ -374,14 +376,23 @@ def _completion(shell: str) -> str:
 
     if shell not in shtab.SUPPORTED_SHELLS:
         raise unknown("shell", shell, shtab.SUPPORTED_SHELLS)
+    from .objectives import METHODS
+
     parser = argparse.ArgumentParser("tellapart", add_help=False)
     commands = parser.add_subparsers()
     for name, command in COMMANDS.items():
         inner = commands.add_parser(name, help=summary(_function(command).__doc__), add_help=False)
-        _, _, options, _ = _described(name, ["--help"])
-        for option in options:
-            if not option.positional:
-                inner.add_argument(option.flag, help=option.help.replace("%", "%%"))
+        if name == "train":
+            inner.add_argument("method", choices=list(METHODS))
+        known: set[str] = set()
+        for method in METHODS if name == "train" else ("",):
+            for option in _described(name, [*filter(None, [method]), "--help"])[2]:
+                flags = {option.flag, f"--{option.alias}" if option.alias else option.flag} - known
+                if flags and not option.positional:
+                    text = option.help.replace("%", "%%")
+                    action = inner.add_argument(*sorted(flags), dest=option.name, help=text)
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
+                    known |= flags
     script: str = shtab.complete(parser, shell)
     return script
 

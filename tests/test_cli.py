@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_eval_prints_a_table_and_a_verdict(capsys, run):
     for word in ("centred pixels", "random init", "trained embedding", "10 per", "95 % interval"):
         assert word in said
     result = json.loads((run / "eval.json").read_text())
-    assert result["protocol"] == "eval-v1"
+    assert result["protocol"] == "eval-v2"
     assert result["scores"]["centred pixels"]["knn@1"]["value"] == pytest.approx(0.953, abs=0.003)
     assert result["scores"]["centred pixels"]["knn@20"]["value"] == pytest.approx(0.950, abs=0.004)
 
@@ -150,8 +151,24 @@ def test_images_without_labels_get_geometry_and_an_honest_sentence(capsys, photo
     assert "nothing can tell which row is better" in said
 
 
+TRAIN = ["train", "simclr", "--data", "digits", "--out", "x"]
 ERRORS = [
     (["trian"], "did you mean 'train'"),
+    (["--verison"], "did you mean --version"),
+    (["--completion", "kornshell"], "unknown shell 'kornshell'"),
+    (["eval"], "SUBJECT"),
+    (["embed", "timm/resnet18"], "--out must be given; for example: tellapart embed"),
+    (["detect", "x", "--preset", "scene"], "did you mean 'scenes'"),
+    ([*TRAIN, "--temperature", "0"], "above 0, got 0"),
+    ([*TRAIN, "--temprature", "0.1"], "did you mean --temperature"),
+    ([*TRAIN, "--jiter", "0.1"], "did you mean --jitter"),
+    ([*TRAIN, "--jitter", "1.5"], "--jitter is a probability"),
+    ([*TRAIN, "--seed", "-1"], "--seed must lie in"),
+    ([*TRAIN, "--seed", "1e20"], "--seed: invalid int value"),
+    ([*TRAIN, "--seed", "1" + 20 * "0"], "--seed must lie in"),
+    ([*TRAIN, "--batch-size", "1" + 20 * "0"], "--batch-size must lie in"),
+    (["train", "simclr", "--data", "digits", "--out", ""], "--out must name a folder"),
+    (["train", "cpc", "--data", "digits", "--out", "x", "--temperature", "0.1"], "unknown option"),
     (["train"], "unknown method"),
     (["train", "instdsic"], "did you mean 'instdisc'"),
     (
@@ -240,12 +257,90 @@ def test_queries_that_cannot_be_read_are_sentences(capsys, run, tmp_path):
     )
 
 
-@pytest.mark.parametrize("verb", sorted(cli.VERBS))
-def test_every_verb_has_help_with_an_example_and_json(capsys, verb):
-    status, out, _ = _run(capsys, verb, *(["instdisc"] if verb == "train" else []), "--help")
+@pytest.mark.parametrize("verb", sorted(cli.COMMANDS))
+@pytest.mark.parametrize(("columns", "lines"), [(80, 24), (100, 24), (40, 100)])
+def test_the_help_of_a_command_fits_a_screen(capsys, monkeypatch, verb, columns, lines):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    status, out, _ = _run(capsys, verb, "--help")
     assert status == 0
     assert "Example: tellapart" in out
     assert "--json" in out
+    assert len(out.splitlines()) <= lines
+    if columns >= 80:
+        assert max(map(len, out.splitlines())) <= columns
+    assert out.count("\n  --") <= 5  # the others stand under --help-all
+
+
+@pytest.mark.parametrize(
+    "words", [*([v] for v in sorted(cli.COMMANDS)), ["train", "cpc"], ["train", "simcse"]]
+)
+def test_the_full_help_describes_every_option(capsys, words):
+    status, out, _ = _run(capsys, *words, "--help-all")
+    assert status == 0
+    _, _, options, _ = cli._described(words[0], [*words[1:], "--help"])
+    assert [o.name for o in options if not o.help] == []
+    flags = re.findall(r"--[\w.-]+", out)
+    for option in options:
+        off = option.flag.replace(".", ".no-") if "." in option.flag else f"--no-{option.flag[2:]}"
+        assert option.positional or {option.flag, off} & set(flags)
+
+
+HEAVY = {"torch", "torchvision", "timm", "numpy", "scipy", "sklearn", "PIL", "rich"}
+LIGHT = [
+    ["--version"],
+    ["--help"],
+    [],
+    ["trian"],
+    ["--verison"],
+    ["train"],
+    ["train", "instdsic"],
+    ["train", "instdisc", "--data", "digits", "--out", "x", "--epohs", "3"],
+    ["train", "instdisc", "--data", "digits", "--out", "x", "--epochs", "three"],
+    ["eval", "runs/x", "--ful"],
+    ["detect", "runs/x", "--sizs", "3"],
+    *([verb, "--help"] for verb in sorted(cli.COMMANDS)),
+    ["train", "cpc", "--help-all"],
+    ["--completion", "bash"],
+]
+
+
+@pytest.mark.parametrize("words", LIGHT, ids=" ".join)
+def test_a_line_of_text_loads_nothing_heavy(words):
+    code = (
+        "import sys\nfrom tellapart import cli\ntry: cli.main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        f"print('loaded', sorted({HEAVY} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "loaded []", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_completion_script_names_commands_and_options(capsys, shell):
+    status, out, _ = _run(capsys, "--completion", shell)
+    assert status == 0
+    for word in (
+        "inspect",
+        "--objective.temperature",
+        "--temperature",
+        "--jitter",
+        "supcon",
+        "--objective.queue",
+    ):
+        assert word in out
+
+
+@pytest.mark.parametrize("flag", ["--temperature", "--objective.temperature"])
+def test_the_temperature_and_the_views_are_flags_of_a_training(capsys, tmp_path, flag):
+    status, _, said = _run(
+        capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "r", "--steps", "1", "--threads", "1",
+        flag, "0.25", "--jitter", "0.3", "--area", "0.4", "0.9", "--no-nesterov", "--batch_size", "100",
+    )  # fmt: skip
+    assert status == 0, said
+    config = json.loads((tmp_path / "r/run.json").read_text())["config"]
+    assert config["objective"]["temperature"] == 0.25
+    assert (config["jitter"], config["area"], config["batch_size"]) == (0.3, [0.4, 0.9], 100)
+    assert "views" not in config  # flat, as in runs written before
+    assert f"next: tellapart eval {tmp_path / 'r'}" in said
 
 
 def test_help_and_version_without_a_verb(capsys):

@@ -159,16 +159,21 @@ class Parser(argparse.ArgumentParser):
             ConfigError: an unknown option (with the nearest one), a missing one, or a bad value.
         """
         space, extra = self.parse_known_intermixed_args(list(words))
+        self.refuse(extra)
         given = vars(space)
-        if extra:
-            flag = extra[0].partition("=")[0]
-            if flag.startswith("-"):
-                raise ConfigError(self._unknown(flag))
-            raise ConfigError(f"unexpected argument {extra[0]!r}; for example: {self.example}")
         missing = [flag for name, flag in self.needed.items() if name not in given]
         if missing:
             self.error(f"{' and '.join(missing)} must be given")
         return given
+
+    def refuse(self, extra: Sequence[str]) -> None:
+        """Raise ConfigError for the first of the words that no option took, if there are any."""
+        if not extra:
+            return
+        flag = extra[0].partition("=")[0]
+        if flag.startswith("-"):
+            raise ConfigError(self._unknown(flag))
+        self.error(f"unexpected argument {extra[0]!r}")
 
     def _unknown(self, flag: str) -> str:
         """The message for a flag that is none: with the nearest one, or where all of them stand."""
@@ -223,24 +228,24 @@ def add(parser: Parser, options: Iterable[Option], shown: Collection[str] | None
         if option.default is REQUIRED:
             parser.needed[option.name] = option.flag
         group.add_argument(*flags, help=help, **taken)
-        spelled = {f.replace("-", "_").replace("__", "--", 1) for f in flags} - set(flags)
-        if spelled:
-            group.add_argument(*spelled, help=argparse.SUPPRESS, **taken)
+        _add_underscored(group, flags, **taken)
 
 
 def _add_switch(group: Any, option: Option, flags: list[str], help: str) -> None:
     """A pair of flags, --x and --no-x; the help shows the one that changes the default."""
     off = [re.sub(r"^(--(?:.*\.)?)", r"\1no-", flag) for flag in flags]
     for spelled, value in ((flags, True), (off, False)):
-        names = [
-            *spelled,
-            *({f.replace("-", "_").replace("__", "--", 1) for f in spelled} - set(spelled)),
-        ]
         shown = help if value is not option.default else argparse.SUPPRESS
-        group.add_argument(
-            *(spelled if shown is not argparse.SUPPRESS else names), dest=option.name, help=shown,
-            action="store_const", const=value, default=argparse.SUPPRESS,
-        )  # fmt: skip
+        stored = {"dest": option.name, "action": "store_const", "const": value}
+        group.add_argument(*spelled, help=shown, default=argparse.SUPPRESS, **stored)
+        _add_underscored(group, spelled, default=argparse.SUPPRESS, **stored)
+
+
+def _add_underscored(group: Any, flags: list[str], **taken: Any) -> None:
+    """The same flags spelled with underscores, which the help does not list."""
+    spelled = {"--" + flag[2:].replace("-", "_") for flag in flags} - set(flags)
+    if spelled:
+        group.add_argument(*spelled, help=argparse.SUPPRESS, **taken)
 
 
 def _taken(option: Option, *, positional: bool = False) -> dict[str, Any]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..data import Source
 
 Kind = TypeVar("Kind")
+MOST = 2**31  # of a count, which torch and numpy hold in 32 bits somewhere
 
 
 def setting_names(kind: type) -> set[str]:
@@ -144,17 +145,16 @@ class CommonConfig:
     def __post_init__(self) -> None:
         require(self.width >= 8, f"--width must be 8 or more, got {self.width}")
         for name in ("dim", "batch_size", "log_every"):
-            require(
-                getattr(self, name) >= 1,
-                f"{_flag(name)} must be 1 or more, got {getattr(self, name)}",
-            )
+            self._count(name, 1)
         for name in ("steps", "save_every", "threads", "micro_batch", "eval_every"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"{_flag(name)} must be 1 or more, got {value}")
-        for name in ("epochs", "lr"):
+            if getattr(self, name) is not None:
+                self._count(name, 1)
+        self._count("validation", 0)
+        require(0 <= self.seed < 2**63, f"--seed must lie in 0..2^63 - 1, got {self.seed}")
+        for name in ("epochs", "lr", "cache_limit"):
             value = getattr(self, name)
             require(0 < value < math.inf, f"{_flag(name)} must be above 0, got {value}")
-        for name in ("weight_decay", "warmup", "clip", "validation"):
+        for name in ("weight_decay", "warmup", "clip"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"{_flag(name)} must be 0 or more, got {value}")
         require(self.bn_rows >= 2, f"--bn-rows must be 2 or more, got {self.bn_rows}")
@@ -179,6 +179,11 @@ class CommonConfig:
                 require(
                     finite, f"{prefix}{name.replace('_', '-')} must be a finite number, got {value}"
                 )
+
+    def _count(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        require(value >= least, f"{_flag(name)} must be {least} or more, got {value}")
+        require(value < MOST, f"{_flag(name)} must lie in {least}..{MOST - 1:,}, got {value}")
 
     if not TYPE_CHECKING:
 
