@@ -152,6 +152,12 @@ def inspect(
     encoder: str | None = None,
     html: str | Path | None = None,
     apply: str | Path | None = None,
+    label_level: str | None = None,
+    fit: Literal["pad", "squeeze", "cut"] | None = None,
+    range: tuple[float, float] | None = None,
+    max_megapixels: float | None = None,
+    piece: int | None = None,
+    hop: int | None = None,
     console: Console | None = None,
 ) -> Measured:
     """Look for broken files, duplicates, leaks, outliers and wrong labels before a training.
@@ -164,6 +170,13 @@ def inspect(
         encoder: run, timm/NAME or file of weights whose features find neighbours; by default the pixels do.
         html: page with thumbnails to write.
         apply: list of the items without their duplicates to write, for train --data.
+        label_level: folder that is the label: top (default), last, or a level counted from 1.
+        fit: images longer than 2:1: padded to a square (default), squeezed into it, or cut.
+        range: values that become black and white in images of more than 8 bits; by default those of
+            the folder.
+        max_megapixels: bound on the memory of decoding an image, in pixels of 4 bytes; default 512.
+        piece: steps of an item of a long series or sound; by default decided from the data.
+        hop: steps from one item to the next; by default as many as --piece.
         console: where progress is printed; None: standard error.
 
     Returns:
@@ -173,8 +186,17 @@ def inspect(
     from .reports import dataset_report
 
     console = console or Console()
+    reading = {
+        "label_level": label_level, "fit": fit, "range": range, "max_megapixels": max_megapixels,
+        "piece": piece, "hop": hop,
+    }  # fmt: skip
     seen = inspect_source(
-        data, method=method, encoder=encoder, apply=Path(apply) if apply else None, console=console
+        data,
+        method=method,
+        encoder=encoder,
+        apply=Path(apply) if apply else None,
+        reading={name: value for name, value in reading.items() if value is not None},
+        console=console,
     )
     dataset_report.print_inspection(seen.result, console)
     if html:

@@ -5,7 +5,9 @@ Shapes: S items, N of a batch, K neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,7 @@ def inspect_source(
     method: str | None = None,
     encoder: str | None = None,
     apply: Path | None = None,
+    reading: Mapping[str, Any] | None = None,
     console: Console,
 ) -> Seen:
     """Look at a source before training.
@@ -59,6 +62,7 @@ def inspect_source(
     Args:
         data: as `data.open_source`. method: whose defaults are shown; None: the usual one for this kind of data.
         encoder: a run folder, timm/NAME or a file of weights whose features find neighbours; None: the contents.
+        reading: settings of `data.options.ReadOptions` that differ from the usual ones.
         apply: a new file that lists the items without their copies; `--data` takes it.
     Raises:
         DataError: nothing usable in the source, or `apply` exists or cannot be written.
@@ -67,7 +71,7 @@ def inspect_source(
     if apply is not None:
         _check_new(apply, data)
     method = method or modality_of(kind_of(data)).default_method
-    settings = resolve(method, data, None, None, {})
+    settings = resolve(method, data, None, None, dict(reading or {}))
     source = open_for(data, settings, console.progress)
     modality = modality_of(source)
     looks = modality.comparison(source)
@@ -308,11 +312,11 @@ def _check_new(path: Path, data: str) -> None:
 
 
 def _write_list(path: Path, source: Source, data: str, keep: list[int]) -> dict[str, Any]:
-    """One path a line, and a tab and the label where there is one; of a file of sentences its lines."""
+    """The items at `keep` as a list that `--data` takes; see `path_lines` and `sentence_lines`."""
     lines = modality_of(source).list_lines(source, keep, data, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "x", encoding="utf-8") as file:
+        with open(path, "x", encoding="utf-8", errors="surrogateescape") as file:
             file.write("".join(f"{line}\n" for line in lines))
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error
@@ -320,14 +324,15 @@ def _write_list(path: Path, source: Source, data: str, keep: list[int]) -> dict[
 
 
 def path_lines(source: Source, positions: Sequence[int]) -> list[str]:
-    """A path a line, each once, with a tab and the label where the item has one.
+    """A file a line, each once: path, label and split in tabs, as far as the source has them.
 
     Args:
         source: the items.
         positions: those to keep.
     """
     files = [(source.file(position), position) for position in positions]
-    lines = (_line(file.parent.resolve() / file.name, source, i) for file, i in files)
+    part = _split_names(source)
+    lines = (_line(file.parent.resolve() / file.name, source, i, part) for file, i in files)
     return list(dict.fromkeys(lines))
 
 
@@ -353,11 +358,21 @@ def sentence_lines(source: TextSource, positions: Sequence[int], data: str, out:
     return ["\t".join(source.texts[source.rows[i]]) for i in positions]
 
 
-def _line(file: Path, source: Source, position: int) -> str:
+def _split_names(source: Source) -> dict[int, str]:
+    """The split of each position; empty where all of the source is one part."""
+    if len(source.splits) < 2:
+        return {}
+    return {int(i): name for name, rows in source.splits.items() for i in rows}
+
+
+def _line(file: Path, source: Source, position: int, part: Mapping[int, str]) -> str:
     name = str(file.absolute())
-    if name != name.strip() or len(name.splitlines()) != 1 or "\t" in name:
-        raise DataError(
-            f"a list of paths cannot name {name!r}: it has a tab, a line end or a space at its end"
-        )
+    if "\n" in name or "\r" in name:
+        raise DataError(f"a list of paths cannot name {name!r}: it has the end of a line in it")
     label = -1 if source.labels is None else int(source.labels[position])
-    return f"{name}\t{source.classes[label]}" if label >= 0 else name
+    cells = [name, source.classes[label] if label >= 0 else "", part.get(position, "")]
+    while not cells[-1]:
+        cells.pop()
+    room = io.StringIO()
+    csv.writer(room, delimiter="\t", lineterminator="").writerow(cells)
+    return room.getvalue()

@@ -5,7 +5,6 @@ Shapes: S items.
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,14 @@ from ..data import (
     SequenceSource,
     Source,
     TextSource,
+    image_decoding,
     modality_of,
     notes,
 )
 from ..data.audio import soundfile
+from ..data.files import open_regular
 from ..data.source import Array
 
-MOST_FILES = 20_000  # whose heads are read, spread over the source
 COMMON = 5  # sizes that are named
 SAID = 20  # files named under a heading
 
@@ -127,22 +127,18 @@ def _of_images(files: list[Path]) -> dict[str, Any]:
     formats: Counter[str] = Counter()
     modes: Counter[str] = Counter()
     lying, moving = [], 0
-    for path in _some(files):
+    for path in files:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with Image.open(path) as picture:
-                    kind = "JPEG" if picture.format == "MPO" else str(picture.format)
-                    turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-                    sizes.append((picture.height, picture.width) if turned else picture.size)
-                    modes[picture.mode] += 1
-                    moving += (
-                        getattr(picture, "n_frames", 1) > 1
-                        if kind in ("GIF", "WEBP", "PNG", "TIFF")
-                        else 0
-                    )
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
-            continue  # it has changed since it was packed
+            with open_regular(path) as file:
+                picture = image_decoding.open_picture(file)
+                kind = "JPEG" if picture.format == "MPO" else str(picture.format)
+                turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                sizes.append((picture.height, picture.width) if turned else picture.size)
+                modes[picture.mode] += 1
+                if kind in ("GIF", "WEBP", "PNG", "TIFF"):
+                    moving += getattr(picture, "n_frames", 1) > 1
+        except Exception:  # it has changed since it was packed, or its EXIF is damaged
+            continue
         formats[kind] += 1
         if endings.get(path.suffix.lower()) != kind:
             lying.append({"file": str(path), "is": kind})
@@ -161,10 +157,11 @@ def _of_sounds(files: list[Path]) -> dict[str, Any]:
     channels: Counter[str] = Counter()
     lying = []
     same = {"OGA": "OGG", "OPUS": "OGG", "AIF": "AIFF"}
-    for path in _some(files):
+    for path in files:
         try:
-            about = soundfile().info(str(path))
-        except (OSError, RuntimeError):
+            with open_regular(path) as file:
+                about = soundfile().info(file)
+        except Exception:  # it has changed since it was packed
             continue
         ending = path.suffix[1:].upper()
         if same.get(ending, ending) not in (
@@ -182,7 +179,3 @@ def _of_sounds(files: list[Path]) -> dict[str, Any]:
         "channels_of_files": dict(channels.most_common()),
         "wrong_endings": {"files": len(lying), "first": lying[:SAID]},
     }
-
-
-def _some(files: list[Path]) -> list[Path]:
-    return files[:: max(1, -(-len(files) // MOST_FILES))]

@@ -15,12 +15,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..errors import DataError
-from . import builtin, multi_object_scenes
+from . import builtin, image_decoding, multi_object_scenes
 from .cache import Cache, default_folder
+from .files import open_regular, reason
 
 Array = np.ndarray[Any, Any]
 OUTSIDE = 1.0  # pixels a box may stand out, which rounding does; such boxes are cut
@@ -55,10 +55,12 @@ class BoxSource:
             DataError: the file is missing or damaged.
         """
         try:
-            with Image.open(self.files[row]) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-        except Exception as error:  # Pillow raises many kinds on a damaged file
-            raise DataError(f"{self.files[row]} cannot be read as an image: {error}") from error
+            with open_regular(self.files[row]) as file:
+                pixels = image_decoding.decode_image(file, 3, short=None, turn=False).image
+        except Exception as error:  # the readers raise many kinds on a damaged file
+            raise DataError(
+                f"{self.files[row]} cannot be read as an image: {reason(error)}"
+            ) from error
         return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 

@@ -1,79 +1,90 @@
-"""Decode image files once into a uint8 memory map, with threads, counting what cannot be used and why."""
+"""Pack image files once into a uint8 memory map, counting what cannot be used and why."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import json
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DataError
+from . import image_decoding
+from .bounded import in_order
+from .files import digest_of, open_regular, reason
+from .image_decoding import MEGAPIXELS, Cost
 from .images import Pixels
 from .source import Array
 
-FORMAT = 1
-MARGIN = 1.15  # the short side of a packed image, in image sizes: room for a crop that is not an enlargement
-LONGEST = 2.0  # the long side is cut at this many short sides
-MAX_PIXELS = 178_956_970  # Pillow's own warning level for a decompression bomb
+FORMAT = 2
+MARGIN = 1.15  # short side of a packed image in image sizes: room for a crop that enlarges nothing
+BLANK = 3  # grey levels between the darkest and the brightest pixel of a picture without content
+Ranges = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How pictures are read into 8 bits of one size.
+
+    Attributes:
+        fit: "pad", "squeeze" or "cut": what becomes of a picture longer than 2:1.
+        ranges: kind of values above 8 bits -> the values that become black and white.
+        megapixels: bound on the memory of decoding, in pixels of 4 bytes each.
+    """
+
+    fit: str = "pad"
+    ranges: Ranges | None = None
+    megapixels: float = MEGAPIXELS
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed folder: pixels, the files that made it (their hashes) and those that could not be used."""
+    """A packed folder.
+
+    Attributes:
+        pixels: of all its images.
+        kept: rows of the given file list, one for each image.
+        hashes: of the contents of their files.
+        skipped: what could not be used.
+        changes: what was done to pictures ("padded", ...) -> names of their files.
+    """
 
     pixels: Pixels
-    kept: Array  # rows of the given file list
+    kept: Array
     hashes: list[str]
     skipped: list[dict[str, str]]
+    changes: dict[str, list[str]]
 
 
-def decode(path: Path, channels: int) -> tuple[Image.Image, str]:
-    """The picture as a person sees it, in 8 bits, with the hash of its file.
+def read_image(
+    path: str | Path, channels: int, short: int | None, reading: Reading
+) -> tuple[Array, str, tuple[str, ...]]:
+    """One image as it is packed.
 
-    Turned by EXIF, first frame, palette resolved, alpha laid on white, CMYK to RGB, 16 bits scaled to 8.
+    Returns:
+        The image (h, w, C) uint8, the hash of its file, and what was done to it.
+    Raises:
+        DataError: why the file cannot be used.
     """
-    raw = path.read_bytes()
-    if not raw:
-        raise DataError("the file is empty")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        picture: Image.Image = Image.open(io.BytesIO(raw))
-        if picture.width * picture.height > MAX_PIXELS:
-            raise DataError(
-                f"{picture.width} x {picture.height} pixels is more than {MAX_PIXELS:,}"
+    try:
+        with open_regular(path) as file:
+            decoded = image_decoding.decode_image(
+                file,
+                channels,
+                short=short,
+                fit=reading.fit,
+                ranges=reading.ranges,
+                megapixels=reading.megapixels,
             )
-        picture.load()
-    picture = ImageOps.exif_transpose(picture)
-    return _eight_bit(picture, channels), hashlib.blake2b(raw, digest_size=16).hexdigest()
-
-
-def fit(picture: Image.Image, short: int | None) -> Image.Image:
-    """Short side to `short` pixels (None: keep), long side cut in the middle at twice that."""
-    w, h = picture.size
-    side = short or min(w, h)
-    longest = round(min(w, h) * LONGEST)
-    box = (0.0, 0.0, float(w), float(h))
-    if w > longest:
-        box = ((w - longest) / 2, 0, (w + longest) / 2, h)
-    elif h > longest:
-        box = (0, (h - longest) / 2, w, (h + longest) / 2)
-    width, height = box[2] - box[0], box[3] - box[1]
-    scale = side / min(width, height)
-    target = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if target == picture.size:
-        return picture
-    return picture.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+            return decoded.image, digest_of(file), decoded.changes
+    except Exception as error:  # the readers raise many kinds on a damaged file
+        raise DataError(reason(error)) from error
 
 
 def pack(
@@ -84,11 +95,23 @@ def pack(
     short: int | None,
     channels: int,
     limit: float,
+    costs: Sequence[Cost | None],
+    reading: Reading,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write `folder` (new, atomically): pixels.bin, table.npz, skipped.json. At most `limit` bytes."""
+    """Write `folder` (new, atomically): pixels.bin, table.npz, about.json.
+
+    Args:
+        files: of the images. names: of the files, for what is listed.
+        short: short side of a packed image in pixels; None: images keep their size.
+        channels: 1 or 3.
+        limit: bytes that the packed images may take.
+        costs: of decoding each file; None where its header cannot be read.
+        reading: how pictures become 8 bits.
+        progress: called with the number of files done.
+    """
     with appearing(folder) as work:
-        _write(files, names, work, short, channels, limit, progress)
+        _write(files, names, work, short, channels, limit, costs, reading, progress)
 
 
 def save_array(folder: Path, images: Array) -> None:
@@ -106,9 +129,8 @@ def appearing(folder: Path) -> Iterator[Path]:
         yield work
         os.replace(work, folder)
     except OSError as error:
-        if (
-            not folder.exists()
-        ):  # another process may have packed the same files first: then its work serves
+        # Another process may have packed the same files first: its result serves.
+        if not folder.exists():
             raise DataError(
                 f"cannot write the cache {folder}: {error.strerror}; give another --cache"
             ) from error
@@ -126,8 +148,8 @@ def load(folder: Path) -> Packed:
         pixels = Pixels(
             flat, table["offset"], table["height"], table["width"], int(table["channels"])
         )
-        found = json.loads((folder / "skipped.json").read_text())
-        return Packed(pixels, table["kept"], found["hashes"], found["skipped"])
+        about = json.loads((folder / "about.json").read_text())
+        return Packed(pixels, table["kept"], about["hashes"], about["skipped"], about["changes"])
 
 
 def _write(
@@ -137,35 +159,48 @@ def _write(
     short: int | None,
     channels: int,
     limit: float,
+    costs: Sequence[Cost | None],
+    reading: Reading,
     progress: Callable[[int], None] | None,
 ) -> None:
     sizes: list[tuple[int, int]] = []
     kept: list[int] = []
     hashes: list[str] = []
     skipped: list[dict[str, str]] = []
+    changes: dict[str, list[str]] = {}
     total = 0
-    with open(work / "pixels.bin", "wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(files), 512):  # bounded: decoded pictures never pile up
-            chunk = range(start, min(start + 512, len(files)))
-            for i, result in zip(
-                chunk, pool.map(lambda i: _prepared(files[i], short, channels), chunk), strict=True
-            ):
-                if isinstance(result, str):
-                    skipped.append({"path": names[i], "reason": result})
-                    continue
-                image, digest = result
-                total += image.nbytes
-                if total > limit:
-                    raise DataError(
-                        f"the packed images need more than --cache-limit {limit / 1e9:g} (GB); "
-                        "raise it, or give a smaller --image-size"
-                    )
-                out.write(image.tobytes())
-                sizes.append(image.shape[:2])
-                kept.append(i)
-                hashes.append(digest)
-            if progress:
-                progress(chunk.stop)
+
+    def one(row: int) -> tuple[Array, str, tuple[str, ...]] | str:
+        try:
+            return read_image(files[row], channels, short, reading)
+        except DataError as error:
+            return str(error)
+
+    def need(row: int) -> float:
+        cost = costs[row]
+        return 0.0 if cost is None else cost.bytes(short, reading.fit)
+
+    results = in_order(range(len(files)), one, need=need, budget=reading.megapixels * 4e6)
+    with open(work / "pixels.bin", "wb") as out:
+        for row, result in results:
+            if progress and ((row + 1) % 500 == 0 or row + 1 == len(files)):
+                progress(row + 1)
+            if isinstance(result, str):
+                skipped.append({"path": names[row], "reason": result})
+                continue
+            image, digest, changed = result
+            total += image.nbytes
+            if total > limit:
+                raise DataError(
+                    f"the packed images need more than --cache-limit {limit / 1e9:g} (GB); "
+                    "raise it, or give a smaller --image-size"
+                )
+            out.write(image.tobytes())
+            sizes.append(image.shape[:2])
+            kept.append(row)
+            hashes.append(digest)
+            for change in (*changed, *_without_content(image, changed)):
+                changes.setdefault(change, []).append(names[row])
     table = np.array(sizes, np.int64).reshape(-1, 2)
     lengths = table[:, 0] * table[:, 1] * channels
     np.savez(
@@ -176,33 +211,21 @@ def _write(
         channels=channels,
         kept=np.array(kept, np.int64),
     )
-    (work / "skipped.json").write_text(
-        json.dumps({"format": FORMAT, "hashes": hashes, "skipped": skipped})
-    )
+    about: dict[str, Any] = {
+        "format": FORMAT, "hashes": hashes, "skipped": skipped, "changes": changes,
+    }  # fmt: skip
+    (work / "about.json").write_text(json.dumps(about))
 
 
-def _prepared(path: Path, short: int | None, channels: int) -> tuple[Array, str] | str:
-    """The packed image (h, w, C) and the hash of its file, or why it cannot be used."""
-    try:
-        picture, digest = decode(path, channels)
-        image = np.asarray(fit(picture, short))
-        return (image if image.ndim == 3 else image[:, :, None]), digest
-    except UnidentifiedImageError:
-        return "not an image that Pillow can read (damaged, or a wrong extension)"
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        return (
-            f"{type(error).__name__}: {error}" if not isinstance(error, DataError) else str(error)
-        )
-    except Image.DecompressionBombWarning as error:
-        return str(error)
-
-
-def _eight_bit(picture: Image.Image, channels: int) -> Image.Image:
-    if picture.mode.startswith("I") or picture.mode == "F":  # 16 and 32 bits: to the 8 highest
-        values = np.asarray(picture, np.float64)
-        scale = 257.0 if picture.mode.startswith("I;16") or values.max(initial=0) > 255 else 1.0
-        picture = Image.fromarray(np.clip(values / scale, 0, 255).astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        opaque = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(opaque, picture.convert("RGBA"))
-    return picture.convert("L" if channels == 1 else "RGB")
+def _without_content(image: Array, changed: Sequence[str]) -> Iterator[str]:
+    """What is lost: "blank" is a picture of one colour, "blank middle" one whose middle is."""
+    if int(image.max()) - int(image.min()) <= BLANK:
+        flat = any(change.startswith("flattened") for change in changed)
+        yield "blank after flattening" if flat else "blank"
+        return
+    h, w = image.shape[:2]
+    side = min(h, w)
+    top, left = (h - side) // 2, (w - side) // 2
+    middle = image[top : top + side, left : left + side]
+    if int(middle.max()) - int(middle.min()) <= BLANK:
+        yield "blank middle"

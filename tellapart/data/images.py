@@ -57,10 +57,12 @@ class ImageSource(Source):
     Attributes:
         pixels: the packed images of the whole set; `rows` are the ones that belong to this source.
         image_size: side in pixels of the square view that encoders see.
+        reading: how the files were read, an `image_packing.Reading`; None where there are none.
     """
 
     pixels: Pixels
     image_size: int
+    reading: Any = None
 
     kind = "images"
     one, many = "an image", "images"
@@ -71,7 +73,10 @@ class ImageSource(Source):
 
     @property
     def about(self) -> dict[str, Any]:
-        return {"image_size": self.image_size, "channels": self.channels}
+        about: dict[str, Any] = {"image_size": self.image_size, "channels": self.channels}
+        if self.reading is not None and self.reading.ranges:
+            about["ranges"] = {kind: list(ends) for kind, ends in self.reading.ranges.items()}
+        return about
 
     @property
     def described(self) -> str:

@@ -1,20 +1,15 @@
-"""The kind of the data that a name stands for, read from the endings of files; free of torch and numpy."""
+"""The kind of the data that a name stands for, read from its files; free of torch and numpy."""
 
 from __future__ import annotations
 
-import itertools
-import os
-from collections import Counter
-from collections.abc import Iterable
+import csv
 from pathlib import Path
 
-IMAGES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"}
-SERIES = {".npy", ".csv"}
-TEXT = {".txt", ".tsv"}
-KINDS = {"images": IMAGES, "audio": AUDIO, "series": SERIES, "text": TEXT}  # registered ones, too
+from . import folders, lists
+from .endings import AUDIO, IMAGES, KINDS, SERIES, TEXT
+
+__all__ = ["AUDIO", "BUILTIN", "IMAGES", "KINDS", "SERIES", "TEXT", "kind_of", "kind_of_path"]
 BUILTIN = ("digits", "fashion-mnist", "cifar10", "stl10")
-LOOKED_AT = 5000  # files of a folder that its kind is read from
 
 
 def kind_of(spec: str) -> str:
@@ -33,38 +28,41 @@ def kind_of(spec: str) -> str:
 
 
 def kind_of_path(path: Path) -> str:
-    """The kind of most of the files in a folder or a list; a folder of texts holds nothing else."""
-    others = [kind for kind in KINDS if kind != "text"]
+    """The kind of data of most files that a folder or a list names, or of a file itself.
+
+    Raises:
+        DataError: a file that cannot be read as text.
+    """
     if path.is_dir():
-        names = (name for _, _, files in os.walk(path) for name in files)
-        counts = _counted(itertools.islice(names, LOOKED_AT))
-        if not any(counts[kind] for kind in others):
-            return "text" if counts["text"] else "images"
-        return max(others, key=lambda kind: counts[kind])
-    for kind, extensions in KINDS.items():  # one file of these is a source, not a list
-        if kind not in ("images", "audio", "text") and path.suffix.lower() in extensions:
+        return folders.kind_of_folder(path)
+    ending = path.suffix.lower()
+    if ending == ".npy":
+        return "series"
+    for kind, known in KINDS.items():  # one file of these is a source, not a list
+        if kind not in ("series", "text") and ending in known:
             return kind
-    lines = _first_lines(path)
-    counts = _counted(lines)
-    best = max(others, key=lambda kind: counts[kind])
-    if 2 * counts[best] > len(lines):
-        return best
-    return "images" if lines and _is_file(path.parent / lines[0]) else "text"
+    listed = lists.kind_of_list(path)
+    if listed is None:
+        return "series" if ending == ".csv" or _is_table(path) else "text"
+    return listed
 
 
-def _counted(names: Iterable[str]) -> dict[str, int]:
-    endings = Counter(Path(name).suffix.lower() for name in names)
-    return {kind: sum(endings[e] for e in extensions) for kind, extensions in KINDS.items()}
+def _is_table(path: Path) -> bool:
+    """Whether most lines of a text file are several numbers."""
+    lines = [line for line in lists.text_of(path).splitlines() if line.strip()][:200]
+    for separator in ("\t", ",", ";"):
+        rows = list(csv.reader(lines, delimiter=separator))
+        numeric = [
+            row for row in rows if len(row) > 1 and sum(map(_is_number, row)) > len(row) // 2
+        ]
+        if rows and 2 * len(numeric) > len(rows):
+            return True
+    return False
 
 
-def _first_lines(path: Path) -> list[str]:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        lines = (line.partition("\t")[0].strip() for line in itertools.islice(file, 200))
-        return [line for line in lines if line]
-
-
-def _is_file(path: Path) -> bool:
+def _is_number(cell: str) -> bool:
     try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
+        float(cell)
+    except ValueError:
         return False
+    return True

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..errors import ConfigError, unknown
 from . import kinds
+from .options import ReadOptions
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,7 @@ class OpenOptions:
         sample_rate: sample rate of sounds in Hz, or None to decide from the data.
         large: image size chosen for images of more than 64 pixels, in pixels.
         progress: called with the number of files done and the number of all files.
+        reading: which labels, which range of values, which pieces.
     """
 
     cache: Any
@@ -46,6 +48,7 @@ class OpenOptions:
     sample_rate: int | None = None
     large: int = 64
     progress: Progress | None = None
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-Note = Mapping[str, Any]
+Note = dict[str, Any]
 NAMED = 20  # names that a note keeps
 SHOWN = 3  # names in a sentence
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import DataError, unknown
-from . import builtin, image_packing, scenes
-from . import files as listings
+from . import builtin, folders, image_packing, lists, scenes
 from .cache import Cache, default_folder
 from .files import Listing
 from .images import ImageSource
 from .kinds import BUILTIN, KINDS, kind_of_path
 from .modality import MODALITIES, OpenOptions, modality_of
+from .options import ReadOptions
 from .source import Source
 
 SCENE_SIZE = 32
@@ -31,6 +32,7 @@ def open_source(
     cache: str | Path | None = None,
     cache_limit: float = 50.0,
     progress: Progress | None = None,
+    **reading: Any,
 ) -> Source:
     """The source a user names.
 
@@ -46,6 +48,8 @@ def open_source(
         cache: folder for decoded data; None: $TELLAPART_CACHE or ~/.cache/tellapart.
         cache_limit: GB that the cache may take.
         progress: called with (what, done, total) while decoding.
+        reading: how files become items, by the names of `data.options.ReadOptions`: label_level,
+            fit, range, max_megapixels, piece, hop.
     Raises:
         DataError: nothing there, nothing usable in it, or no room for it.
 
@@ -68,23 +72,30 @@ def open_source(
     kind = kind if kind in MODALITIES else kind_of_path(path)
     report = (lambda done, total: progress(f"reading {kind}", done, total)) if progress else None
     source: Source = modality_of(kind).open(
-        spec, path, OpenOptions(store, image_size, sample_rate, large, report)
+        spec,
+        path,
+        OpenOptions(store, image_size, sample_rate, large, report, ReadOptions(**reading)),
     )
     return source
 
 
-def listed(path: Path, kind: str) -> Listing:
+def listed(path: Path, kind: str, label_level: str = "top") -> Listing:
     """The files of a folder, of a list of paths, or one file that is itself data of this kind.
 
     Args:
         path: an existing file or folder.
         kind: "images", "audio", "series" or "text".
+        label_level: which folder is the label, as `data.options.ReadOptions`.
     """
     if path.is_dir():
-        return listings.list_folder(path, KINDS[kind])
-    if kind == "text" or path.suffix.lower() in KINDS[kind]:
-        return Listing(path.parent, [path.name], [None], [None], [])
-    return listings.list_file(path)
+        return folders.list_folder(path, kind, label_level=label_level)
+    if kind == "text":
+        return Listing(path.parent, [path.name], [None], [None])
+    if kind == "series" and (path.suffix.lower() == ".npy" or not lists.is_list(path)):
+        return Listing(path.parent, [path.name], [None], [None])
+    if path.suffix.lower() in KINDS[kind] and path.suffix.lower() not in KINDS["series"]:
+        return Listing(path.parent, [path.name], [None], [None])
+    return lists.list_file(path)
 
 
 def _scenes(

@@ -6,9 +6,10 @@ An instance is a sound file, or a piece of a long one. Shapes: S instances, N ba
 from __future__ import annotations
 
 import functools
+import itertools
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError
+from .files import readable
+from .notes import Note, counted, note, shown
 from .source import Array, Source
 
-FORMAT = 1
+FORMAT = 2
+CHANGES = {"loud": "of floats above 1 scaled down to 1, which is not clipping"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Packed:
     start: Array  # (S,) the step of the file that it begins at
     hashes: list[str]  # (S,) of the file
     skipped: list[dict[str, str]]
+    changes: dict[str, list[str]] = field(default_factory=dict)  # what was done -> files
+    rests: dict[str, int] = field(default_factory=dict)  # file -> steps that are in no piece
 
     @functools.cached_property
     def pieces(self) -> Array:
@@ -46,12 +52,15 @@ class SequenceSource(Source):
 
     Attributes:
         packed: the sequences of the whole set; `rows` are the ones that belong to this source.
-        kind: "audio" or "series". rate: steps per second, None where unknown.
+        kind: "audio" or "series".
+        rate: samples per second of sounds, None of series.
+        step_seconds: seconds from one step of a series to the next, None where unknown.
     """
 
     packed: Packed
     kind: str = "audio"
     rate: int | None = None
+    step_seconds: float | None = None
 
     @property
     def one(self) -> str:  # type: ignore[override]
@@ -72,7 +81,10 @@ class SequenceSource(Source):
 
     @property
     def about(self) -> dict[str, Any]:
-        return {"channels": self.channels, "rate": self.rate}
+        about: dict[str, Any] = {"channels": self.channels, "rate": self.rate}
+        if self.step_seconds is not None:
+            about["step_seconds"] = self.step_seconds
+        return about
 
     @property
     def described(self) -> str:
@@ -108,36 +120,54 @@ class SequenceSource(Source):
         return start / rate, (start + float(self.packed.length[row])) / rate
 
 
-Pieces = Iterable[
-    tuple[int, "Array | str", str]
-]  # file, its sequence (T, C) or why it is left out, hash of the file
+# Row of the file, its sequence (T, C) or why it is left out, its hash, and what was done to it.
+Pieces = Iterable[tuple[int, "Array | str", str, tuple[str, ...]]]
 
 
-def pack(folder: Path, files: Pieces, names: list[str], *, longest: int, limit: float) -> None:
-    """Write values.npy, table.npz and skipped.json into `folder`; a sequence above `longest` steps is cut evenly."""
+def pack(
+    folder: Path,
+    files: Pieces,
+    names: list[str],
+    *,
+    longest: int,
+    limit: float,
+    piece: int | None = None,
+    hop: int | None = None,
+) -> None:
+    """Write values.bin, table.npz and about.json into `folder`.
+
+    Args:
+        folder: an existing one. files: the sequences. names: of the files.
+        longest: a sequence of more steps is cut evenly into pieces of at most so many.
+        limit: bytes that the values may take.
+        piece: steps of every piece instead; a rest at the end of a file is left out and counted.
+        hop: steps from one piece to the next; None: `piece`.
+    """
     table: list[tuple[int, int, int, int]] = []
     hashes: list[str] = []
     skipped: list[dict[str, str]] = []
+    changes: dict[str, list[str]] = {}
+    rests: dict[str, int] = {}
     total, kind = 0, None
     with open(folder / "values.bin", "wb") as out:
-        for number, sequence, digest in files:
+        for number, sequence, digest, changed in files:
             if isinstance(sequence, str):
                 skipped.append({"path": names[number], "reason": sequence})
                 continue
             kind = kind or (sequence.dtype.name, sequence.shape[1])
             if kind[1] != sequence.shape[1]:
-                skipped.append(
-                    {
-                        "path": names[number],
-                        "reason": f"{sequence.shape[1]} channels, others have {kind[1]}",
-                    }
-                )
+                reason = f"other channels: {sequence.shape[1]}, others have {kind[1]}"
+                skipped.append({"path": names[number], "reason": reason})
                 continue
             out.write(np.ascontiguousarray(sequence).tobytes())
-            edges = np.linspace(0, len(sequence), -(-len(sequence) // longest) + 1).astype(np.int64)
-            for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-                table.append((total + start, stop - start, number, start))
+            places, rest = _places(len(sequence), longest, piece, hop)
+            for start, length in places:
+                table.append((total + start, length, number, start))
                 hashes.append(digest)
+            if rest:
+                rests[names[number]] = rest
+            for change in changed:
+                changes.setdefault(change, []).append(names[number])
             total += len(sequence)
             if total * sequence.itemsize * kind[1] > limit:
                 raise DataError(
@@ -147,8 +177,26 @@ def pack(folder: Path, files: Pieces, names: list[str], *, longest: int, limit: 
     np.savez(
         folder / "table.npz", offset=columns[0], length=columns[1], of=columns[2], start=columns[3]
     )
-    about = {"format": FORMAT, "kind": kind, "hashes": hashes, "skipped": skipped}
+    about = {
+        "format": FORMAT, "kind": kind, "hashes": hashes, "skipped": skipped, "changes": changes,
+        "rests": rests,
+    }  # fmt: skip
     (folder / "about.json").write_text(json.dumps(about))
+
+
+def _places(
+    steps: int, longest: int, piece: int | None, hop: int | None
+) -> tuple[list[tuple[int, int]], int]:
+    """Start and length of each piece of a sequence, and how many steps are in none of them."""
+    if piece is None:
+        edges = np.linspace(0, steps, -(-steps // longest) + 1).astype(np.int64).tolist()
+        return [(a, b - a) for a, b in itertools.pairwise(edges)], 0
+    if steps <= piece:
+        return [(0, steps)], 0
+    step = hop or piece
+    starts = list(range(0, steps - piece + 1, step))
+    gaps = max(0, step - piece) * (len(starts) - 1)
+    return [(start, piece) for start in starts], steps - (starts[-1] + piece) + gaps
 
 
 def load(folder: Path) -> Packed:
@@ -167,7 +215,31 @@ def load(folder: Path) -> Packed:
             table["start"],
             about["hashes"],
             about["skipped"],
+            about["changes"],
+            about["rests"],
         )
+
+
+def notes_of(packed: Packed, names: Sequence[str], unit: str) -> Iterator[Note]:
+    """Notes on what was done to the files, and on what is in no piece.
+
+    Args: unit: of a step, in the plural.
+    """
+    for change, said in CHANGES.items():
+        if changed := [readable(n) for n in packed.changes.get(change, ())]:
+            text = f"{counted(len(changed), 'file')} {said}: {shown(changed)}"
+            yield note(change, text, count=len(changed), names=changed)
+    cut = int((packed.pieces > 1).sum())
+    if cut:
+        lengths = packed.length[packed.pieces[packed.file] > 1]
+        text = (
+            f"{counted(cut, 'file')} cut into {int(packed.pieces[packed.pieces > 1].sum()):,} pieces "
+            f"of {int(lengths.min()):,} to {int(lengths.max()):,} {unit}; --piece and --hop set them"
+        )
+        yield note("pieces", text, count=cut)
+    if packed.rests:
+        text = f"{sum(packed.rests.values()):,} {unit} of {counted(len(packed.rests), 'file')} are in no piece"
+        yield note("rest", text, count=len(packed.rests), names=[readable(n) for n in packed.rests])
 
 
 def ending(packed: Packed, row: int, rate: int | None) -> str:

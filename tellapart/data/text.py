@@ -148,7 +148,7 @@ def text_source(name: str, listing: Listing) -> TextSource:
         hashes = [hashlib.blake2b(t[0].encode(), digest_size=16).hexdigest() for t in texts]
         identity = listings.identity(name, listing, kept, hashes, skipped)
     if len(texts) < 2:
-        raise listings.too_few(name, "sentence(s)", len(texts), skipped)
+        raise listings.too_few(name, "sentence", "sentences", len(texts), skipped)
     if (
         len(texts[0]) > 1
     ):  # a fifth of the pairs is kept for judging, by the hash of their first sentence

@@ -119,12 +119,12 @@ def file_query(name: str | Path, source: Source, decode: Callable[[Path], Any]) 
 
 def image_query(path: Path, source: ImageSource) -> Tensor:
     """An image file (1, C, H, W) uint8, packed as the images of the source."""
-    decoded, _ = image_packing.decode(path, source.channels)
     # packed images share one short side, with or without a margin for crops
     first = source.rows[0]
     short = min(source.pixels.height[first], source.pixels.width[first])
-    image = np.asarray(image_packing.fit(decoded, int(short)))
-    return torch.tensor(image if image.ndim == 3 else image[:, :, None]).permute(2, 0, 1)[None]
+    reading = source.reading or image_packing.Reading()
+    image, _, _ = image_packing.read_image(path, source.channels, int(short), reading)
+    return torch.tensor(image).permute(2, 0, 1)[None]
 
 
 def sequence_query(values: Array, source: SequenceSource) -> dict[str, Tensor]:

@@ -77,11 +77,14 @@ def export(
     if onnx:
         require_onnx()
     manifest, (description, _) = opened.manifest, opened.encoder_files()
+    reading = {
+        "fit": manifest["config"].get("fit", "pad"), "ranges": manifest["data"].get("ranges"),
+    }  # fmt: skip
     encoder = _changed(loaded.encoder, fold_batchnorm, bf16)
     made = modality_of(manifest["data"].get("kind", "images")).program(
         loaded.encoder,
         encoder,
-        description,
+        description | {"reading": reading},
         rate=manifest["data"].get("rate"),
         fold=fold_batchnorm,
     )

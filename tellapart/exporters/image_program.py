@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from ..encoders import Encoder, vision
-from .program import Standalone
+from .program import IMAGE_VIEW, Standalone, assigned, decoding_source, reading_constants
 
 
 def of(
@@ -77,8 +77,9 @@ def _program(encoder: Encoder, description: dict[str, Any], fold: bool) -> str:
     own = "" if library in ("timm", "torchvision") else "\n\n" + _source_of_small_resnet().rstrip()
     values = {
         "imports": "\n".join(sorted([*imports, "import torch"])), "network": own, "build": "\n    ".join(lines),
-        "size": str(description["size"]), "mean": repr(encoder.mean.flatten().tolist()),
-        "std": repr(encoder.std.flatten().tolist()), "mode": repr("L" if channels == 1 else "RGB"),
+        "constants": assigned(reading_constants(description)), "decoding": decoding_source(),
+        "view": IMAGE_VIEW, "mean": repr(encoder.mean.flatten().tolist()),
+        "std": repr(encoder.std.flatten().tolist()),
     }  # fmt: skip
     made = MODEL
     for name, value in values.items():
@@ -122,15 +123,17 @@ print(features.shape, torch.cosine_similarity(features[:1], features).tolist())
 '''
 
 MODEL = '''"""An encoder of images: load() gives it, view(FILE) prepares an image for it."""
+from __future__ import annotations
+
 from pathlib import Path
 
 @imports@
-from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SIZE = @size@  # side of what it sees, pixels@network@
+@constants@
+@decoding@@network@
 
 
 class Encoder(nn.Module):
@@ -154,18 +157,4 @@ def load(file=Path(__file__).parent / "model.safetensors"):
     return Encoder(network).eval().to(memory_format=torch.channels_last)
 
 
-def view(file):
-    """An image file as (1, C, P, P) in 0..1: short side to 1.15 P unless it is P already, then the middle."""
-    picture = ImageOps.exif_transpose(Image.open(file))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-    picture = picture.convert(@mode@)
-    if min(picture.size) != SIZE:
-        scale = round(SIZE * 1.15) / min(picture.size)
-        size = [max(SIZE, round(side * scale)) for side in picture.size]
-        picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
-    left, top = ((side - SIZE) // 2 for side in picture.size)
-    picture = picture.crop((left, top, left + SIZE, top + SIZE))
-    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return pixels.view(SIZE, SIZE, -1).permute(2, 0, 1)[None] / 255
-'''
+@view@'''

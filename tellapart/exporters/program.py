@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data import image_packing
+from ..data import image_decoding, image_packing
 from ..encoders import (
     AnyEncoder,
     Encoder,
@@ -154,18 +154,11 @@ def of_patches(encoder: Encoder, description: dict[str, Any]) -> Standalone:
     channels, size, width = (description[name] for name in ("channels", "size", "width"))
     code = _sources(
         require, without_batchnorm, vision.BasicBlock, vision.SmallResNet, patches.Patches, PatchNetwork,
-        image_packing._eight_bit, image_packing.decode, image_packing.fit,
     )  # fmt: skip
-    constants = {
-        "LAYERS": patches.LAYERS,
-        "MAX_PIXELS": image_packing.MAX_PIXELS,
-        "LONGEST": image_packing.LONGEST,
-        "SIZE": size,
-    }
-    constants |= {"SHORT": round(size * image_packing.MARGIN), "CHANNELS": channels}
+    constants = {"LAYERS": patches.LAYERS, **reading_constants(description)}
     program = _program(
-        "An encoder of images as grids of patches.", IMAGE_IMPORTS,
-        "ConfigError = DataError = ValueError\n" + _assigned(constants), code,
+        "An encoder of images as grids of patches.", decoding_source() + "\n",
+        "ConfigError = DataError = ValueError\n" + assigned(constants), code,
         [f"network = PatchNetwork(Patches({channels}, {size}, {width}), {channels})"], IMAGE_VIEW,
     )  # fmt: skip
     network = PatchNetwork(patches.Patches(channels, size, width), channels)
@@ -200,7 +193,7 @@ def of_signals(
         SOUND_IMPORTS if rate else TABLE_IMPORTS
     )
     imports += "from torch.fx.experimental.optimization import fuse\n" if fold else ""
-    first = f"Norm = str\n{_assigned({'RATE': rate}) if rate else ''}"
+    first = f"Norm = str\n{assigned({'RATE': rate}) if rate else ''}"
     what = "sounds" if rate else "series"
     program = _program(
         f"An encoder of {what}.", imports, first, code, build, SOUND_VIEW if rate else TABLE_VIEW
@@ -241,7 +234,7 @@ def of_sentences(encoder: TextEncoder, description: dict[str, Any]) -> Standalon
         build = ["body = Pretrained(transformers.AutoModel.from_pretrained(HERE).float())"]
         imports += "import transformers\n"
     program = _program(
-        "An encoder of sentences.", imports, "ConfigError = ValueError\n" + _assigned({"MAX_LENGTH": room}), code,
+        "An encoder of sentences.", imports, "ConfigError = ValueError\n" + assigned({"MAX_LENGTH": room}), code,
         [*build, f"network = SentenceNetwork(body, {pooler!r})"], TEXT_VIEW,
         weights=not isinstance(body, text.Pretrained),
     )  # fmt: skip
@@ -272,7 +265,32 @@ def _sources(*parts: Any) -> str:
     )
 
 
-def _assigned(values: dict[str, Any]) -> str:
+def decoding_source() -> str:
+    """The text of the module that decodes images, without its first lines."""
+    text = inspect.getsource(image_decoding)
+    return text.partition("from __future__ import annotations\n")[2].strip()
+
+
+def reading_constants(description: dict[str, Any]) -> dict[str, Any]:
+    """What `view` of an exported program reads images by.
+
+    Args: description: as config.json of a run's encoder holds it, and "reading": fit and ranges.
+    """
+    size, reading = int(description["size"]), description.get("reading", {})
+    return {
+        "SIZE": size,
+        "SHORT": round(size * image_packing.MARGIN),
+        "CHANNELS": int(description["channels"]),
+        "FIT": str(reading.get("fit", "pad")),
+        "RANGES": {
+            str(kind): (float(low), float(high))
+            for kind, (low, high) in (reading.get("ranges") or {}).items()
+        },
+    }
+
+
+def assigned(values: dict[str, Any]) -> str:
+    """Values as lines of a program."""
     return "".join(f"{name} = {value!r}\n" for name, value in values.items())
 
 
@@ -319,22 +337,15 @@ def load():
 
 {view}'''
 
-IMAGE_IMPORTS = """import hashlib
-import io
-import math
-import warnings
-
-import numpy as np
-from PIL import Image, ImageOps
-"""
-
 IMAGE_VIEW = '''def view(file):
     """An image file as (1, C, P, P) in 0..1: short side to 1.15 P unless it is P already, then the middle."""
-    picture, _ = decode(Path(file), CHANNELS)
-    picture = picture if min(picture.size) == SIZE else fit(picture, SHORT)
-    left, top = ((side - SIZE) // 2 for side in picture.size)
-    picture = picture.crop((left, top, left + SIZE, top + SIZE))
-    return torch.tensor(np.asarray(picture)).view(1, SIZE, SIZE, CHANNELS).permute(0, 3, 1, 2) / 255
+    with open(file, "rb") as opened:
+        short = SIZE if min(open_picture(opened).size) == SIZE else SHORT
+        opened.seek(0)
+        pixels = decode_image(opened, CHANNELS, short=short, fit=FIT, ranges=RANGES).image
+    top, left = ((side - SIZE) // 2 for side in pixels.shape[:2])
+    pixels = pixels[top : top + SIZE, left : left + SIZE]
+    return torch.tensor(pixels).permute(2, 0, 1)[None] / 255
 '''
 
 SOUND_IMPORTS = """

@@ -47,10 +47,11 @@ class Images(BaseModality[ImageSource]):
         """A folder of images, or a text file that lists them."""
         return image_folder.image_source(
             spec,
-            listed(path, self.kind),
+            listed(path, self.kind, options.reading.label_level),
             options.cache,
             size=options.image_size,
             large=options.large,
+            options=options.reading,
             progress=options.progress,
         )
 

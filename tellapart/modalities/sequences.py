@@ -132,9 +132,10 @@ class Audio(Sequences):
         """A folder of sounds, or a text file that lists them."""
         return audio.audio_source(
             spec,
-            listed(path, self.kind),
+            listed(path, self.kind, options.reading.label_level),
             options.cache,
             rate=options.sample_rate,
+            options=options.reading,
             progress=options.progress,
         )
 
@@ -172,7 +173,11 @@ class Series(Sequences):
     def open(self, spec: str, path: Path, options: OpenOptions) -> SequenceSource:
         """A .npy or .csv of steps x channels, a folder of them, or a list."""
         return series.series_source(
-            spec, listed(path, self.kind), options.cache, progress=options.progress
+            spec,
+            listed(path, self.kind, options.reading.label_level),
+            options.cache,
+            options=options.reading,
+            progress=options.progress,
         )
 
     def baseline(self, train: SequenceSource) -> tuple[str, Callable[[Any], Tensor]]:

@@ -44,7 +44,7 @@ class Text(BaseModality[TextSource]):
 
     def open(self, spec: str, path: Path, options: OpenOptions) -> TextSource:
         """A file of sentences, or a folder of documents."""
-        return text.text_source(spec, listed(path, self.kind))
+        return text.text_source(spec, listed(path, self.kind, options.reading.label_level))
 
     def source_for(self, subject: Subject, data: str, options: Mapping[str, Any]) -> TextSource:
         """Open sentences."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
+from ..data.image_folder import mark
 from ..errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -59,7 +60,7 @@ def save(sheet: Image.Image, path: str | Path) -> None:
     work = path.with_name(f".part-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(work)
+        sheet.save(work, **mark(path.suffix))  # so that it is never read as data
         os.replace(work, path)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot write the picture {path}: {error}") from error

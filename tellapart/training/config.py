@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+from ..data.options import Fit, ReadOptions
 from ..encoders.choices import Context, Head, Norm, Pooler
 from ..errors import require
 from ..objectives import OPTIONS, InstDiscOptions, Options
@@ -95,6 +96,7 @@ class CommonConfig:
             criterion.
         labels: file of id,label lines; they choose the checkpoint best-unlabelled and nothing
             else.
+        label_level: folder that is the label: top, last, or a level counted from 1.
         cache: folder for decoded images; by default $TELLAPART_CACHE or ~/.cache/tellapart.
         cache_limit: largest size of the cache in GB.
         log_every: steps between two lines of metrics.jsonl.
@@ -134,6 +136,7 @@ class CommonConfig:
     eval_every: int | None = None
     stop: Literal["end", "auto"] = "end"
     labels: str | None = None
+    label_level: str = "top"
     cache: str | None = None
     cache_limit: float = 50.0
     log_every: int = 20
@@ -143,6 +146,7 @@ class CommonConfig:
     objective: Options = field(default_factory=InstDiscOptions)
 
     def __post_init__(self) -> None:
+        ReadOptions(label_level=self.label_level)
         require(self.width >= 8, f"--width must be 8 or more, got {self.width}")
         for name in ("dim", "batch_size", "log_every"):
             self._count(name, 1)
@@ -240,18 +244,29 @@ class TrainConfig(CommonConfig):
         encoder: small-resnet, timm/NAME, torchvision/NAME; for cpc: patches.
         width: base width of small-resnet; its features are four times as wide.
         image_size: side of a view in pixels; by default decided from the images.
+        fit: images longer than 2:1: padded to a square, squeezed into it, or cut in the middle.
+        range: values that become black and white in images of more than 8 bits; by default those
+            of the folder.
+        max_megapixels: bound on the memory of decoding an image, in pixels of 4 bytes each.
         views: distribution of the views; each of its settings is a flag (`--jitter`).
     """
 
     encoder: str = "small-resnet"
     width: int = 16
     image_size: int | None = None
+    fit: Fit = "pad"
+    range: tuple[float, float] | None = None
+    max_megapixels: float = 512.0
 
     views: ImageViews = field(default_factory=ImageViews)
 
     @property
     def takes_init(self) -> bool:
         return True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ReadOptions(fit=self.fit, range=self.range, max_megapixels=self.max_megapixels)
 
     def views_for(self, source: Source) -> ImageViews:
         return dataclasses.replace(self.views, size=source.about["image_size"])
@@ -274,6 +289,8 @@ class SequenceConfig(CommonConfig):
         strides: of the convolutions; their product is the steps from frame to frame.
         sample_rate: Hz that sounds are resampled to; by default that of most files, at most
             16,000.
+        piece: steps (samples) of an item of a long file; by default decided from the data.
+        hop: steps from one item to the next; by default as many as --piece.
         views: distribution of the views; each of its settings is a flag (`--window`).
     """
 
@@ -286,10 +303,13 @@ class SequenceConfig(CommonConfig):
     kernels: tuple[int, ...] = (10, 8, 4, 4, 4)
     strides: tuple[int, ...] = (5, 4, 2, 2, 2)
     sample_rate: int | None = None
+    piece: int | None = None
+    hop: int | None = None
     views: SequenceViews = field(default_factory=SequenceViews)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        ReadOptions(piece=self.piece, hop=self.hop)
         require(
             self.context_width >= 1, f"--context-width must be 1 or more, got {self.context_width}"
         )

@@ -175,7 +175,7 @@ def like_the_run(
     seen = {"image_size": image_size or about.get("image_size"), "sample_rate": about.get("rate")}
     names = {f.name for f in dataclasses.fields(config)}
     config = dataclasses.replace(config, **{k: v for k, v in seen.items() if k in names})
-    source = open_for(data or about["name"], config, progress)
+    source = open_for(data or about["name"], config, progress, about.get("ranges"))
     kind = about.get("kind", "images")
     if source.kind != kind:
         raise DataError(

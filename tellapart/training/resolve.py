@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from ..data import Progress, Source, open_source
+from ..data.options import ReadOptions
 from ..encoders import pretrained
 from ..errors import ConfigError, unknown
 from ..objectives import METHODS, OPTIONS
@@ -74,8 +75,20 @@ def held_out(source: Source, config: CommonConfig) -> tuple[Source, Source | Non
     return part, None
 
 
-def open_for(data: str, config: CommonConfig, progress: Progress | None = None) -> Source:
-    """The source that a training of this configuration reads."""
+def open_for(
+    data: str,
+    config: CommonConfig,
+    progress: Progress | None = None,
+    ranges: dict[str, Any] | None = None,
+) -> Source:
+    """The source that a training of this configuration reads.
+
+    Args:
+        data: what the user typed. config: the settings. progress: as `open_source`.
+        ranges: of the values of images of more than 8 bits, as a run has them.
+    """
+    given = {f.name for f in dataclasses.fields(ReadOptions)}
+    reading = {name: getattr(config, name) for name in given if hasattr(config, name)}
     return open_source(
         data,
         image_size=getattr(config, "image_size", None),
@@ -84,6 +97,8 @@ def open_for(data: str, config: CommonConfig, progress: Progress | None = None) 
         cache=config.cache,
         cache_limit=config.cache_limit,
         progress=progress,
+        ranges=ranges,
+        **reading,
     )
 
 

@@ -156,6 +156,10 @@ def test_links_and_names_that_a_list_cannot_hold(tmp_path):
     look(folder, apply=tmp_path / "ok.txt")
     assert len(open_source(str(tmp_path / "ok.txt"))) == 4
     (folder / "1.png").rename(folder / "a\tb.png")
+    (folder / "2.png").rename(folder / '"c".png')
+    look(folder, apply=tmp_path / "quoted.txt")
+    assert len(open_source(str(tmp_path / "quoted.txt"))) == 4
+    (folder / "3.png").rename(folder / "a\nb.png")
     with pytest.raises(DataError, match="cannot name"):
         look(folder, apply=tmp_path / "no.txt")
     assert not (tmp_path / "no.txt").exists()

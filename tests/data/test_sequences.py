@@ -131,7 +131,7 @@ def test_without_sounds_or_with_one_there_is_a_clear_error(tmp_path):
     with pytest.raises(DataError, match="holds no sounds"):
         open_source(f"audio:{tmp_path}")
     soundfile.write(tmp_path / "one.wav", _tone(0.5, 440), RATE)
-    with pytest.raises(DataError, match=r"1 usable sound\(s\)"):
+    with pytest.raises(DataError, match="1 usable sound;"):
         open_source(str(tmp_path))
     with pytest.raises(DataError, match="--sample-rate"):
         open_source(str(tmp_path), sample_rate=3)
@@ -142,19 +142,23 @@ def test_series_are_read_and_pieces_with_nan_left_out(tmp_path):
     table[100, 1] = np.nan
     np.save(tmp_path / "a.npy", table)
     source = open_source(str(tmp_path / "a.npy"))
-    assert (source.kind, source.channels, source.ids) == ("series", 3, ["a.npy#2000", "a.npy#4000"])
+    assert (source.kind, source.channels) == ("series", 3)
+    assert len(source) > 80  # one series is cut into enough items to learn from
+    assert len(source.skipped) == 1
     assert "not finite" in source.skipped[0]["reason"]
-    assert np.array_equal(source.sequence(0), table[2000:4000])
+    assert np.array_equal(source.sequence(0), table[: len(source.sequence(0))])
+    by_piece = open_source(str(tmp_path / "a.npy"), piece=2000)
+    assert by_piece.ids == ["a.npy#2000", "a.npy#4000"]
+    assert np.array_equal(by_piece.sequence(0), table[2000:4000])
 
 
 def test_a_csv_with_a_heading_is_a_series_and_other_tables_are_errors(tmp_path):
     rows = "\n".join(f"{i},{i * 2}" for i in range(5000))
     (tmp_path / "a.csv").write_text(f"time,speed\n{rows}\n")
-    assert open_source(str(tmp_path / "a.csv")).read(torch.tensor([0]))["values"][3].tolist() == [
-        3.0,
-        6.0,
-    ]
-    (tmp_path / "b.csv").write_text("1,2\n3,x\n")
+    source = open_source(str(tmp_path / "a.csv"))
+    assert source.read(torch.tensor([0]))["values"][3].tolist() == [6.0]
+    assert source.step_seconds == 1
+    (tmp_path / "b.csv").write_text("a,b\ny,x\nz,w\n")
     with pytest.raises(DataError, match="not a table of numbers"):
         open_source(str(tmp_path / "b.csv"))
     np.save(tmp_path / "c.npy", np.zeros((3, 4, 5)))

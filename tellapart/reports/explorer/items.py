@@ -9,15 +9,21 @@ import io
 import itertools
 import tempfile
 import time
-import warnings
 import wave
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ...data import Modality, SequenceSource, Source, TextSource, audio, modality_of
+from ...data import (
+    Modality,
+    SequenceSource,
+    Source,
+    TextSource,
+    audio,
+    image_decoding,
+    modality_of,
+)
 from ...embeddings import search
 from ...encoders import AnyEncoder
 from ...errors import DataError, MissingExtraError
@@ -37,7 +43,6 @@ SECONDS, SAMPLES = (
 )  # of a sound to search for: its length, and its frames times its channels
 STEPS = 1 << 20  # of a series to search for
 LETTERS = 10_000  # of a sentence to search for
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
 def described(state: State, row: int) -> dict[str, Any]:
@@ -185,20 +190,15 @@ def sentence(raw: bytes) -> str:
 def check_image(raw: bytes) -> None:
     """Refuse what is none, or too large, from its header alone: nothing is decoded here."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(raw), formats=FORMATS) as picture:
-                width, height = picture.size
-    except Image.DecompressionBombError as error:
-        raise Refused(413, f"more megapixels than {PIXELS / 1e6:.0f}; shrink it") from error
+        width, height = image_decoding.open_picture(io.BytesIO(raw)).size
     except Exception as error:  # a damaged header fails in many ways
-        raise Refused(
-            415, f"this is not an image that can be read ({', '.join(FORMATS)})"
-        ) from error
+        formats = ", ".join(image_decoding.FORMATS)
+        raise Refused(415, f"this is not an image that can be read ({formats})") from error
     if width * height > PIXELS:
         raise Refused(
             413,
-            f"{width} x {height} is {width * height / 1e6:.0f} megapixels, {PIXELS / 1e6:.0f} at most; shrink it",
+            f"{width} x {height} is {width * height / 1e6:.0f} megapixels, "
+            f"{PIXELS / 1e6:.0f} at most; shrink it",
         )
 
 
