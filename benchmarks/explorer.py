@@ -22,6 +22,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tellapart import api
 from tellapart.data import ImageSource, Pixels
 from tellapart.embeddings import Embeddings
+from tellapart.embeddings.collection import Collection
 from tellapart.reports.explorer import State, application
 from tellapart.reports.explorer.server import listening, uvicorn_server
 from tellapart.runtime.console import Console
@@ -78,7 +79,7 @@ def main() -> None:
 
 
 def random_state(loaded: Loaded, count: int, folder: Path) -> State:
-    """Random vectors in ten loose clouds, with pictures of noise."""
+    """Random vectors in ten overlapping clusters, with pictures of noise."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 10, count)
     vectors = (
@@ -91,7 +92,8 @@ def random_state(loaded: Loaded, count: int, folder: Path) -> State:
         fingerprint=f"random-{count}", pixels=Pixels.of(random.integers(0, 256, (count, 8, 8, 1), np.uint8)),
         image_size=8,
     )  # fmt: skip
-    return State(loaded, source, Embeddings(vectors, ids, labels), folder)
+    items = Embeddings(vectors, ids, labels)
+    return State(Collection(str(folder), source, items, loaded.encoder, loaded.run, folder))
 
 
 def visit(browser: Browser, state: State, part: str) -> tuple[float, float]:

@@ -483,77 +483,99 @@ def search(
     run: str | Path,
     queries: Sequence[str | Path],
     *,
+    data: str | None = None,
     k: int = 10,
     threshold: float = -1.0,
     index: IndexKind = "exact",
     sheet_path: str | Path | None = None,
+    encoder: str | None = None,
+    width: int = 16,
+    image_size: int | None = None,
     console: Console | None = None,
 ) -> Rows:
-    """Find the items of a run's data that are most similar to each query.
+    """Find the items that are most similar to each query.
 
     Args:
-        run: folder of the run.
-        queries: files of the kind that the run learned from, or ids of items of its data.
+        run: a run folder, timm/NAME, torchvision/NAME, a file of weights, or vectors (.npz).
+        queries: files of the kind of the data, sentences, or ids of items; of vectors only ids.
+        data: items to search; by default the run's own. Other encoders require it.
         k: neighbours of each query.
         threshold: least cosine similarity of a neighbour, -1 to 1.
         index: exact, or an approximate index of FAISS, built once and kept in the run.
         sheet_path: picture of the queries and their neighbours to write.
+        encoder: architecture of a file of weights, if it cannot be inferred.
+        width: base width of small-resnet in a file of weights.
+        image_size: side of a view in pixels.
         console: where progress is printed; None: standard error.
 
     Returns:
-        For each query its neighbours, best first: {"id", "similarity", "label"}.
+        For each query its neighbours, best first: {"id", "similarity", "percentile",
+        "random_pairs", "label"}; sentences also have "text", sounds and series "file", "begin",
+        "end" and "unit". "percentile" is the share of random pairs that are less similar, %.
     """
     if not queries:
         raise ConfigError("name what to look for: tellapart search RUN QUERY [QUERY ...]")
-    import numpy as np
-
-    from .data.files import is_file
+    from .embeddings import collection
     from .embeddings import search as searching
-    from .encoders import prepared
     from .reports import contact_sheet
     from .training import loading
 
     console = console or Console()
-    loaded = load(run)
-    source = prepared(loaded.encoder, loaded.source(console=console))
-    places = {name: i for i, name in enumerate(source.ids)}
-    images = loading.images_of(source, "--sheet") if sheet_path else None
-    batches = [searching.query(q, places, source, loaded.encoder) for q in queries]
-    items = searching.index_of(loaded, source, index, console)
-    own = [places.get(str(q)) if not is_file(q) else None for q in queries]
-    vectors = np.stack([searching.features(loaded, source, batch) for batch in batches])
-    neighbours = searching.neighbours(items, vectors, own, min(k, len(source)), threshold)
-    if sheet_path and images is not None:
-        pictures = [searching.picture(images, batch) for batch in batches]
-        rows = [
-            (image, [images.image(r) for r, _ in best])
-            for image, best in zip(pictures, neighbours, strict=True)
-        ]
-        captions = [[f"{s:.2f}" for _, s in best] for best in neighbours]
-        contact_sheet.save(contact_sheet.draw(rows, captions=captions), sheet_path)
-        console.say(f"picture: {sheet_path}")
-    return Rows(
-        tuple(
-            [searching.described(source, row, similarity) for row, similarity in best]
-            for best in neighbours
-        )
+    items = collection.open_collection(
+        run, data, encoder=encoder, width=width, image_size=image_size, console=console
     )
+    source = items.source
+    images = loading.images_of(source, "--sheet") if sheet_path else None
+    rows = {name: row for row, name in enumerate(source.ids)}
+    found = [items.query(query, rows) for query in queries]
+    near = collection.find(items, found, k=k, threshold=threshold, kind=index, console=console)
+    if sheet_path and images is not None:
+        pictures = [
+            (
+                searching.picture(images, query.batch)
+                if query.batch is not None
+                else images.image(query.row or 0),
+                [images.image(rows[one["id"]]) for one in best],
+            )
+            for query, best in zip(found, near, strict=True)
+        ]
+        captions = [[f"{one['similarity']:.2f}" for one in best] for best in near]
+        contact_sheet.save(contact_sheet.draw(pictures, captions=captions), sheet_path)
+        console.say(f"picture: {sheet_path}")
+    return Rows(tuple(near))
 
 
 def report(
-    run: str | Path, *, out: str | Path | None = None, console: Console | None = None
+    run: str | Path,
+    *,
+    data: str | None = None,
+    out: str | Path | None = None,
+    encoder: str | None = None,
+    width: int = 16,
+    image_size: int | None = None,
+    console: Console | None = None,
 ) -> Reported:
-    """Write a run as one self-contained HTML file: verdict, scores, curves, neighbours, provenance.
+    """Write one self-contained HTML file: verdict, scores, curves, neighbours, provenance.
 
     Args:
-        run: folder of the run; scores are there once `eval` has scored it.
-        out: the file; by default report.html in the run.
+        run: a run folder, timm/NAME, torchvision/NAME, a file of weights, or vectors (.npz).
+            Scores are in the page once `eval` has scored the run.
+        data: items to show; by default the run's own. Other encoders require it.
+        out: the file; by default report.html in the run, else in this folder.
+        encoder: architecture of a file of weights, if it cannot be inferred.
+        width: base width of small-resnet in a file of weights.
+        image_size: side of a view in pixels.
         console: where progress is printed; None: standard error.
     """
+    from .embeddings.collection import open_collection
     from .reports import run_report
 
-    file = Path(out) if out else Path(run) / "report.html"
-    written = run_report.write(load(run), file, console or Console())
+    console = console or Console()
+    items = open_collection(
+        run, data, encoder=encoder, width=width, image_size=image_size, console=console
+    )
+    file = Path(out) if out else (items.run.path if items.run else Path()) / "report.html"
+    written = run_report.write(items, file, console)
     return Reported(**{f.name: written[f.name] for f in dataclasses.fields(Reported)})
 
 
@@ -564,21 +586,30 @@ def explore(
     host: str = "127.0.0.1",
     port: int = 0,
     browser: bool = False,
+    encoder: str | None = None,
+    width: int = 16,
+    image_size: int | None = None,
     console: Console | None = None,
 ) -> Explored:
-    """Show a run on a local page until Ctrl-C: a map, neighbours, search by dropping an image.
+    """Show items on a local page until Ctrl-C: a map, neighbours, search by dropping an image.
 
     Args:
-        run: folder of the run.
-        data: data to show; by default the run's own.
+        run: a run folder, timm/NAME, torchvision/NAME, a file of weights, or vectors (.npz).
+        data: items to show; by default the run's own. Other encoders require it.
         host: address to listen on; any other than this one lets other machines in.
         port: port to listen on; 0: a free one.
         browser: open the page in a browser.
+        encoder: architecture of a file of weights, if it cannot be inferred.
+        width: base width of small-resnet in a file of weights.
+        image_size: side of a view in pixels.
         console: where the address is printed; None: standard error.
     """
     from .reports.explorer import server
 
-    server.serve(run, host=host, port=port, data=data, open_browser=browser, console=console)
+    about: dict[str, Any] = {"encoder": encoder, "width": width, "image_size": image_size}
+    server.serve(
+        run, host=host, port=port, data=data, open_browser=browser, console=console, **about
+    )
     return Explored(str(run))
 
 

@@ -92,7 +92,7 @@ COMMANDS = {
         "evaluate", "runs/photos --labels few.csv", ("data", "labels", "quick", "full", "out"), _after_eval,
     ),
     "search": Command(
-        "search", "runs/photos query.jpg --k 5 --sheet neighbours.png", ("k", "threshold", "sheet_path", "index"),
+        "search", "runs/photos query.jpg --k 5 --sheet neighbours.png", ("data", "k", "threshold", "sheet_path", "index"),
         lambda given, result: f"explore {_run_of(given)}", {"sheet_path": "sheet"},
     ),
     "explore": Command(
@@ -100,7 +100,7 @@ COMMANDS = {
         lambda given, result: f"report {_run_of(given)}",
     ),
     "report": Command(
-        "report", "runs/photos --out report.html", ("out",),
+        "report", "runs/photos --out report.html", ("data", "out"),
         lambda given, result: f"export {_run_of(given)} --out encoder/",
     ),
     "embed": Command(
@@ -366,8 +366,18 @@ def _print_neighbours(queries: Sequence[str], result: Sequence[Any]) -> None:
     for query, best in zip(queries, result, strict=True):
         print(safe(query))
         for item in best:
-            label = f"  {safe(item['label'])}" if item["label"] else ""
-            print(f"  {item['similarity']:.4f}  {safe(item['id'])}{label}")
+            percentile = item["percentile"]
+            rank = "" if percentile is None else f"p{percentile:<5g}  "
+            words = [safe(item["id"]), safe(item["label"] or ""), safe(item.get("text", ""))]
+            if "begin" in item:
+                place = f"{item['begin']:g} to {item['end']:g} {item['unit']}"
+                words.append(f"{safe(item['file'])}, {place}")
+            print(f"  {item['similarity']:.4f}  {rank}{'  '.join(filter(None, words))}")
+        if best and (pairs := best[0]["random_pairs"])["mean"] is not None:
+            print(
+                f"  random pairs {pairs['mean']:.2f} ± {pairs['std']:.2f}; p: % of random pairs "
+                "that are less similar"
+            )
 
 
 def _completion(shell: str) -> str:

@@ -369,3 +369,4 @@ def register_modality(modality: Modality[Any]) -> None:
 
 
 BUILTIN_KINDS = tuple(MODALITIES)
+MODALITIES["instances"] = "tellapart.modalities.vectors:Vectors"  # not opened from files

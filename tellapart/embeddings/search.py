@@ -1,10 +1,10 @@
-"""What `search` and `embed` do: a run's items as vectors, and the look-alikes of a query among them."""
+"""Search: the stored vectors of a run, queries as vectors, and their nearest items."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,68 +16,92 @@ from ..data import ImageSource, SequenceSource, Source, TextSource, image_packin
 from ..data.files import is_file
 from ..data.source import Array
 from ..encoders import AnyEncoder
-from ..encoders.inference import Output
 from ..errors import DataError, require
 from ..runtime.console import Console
 from ..training.loading import Loaded
 from ..views import evaluation_view
 from .choices import IndexKind
-from .embeddings import Embeddings, embed
+from .embeddings import Embeddings, check, embed
 from .index import Index
+from .neighbours import RandomPairs
 
 
-def embedded(loaded: Loaded, source: Source, output: Output, console: Console) -> Embeddings:
-    """The vectors of a source by the encoder of a run."""
+@dataclass(frozen=True)
+class Query:
+    """What is searched for.
+
+    Attributes:
+        vector: (F,) its features.
+        row: its source row where it is an item, which is then left out of its own neighbours.
+        batch: what was embedded, a batch of one; None where a stored vector was taken.
+    """
+
+    vector: Array
+    row: int | None
+    batch: Any
+
+
+def embedded(encoder: AnyEncoder, source: Source, console: Console) -> Embeddings:
+    """Embed a source, with a progress bar: its features (S, F)."""
     with console.track("embedding", len(source)) as advance:
-        found = embed(
-            loaded.encoder, source, output=output, progress=lambda done: advance(done, source.many)
-        )
-    found.provenance["method"] = loaded.run.manifest["method"]
-    return found
+        return embed(encoder, source, progress=lambda done: advance(done, source.many))
 
 
 def stored(loaded: Loaded, source: Source, console: Console) -> Embeddings:
-    """The features of the run's source: from its folder, or made and kept there."""
+    """The features of a run's source: read from its folder, or computed and kept there."""
     folder = loaded.run.path / "embeddings"
     step = loaded.run.manifest.get("step")
     if (folder / "items.npz").exists():
         try:
             kept = Embeddings.load(folder)
-        except (
-            DataError
-        ) as error:  # an earlier save was cut off, or a file is damaged: they are made again
+        except DataError as error:  # damaged: they are computed again
             console.say(str(error))
         else:
-            if (
-                kept.provenance.get("step") == step
-                and kept.provenance.get("fingerprint") == source.fingerprint
-            ):
+            about = kept.provenance
+            if about.get("step") == step and about.get("fingerprint") == source.fingerprint:
                 return kept
-    found = embedded(loaded, source, "features", console)
-    found.provenance["step"] = step
-    found.save(folder)
-    return found
+    vectors = embedded(loaded.encoder, source, console)
+    vectors.provenance.update(method=loaded.run.manifest["method"], step=step)
+    _keep(lambda: vectors.save(folder), console)
+    return vectors
 
 
-def index_of(loaded: Loaded, source: Source, kind: IndexKind, console: Console) -> Index:
-    """The index of a run's items: exact over the kept features, or an approximate one, built once and kept."""
-    vectors = stored(loaded, source, console)
-    folder = loaded.run.path / "embeddings"
-    if kind == "exact":
-        return Index(vectors)
-    try:
-        index = Index.load(folder)
-    except DataError as error:
-        console.say(str(error))
-    else:
-        if index.kind == kind:
-            return index
+def kept_index(
+    vectors: Embeddings, folder: Path | None, kind: IndexKind, many: str, console: Console
+) -> Index:
+    """An index of vectors: read from a folder, or built and kept there.
+
+    Args:
+        vectors: the items.
+        folder: where it is kept, None: nowhere.
+        kind: of the index.
+        many: the items in the plural, for the message.
+        console: where its recall is printed.
+    """
+    if folder is not None and (folder / "index.json").is_file():
+        try:
+            index = Index.load(folder)
+        except DataError as error:
+            console.say(str(error))
+        else:
+            if index.kind == kind and check(index.embeddings.vectors) == check(vectors.vectors):
+                return index
     index = Index(vectors, kind=kind)
-    index.save(folder)
+    if folder is not None:
+        _keep(lambda: index.save(folder), console)
     console.say(
-        f"built the {kind} index of {len(index):,} {source.many}: recall {index.recall:.3f} of the exact 10 nearest"
+        f"built the {kind} index of {len(index):,} {many}: recall {index.recall:.3f} of the exact "
+        "10 nearest"
     )
     return index
+
+
+def _keep(save: Callable[[], None], console: Console) -> None:
+    """Keep a result in a run; a run that cannot be written is searched all the same."""
+    try:
+        save()
+    except DataError as error:
+        console.say(f"not stored, so it is computed again next time: {error}")
 
 
 def query(name: str | Path, places: dict[str, int], source: Source, encoder: AnyEncoder) -> Any:
@@ -145,9 +169,9 @@ def sentence_query(text: str, source: TextSource, encoder: AnyEncoder) -> Any:
 
 
 @torch.inference_mode()
-def features(loaded: Loaded, source: Source, batch: Any) -> Array:
+def features(encoder: AnyEncoder, source: Source, batch: Any) -> Array:
     """(F,) the features of a batch of one."""
-    found: Array = loaded.encoder.features(evaluation_view(source, batch))[0].numpy()
+    found: Array = encoder.features(evaluation_view(source, batch))[0].numpy()
     return found
 
 
@@ -182,12 +206,33 @@ def neighbours(
     ]
 
 
-def described(source: Source, row: int, similarity: float) -> dict[str, Any]:
-    """A look-alike as the user gets it."""
-    label = None if source.labels is None else int(source.labels[row])
-    name = source.classes[label] if label is not None and label >= 0 else None
+def described(source: Source, row: int, similarity: float, pairs: RandomPairs) -> dict[str, Any]:
+    """A neighbour in plain values.
+
+    Args:
+        source: the items.
+        row: its source row.
+        similarity: cosine similarity with the query.
+        pairs: similarities of random pairs, which say how high this one is.
+    """
+    label = -1 if source.labels is None else int(source.labels[row])
+    percentile = pairs.percentile(similarity)
     return {
-        "id": source.all_ids[source.rows[row]],
+        "id": source.ids_at(row),
         "similarity": round(similarity, 4),
-        "label": name,
+        "percentile": None if percentile is None else round(percentile, 2),
+        "random_pairs": pairs.to_dict(),
+        "label": source.classes[label] if 0 <= label < len(source.classes) else None,
+        **content(source, row),
     }
+
+
+def content(source: Source, row: int) -> dict[str, Any]:
+    """What an item says: its sentences, or where in its file a sound or series begins and ends."""
+    details = modality_of(source).details(source, row)
+    details.pop("curves", None)
+    if texts := details.pop("texts", None):
+        details["text"] = " | ".join(texts)
+    if "begin" in details:
+        details["file"] = str(source.file(row)) if source.all_files else source.ids_at(row)
+    return details

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from ..curation import outliers
 from ..data import Source
-from ..embeddings import search
+from ..embeddings.collection import Collection
 from ..embeddings.embeddings import Embeddings
 from ..embeddings.neighbours import RandomPairs, nearest
-from ..encoders.inference import prepared
+from ..errors import DataError
 from ..evaluation import score_table
 from ..runtime.console import Console
-from ..training.loading import Loaded, parts_of
+from ..training.loading import parts_of
 from ..training.model_card import training_state
 from . import html
 
@@ -38,11 +38,11 @@ CURVES = (
 )
 
 
-def write(loaded: Loaded, out: Path, console: Console) -> dict[str, Any]:
-    """Write the page of a run.
+def write(items: Collection, out: Path, console: Console) -> dict[str, Any]:
+    """Write the page of a run, of another encoder, or of saved vectors.
 
     Args:
-        loaded: the run.
+        items: as `open_collection` returns it.
         out: the file.
         console: told where the page is.
 
@@ -50,46 +50,51 @@ def write(loaded: Loaded, out: Path, console: Console) -> dict[str, Any]:
         {"out", "verdict", "sections", "bytes"}.
 
     Raises:
-        DataError: `out` cannot be written, or the source is gone (`like_the_run`).
+        DataError: `out` cannot be written, or there are fewer than two items.
     """
-    source = prepared(loaded.encoder, loaded.source(console=console))
-    vectors = search.stored(loaded, source, console)
-    similarity, near = outliers.neighbours(vectors)
-    manifest, scores = loaded.run.manifest, loaded.run.read_json("eval.json")
+    source, run = items.source, items.run
+    if len(source) < 2:
+        raise DataError(f"a report needs two items or more, {source.name} has {len(source)}")
+    similarity, near = outliers.neighbours(items.vectors)
+    scores = run.read_json("eval.json") if run else None
+    method = run.manifest["method"] if run else items.vectors.provenance.get("encoder", items.name)
     values = {
-        "title": f"{loaded.run.path.name}: evaluation report",
-        "subtitle": (
-            f"{manifest['method']} on {manifest['data'].get('name')}, {len(source):,} {source.many}"
-        ),
-        "verdict": _verdict(loaded, scores),
-        "notes": _notes(manifest, scores),
-        "scores": score_table.tables(scores) if scores else [],
-        "evaluate": f"tellapart eval {loaded.run.path}",
-        "charts": _charts(loaded.run.metrics()),
+        "title": f"{Path(items.name).name}: evaluation report",
+        "subtitle": f"{method} on {source.name}, {len(source):,} {source.many}",
+        "verdict": _verdict(items, scores),
+        "notes": _notes(run.manifest, scores) if run else [],
+        "scores": (score_table.tables(scores) if scores else []) if run else None,
+        "evaluate": _evaluate(items),
+        "charts": _charts(run.metrics()) if run else None,
         "many": source.many,
-        "random": str(RandomPairs.of(vectors.vectors)),
+        "random": str(RandomPairs.of(items.vectors.vectors)),
         "neighbours": _neighbours(source, similarity, near),
-        "confusion": _confusion(source, vectors),
+        "confusion": _confusion(source, items.vectors),
         "duplicates": _duplicates(source, similarity, near),
         "outliers": _outliers(source, similarity),
         "suspects": _suspects(source, near),
-        "provenance": _provenance(loaded),
+        "provenance": _provenance(items),
     }
     size = html.write(out, "run_report.html", values, console)
     sections = [name for name, value in values.items() if isinstance(value, list | dict) and value]
     return {"out": str(out), "verdict": values["verdict"], "sections": sections, "bytes": size}
 
 
-def _verdict(loaded: Loaded, scores: Mapping[str, Any] | None) -> str:
+def _evaluate(items: Collection) -> str:
+    data = "" if items.run or items.encoder is None else f" --data {items.source.name}"
+    return f"tellapart eval {items.name}{data}"
+
+
+def _verdict(items: Collection, scores: Mapping[str, Any] | None) -> str:
     """The verdict of the evaluation, else that of the training; first the state of the training."""
-    state = training_state(loaded.run.manifest)
+    manifest = items.run.manifest if items.run else {}
+    state = training_state(manifest)
     if scores:
         verdict = str(scores["verdict"])
         return verdict if state in verdict else f"{state} {verdict}"
-    trained = loaded.run.manifest.get("verdict") or {}
+    trained = manifest.get("verdict") or {}
     sentence = f"Training: {trained['sentence']}." if trained else ""
-    command = f"tellapart eval {loaded.run.path}"
-    parts = (state, sentence, f"This encoder has not been evaluated yet: {command}")
+    parts = (state, sentence, f"Not evaluated yet: {_evaluate(items)}")
     return " ".join(part for part in parts if part)
 
 
@@ -184,13 +189,16 @@ def _suspects(source: Source, near: Tensor) -> dict[str, Any] | None:
     return {"count": len(found), "shown": shown}
 
 
-def _provenance(loaded: Loaded) -> dict[str, Any]:
-    """Where the encoder comes from: name -> value."""
-    manifest = loaded.run.manifest
+def _provenance(items: Collection) -> dict[str, Any]:
+    """Where the encoder, or the vectors, come from: name -> value."""
+    if items.run is None:
+        about = {k: v for k, v in items.vectors.provenance.items() if isinstance(v, str | int)}
+        return {"vectors of": items.name, "data": items.source.name, **about}
+    manifest = items.run.manifest
     data, config = manifest["data"], manifest["config"]
     settings = ("encoder", "epochs", "batch_size", "lr", "seed", "init")
     return {
-        "run": loaded.run.path,
+        "run": items.run.path,
         "method": manifest["method"],
         "data": data.get("name"),
         "fingerprint of the data": data.get("fingerprint"),

@@ -27,6 +27,7 @@ from ...data import (
 from ...embeddings import search
 from ...encoders import AnyEncoder
 from ...errors import DataError, MissingExtraError
+from ...runtime.text import safe
 from .. import html
 from .guard import Refused
 from .state import State
@@ -51,8 +52,8 @@ def described(state: State, row: int) -> dict[str, Any]:
     label = -1 if source.labels is None else int(source.labels[row])
     found: dict[str, Any] = {
         "row": row,
-        "id": source.ids_at(row),
-        "label": source.classes[label] if 0 <= label < len(source.classes) else None,
+        "id": safe(source.ids_at(row)),
+        "label": safe(source.classes[label]) if 0 <= label < len(source.classes) else None,
     }
     return found | modality_of(source).details(source, row)
 
@@ -126,11 +127,13 @@ def like_upload(state: State, raw: bytes) -> dict[str, Any]:
     Raises:
         Refused: 413 too large, 415 of another kind. DataError: it cannot be read.
     """
-    source = state.source
+    source, encoder = state.source, state.items.encoder
+    if encoder is None:
+        raise Refused(415, "these are vectors without an encoder; choose an item of the map")
     if not raw:
         raise Refused(422, f"nothing arrived; drop {source.one}")
-    batch = modality_of(source).uploaded(source, raw, state.loaded.encoder)
-    return _found(state, search.features(state.loaded, source, batch))
+    batch = modality_of(source).uploaded(source, raw, encoder)
+    return _found(state, search.features(encoder, source, batch))
 
 
 def decode_upload(

@@ -21,6 +21,7 @@ import numpy as np
 
 from ...errors import ConfigError, MissingExtraError, TellapartError, require
 from ...runtime.console import Console
+from ...runtime.text import safe
 from .. import html
 from . import items
 from .guard import LOOPBACK, Guard, Refused
@@ -60,13 +61,19 @@ def serve(
     data: str | None = None,
     open_browser: bool = False,
     console: Console | None = None,
+    **options: Any,
 ) -> None:
-    """Show a run on a local page until Ctrl-C.
+    """Show items on a local page until Ctrl-C.
 
     Args:
-        run: a run folder. host: the address to listen on; by default this machine alone can reach it.
-        port: 0 = a free one. data: other data of the same kind to show, by default the run's own.
+        run: a run folder, another encoder, or vectors, as `open_collection` takes them.
+        host: the address to listen on; by default only this machine can reach it.
+        port: 0 = a free one.
+        data: the items, by default those of the run.
         open_browser: also open the page.
+        console: where the address is printed.
+        options: those of `open_collection`.
+
     Raises:
         MissingExtraError: starlette or uvicorn is not installed. ConfigError: the port or the host cannot be used.
         RunError, DataError: as `State.open`.
@@ -74,7 +81,7 @@ def serve(
     _require_packages()
     console = console or Console()
     with listening(host, port) as place:
-        state = State.open(run, data=data, console=console)
+        state = State.open(run, data=data, console=console, **options)
         number = place.getsockname()[1]
         token = secrets.token_urlsafe(24)
         app = application(state, token=token, host=host, port=number, console=console)
@@ -294,7 +301,7 @@ def application(
     get: dict[str, Callable[[Request], Response]] = {
         **dict.fromkeys(ASSETS, asset),
         "/api/run": lambda _: JSONResponse(state.about()),
-        "/api/ids": lambda _: JSONResponse(state.source.ids),
+        "/api/ids": lambda _: JSONResponse([safe(i) for i in state.source.ids]),
         "/api/map/{name}": layout,
         "/api/colour/{name}": colour,
         "/api/items": several,
@@ -305,8 +312,10 @@ def application(
         "/api/sound/{row}": lambda r: Response(
             items.sound(state, row_of(r)), media_type="audio/wav", headers=forever
         ),
-        "/api/scores": lambda _: JSONResponse(plain(state.run.read_json("eval.json"))),
-        "/api/training": lambda _: JSONResponse(plain(state.run.metrics())),
+        "/api/scores": lambda _: JSONResponse(
+            plain(state.run.read_json("eval.json") if state.run else None)
+        ),
+        "/api/training": lambda _: JSONResponse(plain(state.run.metrics() if state.run else [])),
         "/api/findings": lambda _: later("findings", JSONResponse),
     }
     routes = [Route(path, answer) for path, answer in get.items()]

@@ -1,4 +1,4 @@
-"""What the page shows of a run: its items, their map and their colours; what takes long is made once and kept.
+"""What the page shows: items, their map and their colours; what takes long is computed once.
 
 Kept in RUN/embeddings/, each under the step and the fingerprint of the data it was made from.
 
@@ -20,17 +20,15 @@ import numpy as np
 import torch
 
 from ...curation import outliers
-from ...data import Source
-from ...embeddings import search
-from ...embeddings.embeddings import Embeddings
+from ...embeddings.collection import Collection, open_collection
 from ...embeddings.index import Index
-from ...encoders.inference import prepared
+from ...embeddings.neighbours import RandomPairs
 from ...errors import DataError, MissingExtraError
 from ...functional import tiled
 from ...functional.geometry import unit_rows
 from ...runtime.console import Console
-from ...training.loading import Loaded, load_encoder
-from ...training.run import Run
+from ...runtime.text import safe
+from ...training.model_card import training_state
 from .later import Later
 
 Array = np.ndarray[Any, Any]
@@ -42,39 +40,31 @@ GROUPS, IN_A_GROUP, LISTED = 24, 12, 60  # shown of each list
 
 
 class State:
-    """A run opened for the page.
+    """A collection opened for the page.
 
     Args:
-        loaded: the run. source: S items. embeddings: their features, in the same order.
-        folder: where what takes long is kept, None: nowhere (other data than the run's own).
+        items: the items, their vectors, and the encoder and the run where there are any.
     """
 
-    def __init__(
-        self, loaded: Loaded, source: Source, embeddings: Embeddings, folder: Path | None
-    ) -> None:
-        self.loaded, self.source, self.embeddings, self.folder = loaded, source, embeddings, folder
-        self.run = loaded.run
-        self.index = Index(embeddings)
-        self.pca = self._kept(
-            "map-pca",
-            lambda: centred(principal_map(unit_rows(embeddings.vectors))),
-            (len(source), 2),
-        )
+    def __init__(self, items: Collection) -> None:
+        self.items, self.run, self.folder = items, items.run, items.folder
+        self.source, self.embeddings = items.source, items.vectors
+        self.index = Index(self.embeddings)
+        count = len(self.source)
+
+        def rows() -> Array:
+            return unit_rows(np.asarray(self.embeddings.vectors))
+
+        self.pca = self._kept("map-pca", lambda: centred(principal_map(rows())), (count, 2))
         self.later = Later(
             {
                 "map/umap": lambda: self._kept(
-                    "map-umap",
-                    lambda: centred(umap_map(unit_rows(embeddings.vectors))),
-                    (len(source), 2),
+                    "map-umap", lambda: centred(umap_map(rows())), (count, 2)
                 ),
-                "colour/cluster": lambda: self._kept(
-                    "colour-cluster", self._clusters, (len(source),)
-                ),
-                "colour/outlier": lambda: self._kept(
-                    "colour-outlier", self._outliers, (len(source),)
-                ),
+                "colour/cluster": lambda: self._kept("colour-cluster", self._clusters, (count,)),
+                "colour/outlier": lambda: self._kept("colour-outlier", self._outliers, (count,)),
                 "colour/loss": lambda: self._kept(
-                    "colour-loss", lambda: told_apart(unit_rows(embeddings.vectors)), (len(source),)
+                    "colour-loss", lambda: told_apart(rows()), (count,)
                 ),
                 "findings": self._findings,
             }
@@ -82,54 +72,45 @@ class State:
 
     @classmethod
     def open(
-        cls, run: str | Path, *, data: str | None = None, console: Console | None = None
+        cls,
+        what: str | Path,
+        *,
+        data: str | None = None,
+        console: Console | None = None,
+        **options: Any,
     ) -> State:
-        """Open a run folder; its items are embedded where that was not done before.
+        """Open a run, another encoder over data, or vectors; `options` as `open_collection`.
 
         Raises:
-            RunError: no run, a damaged one, or one without an encoder. DataError: its data are gone.
+            RunError: a damaged run, or one without an encoder.
+            ConfigError: an encoder without data.
+            DataError: its data are gone.
         """
-        console = console or Console()
-        opened = Run.open(run)
-        loaded = Loaded(load_encoder(opened), opened)
-        try:
-            source = prepared(loaded.encoder, loaded.source(data, console=console))
-        except DataError as error:
-            if data is not None:
-                raise
-            raise DataError(
-                f"{error}\n{opened.path} was trained on {opened.manifest['data']['name']}: put it back, or name where "
-                f"it is now: tellapart explore {opened.path} --data WHERE"
-            ) from error
-        own = source.fingerprint == opened.manifest["data"]["fingerprint"]
-        if data is None and not own:
-            console.say(
-                f"{source.name} has other contents now than when {opened.path} was trained on it"
-            )
-        if data is None or own:
-            return cls(
-                loaded, source, search.stored(loaded, source, console), opened.path / "embeddings"
-            )
-        return cls(loaded, source, search.embedded(loaded, source, "features", console), None)
+        return cls(open_collection(what, data, console=console, **options))
 
     def about(self) -> dict[str, Any]:
-        """What the page says of the run."""
-        manifest, source = self.run.manifest, self.source
+        """What the page says of the run, or of the vectors."""
+        manifest, source = self.run.manifest if self.run else {}, self.source
+        made_by = self.embeddings.provenance.get("encoder", Path(self.items.name).name)
         return {
-            "run": self.run.path.name,
-            "command": str(self.run.path),
-            "method": manifest.get("method"),
-            "data": source.name,
+            "run": safe(Path(self.items.name).name),
+            "command": safe(self.items.name),
+            "method": manifest.get("method") or safe(made_by),
+            "data": safe(source.name),
             "kind": source.kind,
             "many": source.many,
             "one": source.one,
             "items": len(source),
             "width": int(self.embeddings.vectors.shape[1]),
-            "classes": list(source.classes),
+            "classes": [safe(name) for name in source.classes],
             "labelled": bool(source.labels is not None and (source.labels >= 0).any()),
+            "trained": self.run is not None,
+            "searchable": self.items.encoder is not None,
             "steps": manifest.get("step"),
-            "status": manifest.get("status"),
+            "status": manifest.get("status", "finished"),
+            "state": training_state(manifest),
             "verdict": (manifest.get("verdict") or {}).get("sentence"),
+            "random_pairs": str(RandomPairs.of(self.embeddings.vectors)),
             "umap": importlib.util.find_spec("umap") is not None,
             "fingerprint": source.fingerprint[:12],
         }
@@ -149,7 +130,8 @@ class State:
         if self.folder is None:
             fresh: Array = make().astype(np.float32)
             return fresh
-        key = f"{self.run.manifest.get('step')} {self.source.fingerprint}"
+        step = self.run.manifest.get("step") if self.run else None
+        key = f"{step} {self.source.fingerprint}"
         path = self.folder / f"{name}.npz"
         with (
             contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),

@@ -7,6 +7,7 @@ import io
 import re
 import sys
 import wave
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -16,20 +17,24 @@ import pytest
 
 import tellapart as ta
 from tellapart.embeddings import Embeddings
+from tellapart.embeddings.collection import Collection
 from tellapart.errors import ConfigError, DataError, MissingExtraError, RunError, TellapartError
 from tellapart.runtime.console import Console
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from explorer_client import QUIET
+from explorer_client import QUIET, Client, served
 
 from tellapart.reports.explorer import State, guard, items, serve, server, state
 
 
 def shown_of(source, vectors, run, tmp_path):
     loaded = ta.load(run)
-    return State(loaded, source, Embeddings(vectors, source.ids, source.labels), tmp_path)
+    embeddings = Embeddings(vectors, source.ids, source.labels)
+    return State(
+        Collection(str(run), source, embeddings, loaded.encoder, loaded.run, folder=tmp_path)
+    )
 
 
 def test_sounds_series_and_sentences(run, tmp_path):
@@ -96,9 +101,7 @@ def test_a_sentence_is_searched_for(tmp_path):
     near = items.like_upload(shown, lines[3].encode())["neighbours"]
     assert near[0]["texts"] == [lines[3]]
     (tmp_path / "lines.txt").unlink()
-    with pytest.raises(
-        DataError, match=r"does not exist[\s\S]*tellapart explore .*run --data WHERE"
-    ):
+    with pytest.raises(DataError, match=r"does not exist[\s\S]*with --data WHERE"):
         State.open(tmp_path / "run", console=QUIET)
 
 
@@ -187,16 +190,37 @@ def test_the_browser_gets_the_token_in_a_file_of_this_user(run, monkeypatch):
 
 
 def test_what_is_kept_is_made_again_for_other_features(opened, tmp_path):
-    made = State(opened.loaded, opened.source, opened.embeddings, tmp_path)
-    first = made.pca
+    first = State(replace(opened.items, folder=tmp_path)).pca
     (tmp_path / "map-pca.npz").write_bytes(b"damaged")
-    np.testing.assert_array_equal(
-        State(opened.loaded, opened.source, opened.embeddings, tmp_path).pca, first
+    np.testing.assert_array_equal(State(replace(opened.items, folder=tmp_path)).pca, first)
+    few = np.arange(50)
+    part = replace(
+        opened.items, source=opened.source.subset(few), vectors=opened.embeddings.take(few),
+        folder=tmp_path,
+    )  # fmt: skip
+    assert State(part).pca.shape == (50, 2)
+    assert State(replace(part, folder=None)).pca.shape == (50, 2)
+
+
+def test_vectors_without_a_training_are_shown(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    vectors = Embeddings(
+        random.standard_normal((30, 8)), [f"i{n}" for n in range(30)], [0, 1, 2] * 10
     )
-    part = opened.source.subset(np.arange(50))
-    shown = State(opened.loaded, part, opened.embeddings.take(np.arange(50)), tmp_path)
-    assert shown.pca.shape == (50, 2)
-    assert State(opened.loaded, part, shown.embeddings, None).pca.shape == (50, 2)
+    vectors.save(tmp_path / "v.npz")
+    shown = State.open(tmp_path / "v.npz", console=QUIET)
+    about = shown.about()
+    assert (about["items"], about["trained"], about["searchable"]) == (30, False, False)
+    assert about["classes"] == ["0", "1", "2"]
+    assert items.like_item(shown, 3)["item"]["id"] == "i3"
+    with pytest.raises(guard.Refused, match="choose an item"):
+        items.like_upload(shown, b"x")
+    with served(shown) as port:
+        client = Client(port)
+        assert client.ask("/api/scores").value is None
+        assert client.ask("/api/training").value == []
+        assert client.patiently("/api/findings").value["outliers"]
+        assert client.ask("/api/thumbnail/1").status == 404
 
 
 def test_umap_is_laid_out_or_named(opened, monkeypatch):

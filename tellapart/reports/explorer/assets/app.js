@@ -24,7 +24,9 @@ async function start() {
   about = value;
   document.title = `${about.run} - tellapart`;
   byId("run").textContent = about.run;
-  byId("about").textContent = `${about.method} · ${about.data} · ${count(about.items)} ${about.many} · ${about.width} features${about.status === "finished" ? "" : ` · training is ${about.status}`}`;
+  byId("about").textContent = `${about.method} · ${about.data} · ${count(about.items)} ${about.many} · ${about.width} features${about.state ? ` · ${about.state}` : ""} · random pairs ${about.random_pairs}`;
+  for (const name of ["scores", "training"]) byId(`tab-${name}`).hidden = !about.trained;
+  byId("ask").hidden = !about.searchable;
   byId("about").title = about.verdict || "";
   for (const [name, words] of Object.entries(COLOURS)) if (name !== "label" || about.labelled) byId("colour").append(element("option", { value: name }, words));
   byId("colour").prepend(...(about.labelled ? [] : [element("option", { value: "none" }, "None")]));
@@ -243,13 +245,14 @@ function listen() {
   byId("lasso").addEventListener("click", () => lassoMode(!map.lassoing));
   byId("visible").addEventListener("click", () => select(map.visible()));
   byId("field").addEventListener("keydown", onMapKey);
-  TABS.forEach((name, i) => {
+  TABS.forEach((name) => {
     const tab = byId(`tab-${name}`);
     tab.addEventListener("click", () => openTab(name));
     tab.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) return;
-      const next = TABS[(i + step + TABS.length) % TABS.length];
+      const shown = TABS.filter((other) => !byId(`tab-${other}`).hidden);
+      const next = shown[(shown.indexOf(name) + step + shown.length) % shown.length];
       openTab(next); byId(`tab-${next}`).focus();
     });
   });
