@@ -106,8 +106,11 @@ def test_a_sentence_is_searched_for(tmp_path):
 
 
 def test_folders_that_cannot_be_shown_say_what_makes_what_is_missing(run, tmp_path):
-    with pytest.raises(RunError, match="tellapart train METHOD --out"):
+    with pytest.raises(ConfigError, match="is not a run folder, timm/NAME"):
         serve(tmp_path / "nowhere", console=QUIET)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match="tellapart train METHOD --out"):
+        serve(tmp_path / "empty", console=QUIET)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "run.json").write_text('{"format": 99}')
     with pytest.raises(RunError, match="a run of format 99; this version reads format 1"):
