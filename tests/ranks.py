@@ -1,4 +1,7 @@
-"""Run by every process of a group: each objective's step on half a batch. `python tests/ranks.py FOLDER`."""
+"""Run by every process of a group: each objective's step on half a batch, and short trainings.
+
+`python tests/ranks.py FOLDER`.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,13 @@ from cases import CASES, batch, encoder, leak, made, random
 
 from tellapart import open_source
 from tellapart.encoders.norms import running_statistics
-from tellapart.objectives import InstDisc
+from tellapart.objectives import OPTIONS, InstDisc, InstDiscOptions, MoCoOptions
 from tellapart.runtime import distributed
+from tellapart.training.config import TrainConfig
+from tellapart.training.trainer import Trainer
 
 SHARED = [name for name in CASES if name != "nce, per instance"]
-M = 16  # noise rows of each rank
-ORDER = torch.tensor(
-    [4, 8, 22, 60, 90, 100, 5, 9, 23, 61, 91, 101]
-)  # even rows belong to rank 0, odd ones to rank 1
-
-
-def noise(rank):
-    """Rows of a rank's own shard, none of them in the batch."""
-    return torch.randint(60, 100, (M,), generator=random(rank))
+ORDER = torch.tensor([4, 9, 22, 61, 90, 101, 5, 8, 23, 60, 91, 100])  # rank 0 reads the first six
 
 
 def fill(objective, network, source, rows):
@@ -35,13 +32,11 @@ def fill(objective, network, source, rows):
         objective.bank.fill(torch.arange(len(rows)), known[rows])
 
 
-def step(name, source, index, rows, drawn):
+def step(name, source, index, rows):
     """Loss, gradients and what is left in the state after one step."""
     network = encoder(dtype=torch.float64)
     objective = made(name, source, network)
     fill(objective, network, source, rows)
-    if isinstance(objective, InstDisc):
-        objective._noise = lambda *_: drawn
     given = batch(source, objective.views, index, dtype=torch.float64)
     out = objective.loss(objective.embed(network, given), given, random())
     out.loss.backward()
@@ -68,13 +63,39 @@ def main(folder):
                 source,
                 ORDER[rank * 6 : rank * 6 + 6],
                 list(distributed.mine(200)),
-                noise(rank),
             )
             for name in SHARED
         }
         found["collectives"] = collectives(rank)
+        found["trainings"] = {name: training(name) for name in TRAININGS}
         found["leak"] = {shuffle: leak(2, shuffle, pairs=4) for shuffle in (False, True)}
     torch.save(found, folder / f"{rank}.pt")
+
+
+TRAININGS = {
+    "simclr": ("simclr", {"head": "mlp-bn"}),
+    "instdisc, softmax": ("instdisc", {}),
+    "instdisc, nce": ("instdisc", {"objective": InstDiscOptions(loss="nce", negatives=40)}),
+    "moco": ("moco", {"objective": MoCoOptions(queue=100)}),
+    "spread": ("spread", {}),
+    "supcon, micro-batches": ("supcon", {"micro_batch": 10}),
+}
+"""Methods that several processes train as one does: default views, BatchNorm in groups of 10."""
+
+
+def training(name):
+    """Losses and weights of a short training by the Trainer, on whatever processes there are."""
+    method, more = TRAININGS[name]
+    options = {"objective": OPTIONS[method]()} | more
+    config = TrainConfig(
+        steps=4, batch_size=60, threads=1, dim=16, width=8, bn="split", bn_rows=10, lr=0.1,
+        precision="float32", **options,
+    )  # fmt: skip
+    source = open_source("digits").split("train").subset(range(0, 150))
+    trainer = Trainer(method, config, source)
+    losses = [step.loss for step in trainer]
+    parameters = list(trainer.encoder.parameters())
+    return {"losses": losses, "weights": torch.cat([p.detach().flatten() for p in parameters])}
 
 
 def collectives(rank):

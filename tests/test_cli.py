@@ -194,7 +194,18 @@ ERRORS = [
         "requires --optimizer sgd",
     ),
     (
-        ["train", "simclr", "--data", "digits", "--out", "x", "--micro-batch", "1"],
+        [
+            "train",
+            "simclr",
+            "--data",
+            "digits",
+            "--out",
+            "x",
+            "--micro-batch",
+            "1",
+            "--bn",
+            "local",
+        ],
         "raise --micro-batch",
     ),
     (

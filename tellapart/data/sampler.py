@@ -27,9 +27,9 @@ def generator(*parts: int | str, device: str | torch.device = "cpu") -> torch.Ge
 
 
 @functools.lru_cache(maxsize=2)
-def epoch_order(size: int, seed: int, epoch: int, *shard: int) -> Tensor:
-    """The order (S,) in which an epoch visits its instances, each exactly once; `shard`: which part of a set."""
-    return torch.randperm(size, generator=generator("epoch", seed, epoch, *shard))
+def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
+    """The order (S,) in which an epoch visits its instances, each exactly once."""
+    return torch.randperm(size, generator=generator("epoch", seed, epoch))
 
 
 def steps_per_epoch(size: int, batch: int) -> int:
@@ -41,7 +41,7 @@ def steps_per_epoch(size: int, batch: int) -> int:
     return size // batch
 
 
-def batch_at(step: int, size: int, batch: int, seed: int, *shard: int) -> Tensor:
+def batch_at(step: int, size: int, batch: int, seed: int) -> Tensor:
     """The instances (N,) of step `step`, counted from 0 over all epochs; no instance twice.
 
     >>> sorted(torch.cat([batch_at(s, 6, 2, seed=0) for s in range(3)]).tolist())
@@ -49,4 +49,4 @@ def batch_at(step: int, size: int, batch: int, seed: int, *shard: int) -> Tensor
     """
     per_epoch = steps_per_epoch(size, batch)
     place = step % per_epoch
-    return epoch_order(size, seed, step // per_epoch, *shard)[place * batch : (place + 1) * batch]
+    return epoch_order(size, seed, step // per_epoch)[place * batch : (place + 1) * batch]

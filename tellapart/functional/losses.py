@@ -437,21 +437,24 @@ def nce_chance(m: int) -> float:
     return (m + 1) * math.log(m + 1) - m * math.log(m)
 
 
-def nce_collapse(m: int, log_u: float, log_noise: Tensor, frequency: Tensor | None = None) -> float:
+def nce_collapse(
+    m: int, log_u: float | None, log_noise: Tensor, frequency: Tensor | None = None
+) -> float:
     """The expected value of `nce` if P is the same for every word: the loss at collapse.
 
     sum_w f_w ln(1 + m q_w / u) + m sum_w q_w ln(1 + u / (m q_w)), u = P.
 
     Args:
         m: noise draws, > 0.
-        log_u: ln P, the same for every word: 1 / tau - ln Z if all rows are equal.
+        log_u: ln P, the same for every word: 1 / tau - ln Z if all rows are equal. None: the value
+            of least loss, at which training would put Z.
         log_noise: (S,) ln q_w, -inf where a word is never drawn.
         frequency: (S,) f_w, how often a word is the true one, summing to 1; None: as often as it
             is drawn.
 
     Returns:
         The expectation over true words and draws, nats. Known value: `nce_chance(m)` for uniform
-        noise and log_u = -ln S.
+        noise and log_u = -ln S, which is the value of least loss there.
 
     >>> round(nce_collapse(7, -math.log(40), torch.full((40,), -math.log(40))), 3)
     3.014
@@ -459,6 +462,14 @@ def nce_collapse(m: int, log_u: float, log_noise: Tensor, frequency: Tensor | No
     log_q = log_noise.double()
     q = log_q.exp()
     f = q if frequency is None else frequency.double()
+    if log_u is None:  # the loss is convex in log_u: bisect its slope
+        low, high = -60.0 - math.log(len(q)), 60.0
+        for _ in range(60):
+            log_u = (low + high) / 2
+            x = math.log(m) + log_q - log_u
+            slope = m * (q * torch.sigmoid(-x)).sum() - (f * torch.sigmoid(x)).sum()
+            low, high = (low, log_u) if float(slope) > 0 else (log_u, high)
+        log_u = (low + high) / 2
     x = math.log(m) + log_q - log_u  # ln of m q / u
     missed = torch.where(f > 0, f * tiled.softplus(x), 0.0)
     mistaken = torch.where(q > 0, q * tiled.softplus(-x), 0.0)

@@ -19,29 +19,29 @@ HEADS = 4  # of the predictor's attention
 
 
 class CPC(Objective):
-    """The context of a sequence tells its next frames apart from other frames.
+    """The context of a sequence identifies its next frames among other frames.
 
-    Formula: -log exp(z_{t+k}' W_k c_t) / (the same + sum over M other frames z_j of exp(z_j' W_k c_t)), mean over k = 1
-    .. K and all t (eq. 3 and 4). The score is not normalised and has no temperature.
+    Formula: -log exp(z_{t+k}' W_k c_t) / (the same + sum over M other frames z_j of
+    exp(z_j' W_k c_t)), mean over k = 1 .. K and all t (eq. 3 and 4). The score is not normalised
+    and has no temperature.
     When: sound, series of measurements, anything with an order; labels for single frames.
-    Good to know: what is taken away is the context c_t, frame by frame, or its mean over a sequence. With frames of the
-    own sequence alone as negatives, nothing is learned of what stays the same in it (the speaker); with frames of
-    others, that is the first thing learned. The true frame is never among the negatives (in a widely used
-    implementation it can be). The weights W_k are saved with the run, not with the encoder.
+    Good to know: the features are the context c_t, frame by frame, or its mean over a sequence.
+    Negatives of other sequences reward what tells sequences apart (the speaker) at once; negatives
+    of the own sequence alone do not, yet the speaker stays readable from c_t (96.9 % in our study).
+    The true frame is never among the negatives (in a widely used implementation it can be). The
+    weights W_k are saved with the run, not with the encoder.
     Chance: ln(M + 1), up to the draws that hit the true frame and are left out.
-    Relations: InfoNCE (`simclr`) between a context and the future in place of two views; ln(M + 1) - loss is a lower
-    bound of the mutual information of both.
-    Published: LibriSpeech, linear on c_t: phones 64.6 %, speakers 97.4 %; ImageNet, linear: 48.7 % top-1.
+    Relations: InfoNCE between a context and a future frame in place of two views. ln(M + 1) - loss
+    is an estimate of their mutual information, not a bound: the M negatives are drawn with
+    replacement from the few sequences of a batch, so they are not independent.
+    Published: LibriSpeech, linear on c_t: phones 64.6 %, speakers 97.4 %; ImageNet, linear: 48.7 %
+    top-1.
     """
 
     def __init__(self, options: CPCOptions, seed: int) -> None:
         super().__init__()
         self.options, self.seed, self.views = options, seed, 1
         self.needs_labels = options.draw.startswith("label")
-        self.bounds_information = options.draw in (
-            "batch",
-            "others",
-        )  # else negatives are not of the marginal
         self.ahead: nn.Module = nn.Identity()
         self.attention: nn.Module = nn.Identity()
 

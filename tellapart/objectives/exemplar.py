@@ -15,13 +15,15 @@ from .options import ExemplarOptions as ExemplarOptions
 
 
 class Exemplar(Objective):
-    """Every instance is a class of its own with a trained weight w_i.
+    """Every instance is its own class with a trained weight w_i.
 
-    Formula: -log exp(w_i . v / tau) / sum_j exp(w_j . v / tau) (eq. 1; v a unit row, w free).
-    When: to see what the memory bank is worth; not for use.
-    Good to know: the S x D weights are trained by the optimiser of the encoder and saved with the objective.
+    Formula: -log exp(w_i . v / tau) / sum_j exp(w_j . v / tau) (eq. 1; v is a unit row, w is free).
+    When: to measure what the memory bank is worth; not for use.
+    Good to know: the S x D weights are trained by the optimiser of the encoder and saved with the
+    objective.
     Chance: ln S.
-    Relations: `instdisc` with a memory in place of the trained weight; `nce` samples instead of summing over all.
+    Relations: `instdisc` with a memory in place of the trained weights; `nce` samples where this
+    sums over all.
     Published: CIFAR-10, ResNet-18, kNN 63.0 %, against 80.8 % of the non-parametric softmax.
     """
 

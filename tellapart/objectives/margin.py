@@ -19,15 +19,18 @@ from .options import MarginOptions as MarginOptions
 class Margin(Objective):
     """Springs: similar pairs attract as 1/2 d^2, others repel as 1/2 max(0, margin - d)^2.
 
-    Formula: mean of (1 - Y) 1/2 d^2 + Y 1/2 max(0, margin - d)^2 over pairs of the batch, Y = 1 for a dissimilar
-    pair (eq. 4); similar and dissimilar pairs weigh one half each, since there are N times more of the latter.
-    When: a map of few dimensions (`--dim 2`) in which distance means something; neighbours from any outside knowledge.
-    Good to know: outputs are not put on the sphere unless asked, so a map can have edges and rings. A dissimilar
-    pair at distance 0 has no force: start with outputs that differ.
+    Formula: mean of (1 - Y) 1/2 d^2 + Y 1/2 max(0, margin - d)^2 over pairs of the batch, Y = 1 for
+    a dissimilar pair (eq. 4); the mean over the similar and the mean over the dissimilar pairs
+    weigh one half each.
+    When: a map of few dimensions (`--dim 2`) in which distance means something; pairs from any
+    outside knowledge.
+    Good to know: outputs are not normalised unless `--objective.sphere` is given, so a map can have
+    edges and rings. A dissimilar pair at distance 0 has no force; at any other distance below the
+    margin the force is margin - d, for near-duplicates too.
     Chance: none; a collapse costs margin^2 / 4 here.
     Relations: `triplet` compares distances with each other instead of with a fixed margin.
-    Published: a 2-D map of the digits 4 and 9, and a ring and a cylinder for azimuth and elevation of NORB's
-    airplane (figures).
+    Published: a 2-D map of the digits 4 and 9, and a ring and a cylinder for azimuth and elevation
+    of NORB's airplane (figures).
     """
 
     near: Tensor

@@ -1,6 +1,6 @@
-"""What is remembered of each instance between the steps that see it. All state is in saved buffers.
+"""Memory of each instance between the steps that see it. All state is in saved buffers.
 
-Shapes: N batch, S instances in the source, D embedding width.
+Shapes: N batch, S instances in the source, D embedding width, K queue length.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ from ..errors import require
 
 
 class MemoryBank(nn.Module):
-    """A unit row per instance, starting at random and pulled towards each new embedding of its instance.
+    """One unit row per instance: random at first, then an average of the instance's embeddings.
 
-    row <- normalise(momentum * row + (1 - momentum) * z). `momentum` is the smoothing of the authors' code;
-    the paper's proximal term (`losses.proximal`) is another thing: it slows the *network*, this slows the
-    *memory*. Only `update` and `fill` write.
+    row <- normalise(momentum * row + (1 - momentum) * z). `momentum` is the averaging of the
+    authors' code. The paper's proximal term (`losses.proximal`) is another method: it slows the
+    network, this slows the memory. Only `update` and `fill` write.
+
+    Known value: with random rows the softmax starts near ln S + 1 / (2 D tau^2), above chance.
 
     Args:
-        size: S > 0. dim: D > 0.
+        size: S > 0.
+        dim: D > 0.
         momentum: in [0, 1); 0 keeps only the newest embedding.
         generator: draws the random unit rows (Wu 2018, sec. 3.1: "random unit vectors").
-        dtype: storage, float32 (default), bfloat16 or float16: half the memory, rows about 3e-3 off.
-    Known value: with random rows the softmax starts near ln S + 1 / (2 D tau^2), above chance.
+        dtype: storage type: float32, or bfloat16 or float16 for half the memory, with rows about
+            3e-3 off.
+
     Raises:
         ConfigError: size, dim or momentum outside its range.
 
@@ -59,24 +63,42 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def update(self, index: Tensor, z: Tensor) -> None:
-        """Move the rows `index` (N,), each at most once, towards the unit embeddings z (N, D)."""
+        """Move rows towards new embeddings.
+
+        Args:
+            index: (N,) int64 rows. Where a row is repeated, its last entry alone counts, with the
+                row as it was before the call.
+            z: (N, D) unit embeddings.
+        """
+        index, z = _last_of_each(index, z)
         old = self.rows[index].float()
         self.fill(index, self.momentum * old + (1 - self.momentum) * z.to(old))
 
     @torch.no_grad()
     def fill(self, index: Tensor, z: Tensor) -> None:
-        """Set the rows `index` (N,) to the directions of z (N, D)."""
+        """Set rows to the directions of vectors.
+
+        Args:
+            index: (N,) int64 rows; where a row is repeated, its last entry counts.
+            z: (N, D), not zero.
+        """
+        index, z = _last_of_each(index, z)
         self.rows[index] = F.normalize(z.float(), dim=1).to(self.rows)
 
 
 class Queue(nn.Module):
-    """The newest embeddings, oldest out first: the negatives of MoCo. It starts with random unit rows.
+    """The newest K embeddings, oldest replaced first: the negatives of MoCo. Random at first.
 
     Args:
-        size: K > 0; any size goes with any batch. dim: D > 0. generator: draws the first rows.
+        size: K > 0; any size goes with any batch.
+        dim: D > 0.
+        generator: draws the first rows, unit vectors.
+
     Raises:
         ConfigError: size or dim outside its range.
-    Source: He et al. 2020 (arXiv 1911.05722), sec. 3.2.
+
+    Source:
+        He et al. 2020 (arXiv 1911.05722), sec. 3.2.
 
     >>> queue = Queue(5, 2, generator=torch.Generator().manual_seed(0))
     >>> queue.push(torch.arange(6.0).view(3, 2)); queue.push(torch.arange(6.0, 12.0).view(3, 2))
@@ -99,8 +121,21 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, z: Tensor) -> None:
-        """Put z (N, D) where the oldest rows are; of more than K rows the last K stay."""
+        """Replace the oldest rows.
+
+        Args:
+            z: (N, D) embeddings; of more than K rows the last K stay.
+        """
         size = len(self.rows)
         place = (self.pointer + torch.arange(len(z), device=z.device)) % size
         self.rows[place[-size:]] = z[-size:].to(self.rows)
         self.pointer.copy_((self.pointer + len(z)) % size)
+
+
+def _last_of_each(index: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Each index once, with the last of its rows: writing to one place twice has no defined order."""
+    order = index.argsort(stable=True)
+    ordered = index[order]
+    last = torch.ones_like(ordered, dtype=torch.bool)
+    last[:-1] = ordered[1:] != ordered[:-1]
+    return ordered[last], z[order[last]]

@@ -22,22 +22,24 @@ from .options import MoCoOptions as MoCoOptions
 
 
 class MoCo(Objective):
-    """A query finds its key among a queue of keys from earlier batches, made by a slowly moving encoder.
+    """A query is matched with its key among keys of earlier batches, from a slowly moving encoder.
 
-    Formula: -log exp(q . k / tau) / (exp(q . k / tau) + sum over the queue exp(q . n / tau)); key encoder <- m key
-    encoder + (1 - m) encoder.
+    Formula: -log exp(q . k / tau) / (exp(q . k / tau) + sum over the queue exp(q . n / tau)); key
+    encoder <- m key encoder + (1 - m) encoder.
     When: batches must be small but negatives many.
-    Good to know: the queue takes any size with any batch. Negatives are the queue before this batch's keys enter. A
-    query and its key in one BatchNorm group can recognise each other by its statistics: `--bn split` makes groups of
-    `--bn-rows` images on one device, and keys are shuffled among groups and ranks. Shuffling without splitting does
-    nothing on one device. A queue longer than the data holds an older key of the very image as its negative.
+    Good to know: the queue takes any size with any batch. Negatives are the queue before the keys
+    of this batch enter. A query and its key in one BatchNorm group can be matched by the statistics
+    of the group: `--bn split` normalises groups of `--bn-rows` images, and keys are shuffled among
+    groups and processes. Shuffling without splitting has no effect on one device. A queue longer
+    than the data holds an older key of the same image as its negative.
     Chance: ln(K + 1).
-    Relations: `instdisc` remembers every image instead of the newest; `simclr` uses the batch itself.
-    Published: ImageNet, ResNet-50, linear: v1 60.6 %, v2 67.5 % (200 epochs), 71.1 % (800). CIFAR-10, ResNet-18,
-    kNN at 200 epochs: 82.6 %, symmetric 85.3 % (the authors' notebook).
+    Relations: `instdisc` remembers every image instead of the newest; `simclr` uses the batch
+    itself; `info_nce` with the queue as negatives is its loss.
+    Published: ImageNet, ResNet-50, linear: v1 60.6 %, v2 67.5 % (200 epochs), 71.1 % (800).
+    CIFAR-10, ResNet-18, kNN at 200 epochs: 82.6 %, symmetric 85.3 % (the authors' notebook).
     """
 
-    bounds_information = True
+    needs_whole_batch = True
 
     def __init__(self, options: MoCoOptions, seed: int) -> None:
         super().__init__()
@@ -59,11 +61,19 @@ class MoCo(Objective):
             )
 
     def embed(self, encoder: AnyEncoder, batch: Batch) -> Embedded:
+        orders = self._orders(len(batch.index))  # before dropout draws from the same generator
+        out = self.embed_piece(encoder, batch)
+        return out | self._all_keys(batch, orders, [(0, len(batch.index))])
+
+    def embed_piece(self, encoder: AnyEncoder, batch: Batch) -> Embedded:
         first, second = batch.views
-        out = {"z": encoder(first), "key": self._keys(second)}
-        if self.options.symmetric:
-            out |= {"z1": encoder(second), "key1": self._keys(first)}
-        return out
+        out = {"z": encoder(first)}
+        return out | ({"z1": encoder(second)} if self.options.symmetric else {})
+
+    def embed_whole(
+        self, encoder: AnyEncoder, batch: Batch, bounds: list[tuple[int, int]]
+    ) -> Embedded:
+        return self._all_keys(batch, self._orders(len(batch.index)), bounds)
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         _, queue = self._parts()
@@ -95,27 +105,45 @@ class MoCo(Objective):
             if name in out.writes:
                 queue.push(distributed.gather(out.writes[name]))
 
+    def _orders(self, n: int) -> list[Tensor | None]:
+        """The order in which each view's keys are normalised, over all processes; None: as given."""
+        key, _ = self._parts()
+        views = 2 if self.options.symmetric else 1
+        if not (self.options.shuffle and batchnorms(key)):
+            return [None] * views
+        rows = n * distributed.world()
+        return [distributed.share(torch.randperm(rows)) for _ in range(views)]
+
+    def _all_keys(
+        self, batch: Batch, orders: list[Tensor | None], bounds: list[tuple[int, int]]
+    ) -> Embedded:
+        views = [batch.views[1], batch.views[0]]
+        return {
+            f"key{i}" if i else "key": self._keys(views[i], order, bounds)
+            for i, order in enumerate(orders)
+        }
+
     @torch.no_grad()
-    def _keys(self, view: Any) -> Tensor:
-        """The key encoder on a view; where BatchNorm would tell, on its rows in another order, over all ranks."""
+    def _keys(self, view: Any, order: Tensor | None, bounds: list[tuple[int, int]]) -> Tensor:
+        """Keys (N, D) of a view, computed on its rows in `order`, a piece (start, stop) at a time."""
         key, _ = self._parts()
         key.train()
-        if not (self.options.shuffle and batchnorms(key)):
-            found: Tensor = key(view)
-            return found
-        everyone = {
-            name: distributed.gather(v)
-            for name, v in (view if isinstance(view, dict) else {"": view}).items()
-        }
-        rows = next(iter(everyone.values()))
-        n = len(rows) // distributed.world()
-        order, first = (
-            distributed.share(torch.randperm(len(rows))).to(rows.device),
-            distributed.rank() * n,
-        )
-        mine = {name: v[order[first : first + n]] for name, v in everyone.items()}
-        keys = distributed.gather(key(mine if isinstance(view, dict) else mine[""]))
-        return keys[order.argsort()[first : first + n]]
+        columns = view if isinstance(view, dict) else {"": view}
+        n = len(next(iter(columns.values())))
+        first = distributed.rank() * n
+        if order is not None:
+            columns = {
+                name: distributed.gather(v)[order.to(v.device)[first : first + n]]
+                for name, v in columns.items()
+            }
+        parts = []
+        for start, stop in bounds:
+            piece = {name: v[start:stop] for name, v in columns.items()}
+            parts.append(key(piece if isinstance(view, dict) else piece[""]))
+        keys = torch.cat(parts)
+        if order is None:
+            return keys
+        return distributed.gather(keys)[order.argsort()[first : first + n].to(keys.device)]
 
     def _parts(self) -> tuple[AnyEncoder, Queue]:
         if self.key is None or self.queue is None:

@@ -1,4 +1,4 @@
-"""Noise-contrastive estimation over a finite vocabulary (Gutmann & Hyvarinen 2010; Mnih & Teh 2012)."""
+"""Noise-contrastive estimation over a vocabulary (Gutmann & Hyvarinen 2010; Mnih & Teh 2012)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,28 @@ from .options import NCEOptions as NCEOptions
 
 
 class NCE(Objective):
-    """Tell the true word from k noise words: a normalised model without the sum over the vocabulary.
+    """Tell the true word from k noise words: a normalised model without a sum over the vocabulary.
 
-    Formula: -log [u / (u + k q)] - sum over k draws from q of log [k q / (u + k q)], u = exp(w . z / tau) / Z, with
-    a trained row w for each word, q the noise distribution, ln Z learned or fixed.
-    When: a vocabulary too large for its softmax; to see what `instdisc` estimates, and with what error.
-    Good to know: the gradient tends to that of maximum likelihood as k grows, with an error of order 1/k. Noise is
-    drawn by an alias table in constant time, whatever the distribution. A noise word may be the true word, as in the
-    formula.
-    Chance: (k + 1) ln(k + 1) - k ln k, where u = q everywhere.
-    Relations: `instdisc --objective.loss nce` is this formula with memories for words; `exemplar` is the exact softmax.
+    Formula: -log [u / (u + k q)] - sum over k draws from q of log [k q / (u + k q)],
+    u = exp(w . z / tau) / Z, with a trained row w for each word, q the noise distribution, ln Z
+    learned or fixed.
+    When: a vocabulary too large for its softmax; or to see what `instdisc` estimates, and with what
+    error.
+    Good to know: the gradient tends to that of maximum likelihood as k grows, with an error of
+    order 1/k. Noise is drawn by an alias table in constant time, for any distribution. A noise word
+    may be the true word, as in the formula.
+    Chance: the expected loss if all rows are equal, u = exp(1/tau) / Z for every word. With a fixed
+    Z it is computed at that Z; with a learned Z at the Z of least loss, which a collapsed training
+    would learn: (k + 1) ln(k + 1) - k ln k at Z = S exp(1/tau) for uniform noise.
+    Relations: `instdisc --objective.loss nce` is this formula with memory rows for words;
+    `exemplar` is the exact softmax.
     Published: Penn Treebank, k = 25 matches maximum likelihood (Mnih & Teh 2012).
     """
 
     words: nn.Parameter
     log_z: Tensor
     noise: AliasTable
+    frequency: Tensor  # of each word in the source
 
     def __init__(self, options: NCEOptions, seed: int) -> None:
         super().__init__()
@@ -59,6 +65,7 @@ class NCE(Objective):
             else counts.pow(self.options.power)
         )
         self.noise = AliasTable(weights)
+        self.register_buffer("frequency", counts / counts.sum(), persistent=False)
         self.to(encoder.device)
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
@@ -66,7 +73,9 @@ class NCE(Objective):
         word = batch.index
         if self.needs_labels:
             if batch.label is None:
-                raise DataError("a vocabulary of classes needs labels, and the batch has none")
+                raise DataError(
+                    "--objective.vocabulary classes needs labels, and the batch has none"
+                )
             word = batch.label
         loss = losses.nce(
             z,
@@ -80,7 +89,13 @@ class NCE(Objective):
         return Out(loss, {"log_z": self.log_z.detach().clone()}, {"z": z.detach()})
 
     def chance(self, n: int) -> float | None:
-        return losses.nce_chance(self.options.negatives)
+        fixed = 1 / self.options.temperature - float(self.log_z.detach())
+        return losses.nce_collapse(
+            self.options.negatives,
+            fixed if self.options.z == "fixed" else None,
+            self.noise.log_probability,
+            self.frequency,
+        )
 
     def _counts(self, source: Source) -> Tensor:
         """(S,) how often each word occurs in the source."""
@@ -93,7 +108,7 @@ class NCE(Objective):
         missing = [name for name, label in zip(source.ids, source.labels, strict=True) if label < 0]
         if missing:
             raise DataError(
-                f"{len(missing)} item(s) of {source.name} have no label, {missing[0]} among them; a vocabulary of "
-                "classes needs one on each"
+                f"items without a label in {source.name}: {len(missing)} (first: {missing[0]}); "
+                "--objective.vocabulary classes needs a label on each"
             )
         return torch.bincount(torch.from_numpy(source.labels)).double()

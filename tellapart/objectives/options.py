@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..errors import require, unknown
+from ..functional.checks import check_margin, check_temperature
 from ..functional.choices import Mining, Reduction
 
 Negatives = Literal["batch", "others", "sequence", "label", "label-others"]
@@ -14,15 +15,17 @@ Negatives = Literal["batch", "others", "sequence", "label", "label-others"]
 
 @dataclass(frozen=True)
 class Options:
-    """What the options of every method share: a temperature, where there is one, lies above 0.
+    """What the options of every method share: the checks of a temperature and of a margin.
 
     Raises:
         ConfigError: an option outside its range.
     """
 
     def __post_init__(self) -> None:
-        temperature = getattr(self, "temperature", 1.0)
-        require(temperature > 0, f"--objective.temperature must be above 0, got {temperature}")
+        if hasattr(self, "temperature"):
+            check_temperature(self.temperature, "--objective.temperature")
+        if hasattr(self, "margin"):
+            check_margin(self.margin, "--objective.margin")
 
 
 @dataclass(frozen=True)
@@ -30,24 +33,21 @@ class InstDiscOptions(Options):
     """Options of `instdisc`.
 
     Args:
-        temperature: tau > 0: how sharply the softmax looks at the nearest memories.
-        loss: softmax: eq. 2 over the whole bank, exact; nce: eq. 3-7 with `negatives` noise
-            samples.
+        temperature: tau > 0; the lower, the more the nearest memory rows count.
+        loss: softmax: eq. 2 over the whole bank, exact; nce: eq. 3-7 with `negatives` samples.
         negatives: m, noise samples of nce.
-        noise: one noise sample for the batch (one matrix product), or one per instance as the
-            paper has it.
-        exclude_positive: never draw an instance as its own noise; with shared noise, no instance
-            of the batch is drawn.
-        z: ln Z kept as an exponential average, or frozen after `z_batches` batches as in the
-            paper.
-        z_momentum: of the average, per step.
-        z_batches: batches that the frozen estimate is the mean of.
+        noise: one noise sample for the batch (one matrix product), or one per instance as in
+            the paper.
+        exclude_positive: never draw an instance as its own noise; shared noise then draws no
+            instance of the batch.
+        z: ln Z is an exponential average, or frozen after `z_batches` batches as in the paper.
+        z_momentum: momentum of the average, per step.
+        z_batches: number of batches whose mean is the frozen estimate.
         proximal: lambda of eq. 10: pulls each embedding towards its own memory.
-        bank_momentum: how much of a memory survives each visit (nce_m of the authors' code; not
-            the proximal term).
-        bank_start: first rows of the bank: random unit rows (paper), or one pass of the untrained
-            encoder.
-        bank_dtype: storage of the bank.
+        bank_momentum: weight of the old row in each update (nce_m of the authors' code; not the
+            proximal term).
+        bank_start: first rows: random unit rows (paper), or one pass of the untrained encoder.
+        bank_dtype: storage type of the bank.
     """
 
     temperature: float = 0.07
@@ -111,9 +111,9 @@ class MoCoOptions(Options):
         temperature: tau > 0: 0.07 in v1, 0.2 in v2.
         queue: K, negatives kept from earlier batches; any size.
         momentum: of the key encoder, per step: 0.999 for long trainings.
-        symmetric: both views are queries once; one more pass of both encoders.
-        shuffle: keys are normalised (BatchNorm) in other groups than their queries, so that no
-            statistic gives the pair away.
+        symmetric: each view is the query once; doubles the cost of a step.
+        shuffle: BatchNorm normalises keys in other groups than their queries, so that its
+            statistics do not identify the pair.
     """
 
     temperature: float = 0.2
@@ -165,12 +165,12 @@ class MarginOptions(Options):
     """Options of `margin`.
 
     Args:
-        margin: > 0: the distance beyond which a dissimilar pair exerts no force.
-        pairs: what is similar: two views of an image; an image and its nearest by pixels; images
-            of the same class.
-        neighbours: for neighbours: how many of each image, by Euclidean distance of centred
+        margin: > 0, the distance beyond which a dissimilar pair has no force.
+        pairs: similar pairs: two views of an image; an image and its nearest by pixels; images
+            of one class.
+        neighbours: number per image for pairs = neighbours, by Euclidean distance of centred
             pixels.
-        sphere: compare unit rows; the paper's outputs are free.
+        sphere: normalise the outputs to unit length; the paper does not.
     """
 
     margin: float = 1.0
@@ -180,9 +180,6 @@ class MarginOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            0 < self.margin < math.inf, f"--objective.margin must be above 0, got {self.margin}"
-        )
         require(
             self.neighbours >= 1, f"--objective.neighbours must be 1 or more, got {self.neighbours}"
         )
@@ -194,8 +191,8 @@ class TripletOptions(Options):
 
     Args:
         margin: > 0, of squared distances between unit rows (0 to 4).
-        mining: semi-hard: farther than the positive, within the margin; hard: nearer; all; batch-
-            hard: each anchor's worst.
+        mining: semi-hard: negatives farther than the positive, within the margin; hard: nearer
+            ones; all; batch-hard: the worst pair of each anchor.
         positives: images of the same class, or two views of one image (no labels used).
     """
 
@@ -203,25 +200,19 @@ class TripletOptions(Options):
     mining: Mining = "semi-hard"
     positives: Literal["labels", "views"] = "labels"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            0 < self.margin < math.inf, f"--objective.margin must be above 0, got {self.margin}"
-        )
-
 
 @dataclass(frozen=True)
 class NCEOptions(Options):
     """Options of `nce`.
 
     Args:
-        vocabulary: the words: every image is one, or every class (uses labels).
+        vocabulary: a word per image, or per class (uses labels).
         temperature: tau > 0 of the inner products with the trained words.
         negatives: k, noise words drawn for the batch.
-        noise: equal, or as often as the word occurs to the `power`.
-        power: of the unigram counts.
-        z: ln Z is a trained number, or stays at `log_z`.
-        log_z: ln Z at the start; by default ln S + 1 / (2 D tau^2), that of random unit rows.
+        noise: uniform, or proportional to the count of each word to the `power`.
+        power: exponent of the unigram counts, 0 or more.
+        z: ln Z is trained, or fixed at `log_z`.
+        log_z: ln Z at the start; default: ln S + 1 / (2 D tau^2), that of random unit rows.
     """
 
     vocabulary: Literal["instances", "classes"] = "instances"
@@ -247,13 +238,12 @@ class CPCOptions(Options):
     """Options of `cpc`.
 
     Args:
-        steps: K: how many frames ahead are predicted, each by a W_k of its own.
-        negatives: M: frames that the true one is told apart from, drawn for each sequence.
-        draw: from where: batch, others (not the own sequence), sequence (the own), label, label-
-            others (these read labels).
-        predictor: W_k c_t as the paper, or one causal layer of attention over the context before
-            them.
-        first: the nearest frame that is predicted; 2 on images, whose neighbours overlap.
+        steps: K, number of frames predicted, each by its own W_k.
+        negatives: M, negative frames drawn for each sequence.
+        draw: source of the negatives: batch; others (not the own sequence); sequence (the own);
+            label, label-others (those of the same label, with or without the own sequence).
+        predictor: W_k c_t as in the paper, or with one causal attention layer over the context.
+        first: nearest frame that is predicted; 2 on images, whose neighbours overlap.
     """
 
     steps: int = 12
@@ -285,11 +275,11 @@ class SimCSEOptions(Options):
 
     Args:
         temperature: tau > 0.
-        hard_negative_weight: added to the logit of a pair's own hard negative: ln alpha, where
-            alpha weighs it.
-        mlm: weight of the masked-language-model loss beside it; 0.1 in the paper's ablation.
-        mlm_rate: share of the tokens that are hidden for it.
-        same_mask: both passes drop the same values: what the paper shows to fail (table 4).
+        hard_negative_weight: added to the logit of a pair's own hard negative: ln alpha for a
+            weight alpha.
+        mlm: weight of the added masked-language-model loss; 0.1 in the paper's ablation.
+        mlm_rate: share of the tokens masked for it.
+        same_mask: both passes drop the same values; it fails in the paper (Table 3).
     """
 
     temperature: float = 0.05

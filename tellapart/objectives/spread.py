@@ -13,17 +13,22 @@ from .options import SpreadOptions as SpreadOptions
 
 
 class Spread(Objective):
-    """A view is recognised as its image (invariant), and no image is mistaken for another (spreading).
+    """A view matches its image (invariant), and no image matches another (spreading).
 
-    Formula: -log P(i | b_i) - sum_{j != i} log(1 - P(i | a_j)), mean over i, where a are views standing for the
-    originals, b are augmented views, P(i | x) = exp(a_i . x / tau) / sum_k exp(a_k . x / tau) (eq. 3-7).
-    When: small batches and short trainings: it needs no memory, and starts in the first epoch.
-    Good to know: as in the authors' code both views are augmented. What is taken away is the embedding. The
-    released code is another loss than the paper's, kept as `--objective.loss released`; this one gives no NaN
-    where a positive becomes certain.
-    Chance: paper: ln N + (N - 1) ln(N / (N - 1)), N the batch; released: the same with 2N - 1 for N.
-    Relations: without the second term, and with both views in the denominator, it is `simclr`.
-    Published: CIFAR-10, ResNet-18, kNN: 83.6 %; STL-10, kNN: 74.1 % (5,000 images), 81.6 % (105,000).
+    Formula: -log P(i | b_i) - sum_{j != i} log(1 - P(i | a_j)), mean over i, where a are views in
+    place of the originals, b are augmented views, P(i | x) = exp(a_i . x / tau) /
+    sum_k exp(a_k . x / tau) (eq. 3-7).
+    When: small batches and short trainings: it needs no memory, and learns in the first epoch.
+    Good to know: as in the authors' code both views are augmented. Use the embedding, not the
+    features. The released code is another loss than the paper's, available as
+    `--objective.loss released`; this implementation stays finite where a positive becomes certain
+    and the released code returns NaN.
+    Chance: paper: ln N + (N - 1) ln(N / (N - 1)), N the batch; released: the same with 2N - 1 for
+    N.
+    Relations: the first term alone is InfoNCE with N - 1 negatives, queries b and keys a; in the
+    released form the first term alone has the value of `simclr`, with constant keys.
+    Published: CIFAR-10, ResNet-18, kNN: 83.6 %; STL-10, kNN: 74.1 % (5,000 images), 81.6 %
+    (105,000).
     """
 
     def __init__(self, options: SpreadOptions, seed: int) -> None:

@@ -13,12 +13,15 @@ from .options import TripletOptions as TripletOptions
 class Triplet(Objective):
     """An anchor is nearer to its positive than to a negative, by a margin.
 
-    Formula: max(0, |a - p|^2 - |a - n|^2 + margin), mean over the chosen triplets with a loss above 0 (eq. 2-4).
-    When: verification and retrieval with many small classes, and to compare with what came before contrastive losses.
-    Good to know: every triplet of the batch counts, without a loop: the negatives of an anchor are sorted once. The
-    shares of easy, semi-hard and hard triplets are logged. Hard negatives from the start can collapse everything
-    into one point, where the loss equals the margin; semi-hard mining is the paper's remedy.
-    Chance: the margin (none for semi-hard mining, which finds no triplet in a collapse).
+    Formula: max(0, |a - p|^2 - |a - n|^2 + margin), mean over the chosen triplets with a loss above
+    0 (eq. 2-4).
+    When: verification and retrieval with many small classes, or to compare with the methods before
+    contrastive losses.
+    Good to know: all triplets of the batch are counted; the negatives of an anchor are sorted once.
+    The shares of easy, semi-hard and hard triplets are logged. Hard negatives from the start can
+    collapse all embeddings into one point, where the loss equals the margin; semi-hard mining is
+    the remedy of the paper.
+    Chance: the margin (none for semi-hard mining, which finds no triplet at collapse).
     Relations: `supcon` with one positive and one negative is its soft form.
     Published: LFW 99.63 % (128 dimensions, margin 0.2).
     """

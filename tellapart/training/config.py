@@ -69,9 +69,10 @@ class CommonConfig:
         steps: number of steps instead of epochs.
         batch_size: images per step, over all processes; at most the number of images.
         micro_batch: images that the network sees at once, for a batch that does not fit
-            into memory.
+            into memory; the gradient is that of the whole batch.
         bn: BatchNorm statistics over a process's batch (local), over groups of --bn-rows
-            (split), or over all processes (global, GPU).
+            (split), or over all processes (global, GPU); auto: split with --micro-batch,
+            whose gradient is exact only so, else local.
         bn_rows: images in a group of --bn split.
         init: weights to start from: timm/NAME, a run folder, or a file of weights; their
             network and normalisation come with them.
@@ -114,7 +115,7 @@ class CommonConfig:
     steps: int | None = None
     batch_size: int = 256
     micro_batch: int | None = None
-    bn: Literal["local", "split", "global"] = "local"
+    bn: Literal["auto", "local", "split", "global"] = "auto"
     bn_rows: int = 32
     init: str | None = None
     optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
@@ -217,6 +218,13 @@ class CommonConfig:
         """The names of all settings, those of the views among them."""
         views = _views_of(cls)
         return setting_names(cls) - {"views"} | (setting_names(views) if views else set())
+
+    @property
+    def batchnorm(self) -> str:
+        """What BatchNorm takes its statistics over, with `auto` resolved."""
+        if self.bn != "auto":
+            return self.bn
+        return "split" if self.micro_batch else "local"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, flat but for `objective`, for run.json."""
@@ -388,6 +396,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         flat_old
     ):  # a setting that an older version did not have stands at its default
         a, b = flat_old.get(name), flat_new.get(name)
+        if name == "bn" and {a, b} == {"auto", "local"} and not flat_new.get("micro_batch"):
+            continue  # the default was "local", which "auto" is without micro-batches
         if name not in FREE and a != b:
             found.append(f"{_flag(name)} {a} (now {b})")
     return found

@@ -84,7 +84,8 @@ def _ceiling(rows: Sequence[Row]) -> str:
     """Whether the bound of mutual information is as high as its number of candidates lets it be."""
     if "information" not in rows[-1]:
         return ""
-    now, most = sum(r["information"] for r in rows) / len(rows), rows[-1]["chance"]
+    now = sum(r["information"] for r in rows) / len(rows)
+    most = rows[-1]["information"] + rows[-1]["loss"]
     if now < (1 - NEAR) * most:
         return ""
     return (

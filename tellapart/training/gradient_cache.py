@@ -1,10 +1,14 @@
 """The loss of one step and its gradient: the whole batch at once, or embedded piece by piece.
 
-Gradient caching (Gao et al. 2021, arXiv 2101.06983): contrastive losses tie every row of a batch to every other,
-so that accumulating over small batches is another loss. Here the pieces are embedded without a graph, the loss
-and its gradient are taken over the embeddings of the whole batch, and each piece is embedded once more to send its
-rows' gradient on into the network. Exact wherever a row's embedding does not depend on its piece; BatchNorm makes
-it depend, unless it is split: pieces are made of whole groups.
+Gradient caching (Gao et al. 2021, arXiv 2101.06983): a contrastive loss ties every row of a batch
+to every other, so accumulating gradients over small batches gives another loss. Here the pieces
+are embedded without a graph, the loss and its gradient are taken over the embeddings of the whole
+batch, and each piece is embedded once more to propagate the gradient of its rows into the network.
+
+Exact if the embedding of a row does not depend on its piece. BatchNorm makes it depend, unless it
+normalises groups of rows (`--bn split`, the default with `--micro-batch`): a piece holds whole
+groups. Dropout is replayed exactly, but its draws are others than those of the whole batch; with
+several views the running statistics of BatchNorm see the groups in another order.
 """
 
 from __future__ import annotations
@@ -23,10 +27,13 @@ from ..objectives import Batch, Embedded, Objective, Out
 
 
 class Pieces(NamedTuple):
-    """A batch of `size` instances, to be had in parts.
+    """A batch that can be computed in parts.
 
-    `part(start, stop)` makes the views of these rows and seeds the global random state, the same every time it is
-    asked; `rows` is the batch without its views.
+    Attributes:
+        size: rows of the batch.
+        part: of (start, stop): the views of these rows; it seeds the global random state, and gives
+            the same views and seed at every call.
+        rows: the batch without its views.
     """
 
     size: int
@@ -44,7 +51,18 @@ def whole(
     noise: torch.Generator,
     autocast: torch.autocast,
 ) -> tuple[Out, Backward]:
-    """The loss of a batch embedded at once, and what computes its gradient."""
+    """Compute the loss of a batch embedded at once.
+
+    Args:
+        objective: the loss.
+        encoder: the network.
+        pieces: the batch.
+        noise: generator of the objective's draws.
+        autocast: precision of the network.
+
+    Returns:
+        The loss, and a function that computes its gradient.
+    """
     batch = pieces.part(0, pieces.size)
     with autocast:
         embedded = objective.embed(encoder, batch)
@@ -60,13 +78,31 @@ def cached(
     autocast: torch.autocast,
     micro: int,
 ) -> tuple[Out, Backward]:
-    """The same loss and gradient with the network run on `micro` instances at a time."""
+    """Compute the same loss and gradient with the network run on `micro` instances at a time.
+
+    Args:
+        objective: the loss.
+        encoder: the network.
+        pieces: the batch.
+        noise: generator of the objective's draws.
+        autocast: precision of the network.
+        micro: instances per piece; with a split BatchNorm at least one group.
+
+    Returns:
+        The loss, and a function that computes its gradient.
+    """
     bounds = piece_bounds(pieces.size, micro, encoder.bn_rows if batchnorms(encoder) else None)
 
     def embed(start: int, stop: int) -> Embedded:
         batch = pieces.part(start, stop)
         with autocast:
-            return objective.embed(encoder, batch)
+            return objective.embed_piece(encoder, batch)
+
+    constant: Embedded = {}
+    if objective.needs_whole_batch:
+        batch = pieces.part(0, pieces.size)
+        with torch.no_grad(), autocast:
+            constant = objective.embed_whole(encoder, batch, bounds)
 
     with torch.no_grad(), frozen_statistics(encoder, objective):
         parts = [embed(*bound) for bound in bounds]
@@ -76,7 +112,7 @@ def cached(
         for name, value in embedded.items()
         if value.is_floating_point()
     }
-    out = objective.loss(embedded, pieces.rows, noise)
+    out = objective.loss(embedded | constant, pieces.rows, noise)
 
     def backward() -> None:
         out.loss.backward()
@@ -90,15 +126,26 @@ def cached(
 
 
 def piece_bounds(size: int, micro: int, group: int | None = None) -> list[tuple[int, int]]:
-    """Where the pieces of a batch begin and end; a last one of one row (BatchNorm refuses it) joins the one before.
+    """Give the first row and the end of each piece of a batch.
 
-    group: of a split BatchNorm, which makes size // group groups, the first ones a row larger; each piece then holds
-    whole groups, as many as `micro` has room for and one at least, and its own split is that of the batch.
+    Args:
+        size: rows of the batch.
+        micro: rows of a piece. A last piece of one row, which BatchNorm refuses, joins the one
+            before.
+        group: rows of a group of a split BatchNorm, which makes size // group groups, the first
+            ones a row larger. Each piece holds whole groups, as many as `micro` has room for and at
+            least one, so that it is split as the whole batch is. A batch of fewer than two groups
+            is one piece.
+
+    Returns:
+        Bounds (start, stop) in order.
 
     >>> piece_bounds(7, 3), piece_bounds(8, 3), piece_bounds(10, 4, group=3)
     ([(0, 3), (3, 7)], [(0, 3), (3, 6), (6, 8)], [(0, 4), (4, 7), (7, 10)])
     """
-    if group and size >= 2 * group:
+    if group and size < 2 * group:
+        return [(0, size)]
+    if group:
         least, more = divmod(size, size // group)
         ends = [i * least + min(i, more) for i in range(1, size // group + 1)]
         starts = [0]
@@ -119,7 +166,7 @@ def _send_on(part: Embedded, grads: dict[str, Tensor]) -> None:
 
 @contextmanager
 def frozen_statistics(*modules: nn.Module) -> Iterator[None]:
-    """BatchNorm normalises by its batch inside, as in training, but keeps its running statistics as they are."""
+    """Let BatchNorm normalise by its batch, as in training, without updating running statistics."""
     norms = [norm for norm in batchnorms(*modules) if norm.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

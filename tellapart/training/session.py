@@ -424,23 +424,29 @@ def _about_the_network(trainer: Trainer) -> list[str]:
         )
     norm = bool(batchnorms(trainer.encoder))
     moco = trainer.objective.options if isinstance(trainer.objective, MoCo) else None
+    few = trainer.share < 2 * config.bn_rows
     if norm and config.micro_batch and config.micro_batch < trainer.share:
-        if config.bn != "split":
+        if config.batchnorm == "split" and few:
             lines.append(
-                f"BatchNorm sees {config.micro_batch} images at a time, not {trainer.share}: the gradient is exact but "
-                "for that; --bn split makes it exact"
+                f"the batch is one BatchNorm group ({trainer.share} images), so the network sees it at once; "
+                f"a lower --bn-rows lets --micro-batch act"
             )
-        if moco and moco.shuffle:
+        elif config.batchnorm == "split":
             lines.append(
-                f"keys are shuffled among {config.micro_batch} images at a time, not {trainer.share}: their BatchNorm "
-                "groups are others than those of the whole batch; --objective.no-shuffle makes the gradient exact"
+                f"BatchNorm normalises groups of {config.bn_rows} images, so that the gradient is exact "
+                "with --micro-batch (--bn split without it gives the same)"
             )
-    if norm and config.bn == "split" and trainer.share < 2 * config.bn_rows:
+        else:
+            lines.append(
+                f"warning: --bn {config.bn} takes statistics over {config.micro_batch} images, not {trainer.share}: "
+                "the gradient is not that of the whole batch; --bn split makes it exact"
+            )
+    elif norm and config.bn == "split" and few:
         lines.append(
             f"warning: --bn split makes groups of {config.bn_rows} rows or more, and {trainer.share} are one group: "
             f"nothing is split; give {f'--bn-rows {trainer.share // 2}' if trainer.share >= 4 else 'a larger batch'}"
         )
-    if norm and moco and config.bn == "local" and distributed.world() == 1:
+    if norm and moco and config.batchnorm == "local" and distributed.world() == 1:
         lines.append(
             "warning: queries and keys share one BatchNorm batch, whose statistics give pairs away; give --bn split"
         )

@@ -69,7 +69,6 @@ class Trainer:
         self.config, self.source = config, source
         self.machine = machines.decide(config)
         device, ranks = self.machine.torch_device, distributed.world()
-        self.mine = distributed.mine(len(source))
         self.share = min(config.batch_size, len(source)) // ranks
         self.batch = self.share * ranks
         self.objective = objectives.build(method, config.objective, config.seed)
@@ -77,7 +76,7 @@ class Trainer:
         self.modality.check_training(method, source)
         self.labels = _labels(method, source) if self.objective.needs_labels else None
         _check_sizes(config, source, self.share)
-        self.per_epoch = steps_per_epoch(len(source) // ranks, self.share)
+        self.per_epoch = steps_per_epoch(len(source), self.batch)
         self.total = config.steps or max(1, round(config.epochs * self.per_epoch))
         self.number = 0
         self.encoder = _normalised(build_encoder(config, source), config).to(device)
@@ -132,7 +131,7 @@ class Trainer:
             torch.manual_seed(
                 derive_seed("step", config.seed, self.number, distributed.rank(), start)
             )
-            views = self._views(index, start, stop)
+            views = self._views(start, stop)
             return Batch(
                 views, rows.index[start:stop], None if label is None else label[start:stop]
             )
@@ -153,25 +152,32 @@ class Trainer:
         )
 
     def _index(self) -> Tensor:
-        """(N,) the instances of this step that this rank reads."""
-        shard = [] if distributed.world() == 1 else [distributed.rank()]
-        own = batch_at(self.number, len(self.mine), self.share, self.config.seed, *shard)
-        return self.mine.start + own * self.mine.step
+        """(N,) the instances of this step that this process reads."""
+        first = distributed.rank() * self.share
+        return self._batch()[first : first + self.share]
 
-    def _views(self, index: Tensor, start: int, stop: int) -> list[Any]:
-        """The views of rows start to stop of a batch: those that the whole batch has, whatever the piece."""
-        device = self.machine.torch_device
-        found: list[list[Any]] = [[] for _ in range(self.objective.views)]
+    def _batch(self) -> Tensor:
+        """(R N,) the instances of this step over all processes, the same for any number of them."""
+        return batch_at(self.number, len(self.source), self.batch, self.config.seed)
+
+    def _views(self, start: int, stop: int) -> list[Any]:
+        """The views of rows start to stop of this process's share.
+
+        They are made in blocks of the batch of all processes, so that a row has the same views
+        whatever the micro-batch and the number of processes.
+        """
+        device, everyone = self.machine.torch_device, self._batch()
+        own = distributed.rank() * self.share
+        start, stop = own + start, own + stop
+        parts: list[list[Any]] = [[] for _ in range(self.objective.views)]
         for block in range(start // BLOCK, -(-stop // BLOCK)):
             first = block * BLOCK
-            images = encoders.to_device(self.source.read(index[first : first + BLOCK]), device)
-            random = generator(
-                "views", self.config.seed, self.number, distributed.rank(), block, device=device
-            )
-            for views in found:
+            images = encoders.to_device(self.source.read(everyone[first : first + BLOCK]), device)
+            random = generator("views", self.config.seed, self.number, 0, block, device=device)
+            for views in parts:
                 view = self.views(images, random)
                 views.append(take_rows(view, max(start - first, 0), stop - first))
-        return [views[0] if len(views) == 1 else self.modality.join_views(views) for views in found]
+        return [views[0] if len(views) == 1 else self.modality.join_views(views) for views in parts]
 
     def measure(self, step: Step) -> dict[str, float]:
         """What a line of metrics holds of a step: loss beside chance, logs, and the geometry of the batch."""
@@ -183,8 +189,9 @@ class Trainer:
         }
         if self.chance is not None:
             row["chance"] = self.chance
-        if self.chance is not None and self.objective.bounds_information:
-            row["information"] = self.chance - step.loss
+        limit = self.objective.information_limit(self.batch)
+        if limit is not None:
+            row["information"] = limit - step.loss
         row |= {"lr": step.lr} | {name: float(value) for name, value in step.out.logs.items()}
         if len(z) > 1:
             negative = (z.sum(0).square().sum() - len(z)) / (len(z) * (len(z) - 1))
@@ -250,9 +257,17 @@ class Trainer:
 
 
 def _normalised(encoder: encoders.AnyEncoder, config: CommonConfig) -> encoders.AnyEncoder:
-    """The encoder with BatchNorm over what `--bn` says: a rank's batch, groups of rows, or the batch of all ranks."""
-    if config.bn == "split":
-        encoder.split_batchnorm(config.bn_rows)
+    """The encoder with BatchNorm statistics over a share, groups of rows, or all processes."""
+    if config.bn == "split" or (config.batchnorm == "split" and batchnorms(encoder)):
+        try:
+            encoder.split_batchnorm(config.bn_rows)
+        except ConfigError as error:
+            if config.bn == "split":
+                raise
+            raise ConfigError(
+                "--micro-batch requires a network without BatchNorm for this data (--norm channel, or "
+                "a head without BatchNorm); --bn local accepts statistics per micro-batch"
+            ) from error
     elif config.bn == "global" and distributed.world() > 1:
         if machines.decide(config).torch_device.type != "cuda":
             raise ConfigError(
@@ -280,10 +295,7 @@ def _check_batchnorm(encoder: encoders.AnyEncoder, config: CommonConfig, share: 
         raise ConfigError(
             "BatchNorm needs 2 items or more at once on every rank: raise --batch-size"
         )
-    whole_groups = (
-        config.bn == "split" and share >= 2 * config.bn_rows
-    )  # of 2 or more, whatever --micro-batch
-    if config.micro_batch == 1 and not whole_groups:
+    if config.micro_batch == 1 and config.batchnorm != "split":
         raise ConfigError("BatchNorm needs 2 items or more at once: raise --micro-batch")
 
 

@@ -34,6 +34,21 @@ def test_update_is_the_normalised_moving_average(momentum):
     assert torch.equal(bank.rows[untouched], before[untouched])
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("write", ["update", "fill"])
+def test_of_a_repeated_row_the_last_entry_counts(write, momentum):
+    """Any number of repeats in any order: the rows of one call with the last entries alone."""
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        index = torch.randint(9, (300,), generator=draw)
+        z = F.normalize(torch.randn(300, 8, generator=draw), dim=1)
+        repeated, alone = _bank(momentum=momentum), _bank(momentum=momentum)
+        getattr(repeated, write)(index, z)
+        last = {int(row): i for i, row in enumerate(index)}
+        getattr(alone, write)(torch.tensor(list(last)), z[list(last.values())])
+        assert torch.equal(repeated.rows, alone.rows)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_storage_keeps_directions(dtype):
     bank = _bank(dtype=dtype)

@@ -292,3 +292,66 @@ def test_words_are_drawn_as_often_as_they_occur(parts):
     )
     assert not objective.log_z.requires_grad
     assert made("words", source, network).log_z.requires_grad
+
+
+# the loss of nce at collapse ----------------------------------------------------------------------
+
+
+def _collapsed_nce(source, network, options):
+    """The objective with every word at one point, and the embeddings of a batch at the same point."""
+    objective = objectives.build("nce", options, 0)
+    objective.attach(network, source)
+    point = F.normalize(torch.ones(1, 8), dim=1)
+    with torch.no_grad():
+        objective.words.copy_(point.expand_as(objective.words))
+    objective.words.requires_grad_(False)
+    return objective, point
+
+
+def _mean_loss(objective, point, source, batches=40):
+    """The mean loss over batches that hold every item of the source."""
+    index = torch.arange(len(source))
+    given = Batch([], index, torch.from_numpy(source.labels))
+    embedded, draw = {"z": point.expand(len(index), 8)}, _random()
+    values = [objective.loss(embedded, given, draw).loss for _ in range(batches)]
+    return torch.stack(values).mean()
+
+
+@pytest.mark.parametrize("noise", ["uniform", "unigram"])
+@pytest.mark.parametrize("vocabulary", ["instances", "classes"])
+@pytest.mark.parametrize("log_z", [None, 0.0, 12.0, 30.0])
+def test_nce_with_a_fixed_z_has_its_chance_at_collapse(parts, vocabulary, noise, log_z):
+    options = NCEOptions(
+        vocabulary=vocabulary, noise=noise, power=0.5, z="fixed", log_z=log_z, negatives=200
+    )
+    objective, point = _collapsed_nce(*parts, options)
+    found = float(_mean_loss(objective, point, parts[0]).detach())
+    assert found == pytest.approx(objective.chance(200), rel=5e-3)
+
+
+@pytest.mark.parametrize("negatives", [7, 64])
+@pytest.mark.parametrize("noise", ["uniform", "unigram"])
+@pytest.mark.parametrize("vocabulary", ["instances", "classes"])
+def test_nce_with_a_learned_z_has_its_chance_where_z_has_adapted(
+    parts, vocabulary, noise, negatives
+):
+    """Only ln Z is trained, from its start: the collapsed loss falls to `chance` and no further."""
+    options = NCEOptions(vocabulary=vocabulary, noise=noise, negatives=negatives, temperature=0.3)
+    objective, point = _collapsed_nce(*parts, options)
+    start = float(_mean_loss(objective, point, parts[0]).detach())
+    optimizer = torch.optim.Adam([objective.log_z], lr=0.1)
+    for _ in range(150):
+        optimizer.zero_grad()
+        _mean_loss(objective, point, parts[0], 4).backward()
+        optimizer.step()
+    end = float(_mean_loss(objective, point, parts[0], 100).detach())
+    assert start > end
+    assert end == pytest.approx(objective.chance(200), rel=1e-2)
+
+
+def test_the_numbers_of_a_fresh_nce_at_collapse():
+    """S = 40, D = 16, k = 7: 34.6 at the Z of random rows, 3.01 once Z has adapted."""
+    uniform = torch.full((40,), -math.log(40))
+    fresh = 1 / 0.1 - (math.log(40) + 1 / (2 * 16 * 0.1**2))
+    assert losses.nce_collapse(7, fresh, uniform) == pytest.approx(34.56, abs=0.4)
+    assert losses.nce_collapse(7, None, uniform) == pytest.approx(3.014, abs=1e-3)

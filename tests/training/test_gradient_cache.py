@@ -11,11 +11,12 @@ import torch
 from cases import CASES, batch, encoder, made, random
 from torch import nn
 
+from tellapart import objectives
 from tellapart.encoders import Encoder
 from tellapart.errors import ConfigError
-from tellapart.objectives import InstDiscOptions, SimCLROptions
+from tellapart.objectives import InstDiscOptions, MoCoOptions, SimCLROptions
 from tellapart.training import gradient_cache
-from tellapart.training.config import TrainConfig
+from tellapart.training.config import TrainConfig, differences
 from tellapart.training.trainer import Trainer
 
 SMALL = TrainConfig(epochs=1, batch_size=60, threads=1, dim=16, objective=SimCLROptions())
@@ -103,12 +104,75 @@ def _with_norm(bn_rows):
 
 def test_split_batchnorm_makes_pieces_exact_and_plain_batchnorm_does_not(source):
     given = batch(source, 2, dtype=torch.float64)
-    for bn_rows, exact in ((2, True), (4, True), (None, False)):
+    for bn_rows, exact in ((2, True), (4, True), (7, True), (None, False)):
         network = _with_norm(bn_rows)
         objective = made("simclr", source, network)
         wanted = _gradients(objective, network, given, None)[1]["head.weight"]
         found = _gradients(objective, network, given, 4)[1]["head.weight"]
         assert torch.allclose(found, wanted, rtol=1e-6, atol=1e-9) == exact
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("micro", [2, 5])
+def test_moco_shuffles_its_keys_over_the_whole_batch(source, symmetric, micro):
+    """Keys, gradient and running statistics of the key encoder are those of the whole batch."""
+    given = batch(source, 2, dtype=torch.float64)
+    found = []
+    for pieces in (None, micro):
+        network = _with_norm(3)
+        objective = objectives.build("moco", MoCoOptions(queue=50, symmetric=symmetric), 0)
+        objective.attach(network, source)
+        out, gradients = _gradients(objective, network, given, pieces)
+        found.append((out, gradients, list(objective.key.buffers())))
+    (out, wanted, statistics), (again, got, others) = found
+    torch.testing.assert_close(again.loss, out.loss)
+    torch.testing.assert_close(again.writes, out.writes)
+    for key in wanted:
+        torch.testing.assert_close(got[key], wanted[key], rtol=1e-6, atol=1e-9)
+    for a, b in zip(statistics, others, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+IMAGES = ["simclr", "moco", "instdisc", "spread", "supcon", "exemplar", "margin", "triplet", "nce"]
+
+
+@pytest.mark.parametrize("method", IMAGES)
+def test_by_default_micro_batches_give_the_exact_gradient(source, method):
+    """The default network has BatchNorm: any --micro-batch equals --bn split without one."""
+    options = MoCoOptions(queue=100) if method == "moco" else objectives.OPTIONS[method]()
+    found = {}
+    for micro, bn in ((None, "split"), (7, "auto"), (13, "auto"), (30, "auto")):
+        config = dataclasses.replace(
+            SMALL, batch_size=60, bn_rows=10, bn=bn, micro_batch=micro, steps=1, width=8,
+            head="linear-bn", objective=options, precision="float32",
+        )  # fmt: skip
+        trainer = Trainer(method, config, source)
+        trainer.encoder.double()
+        trainer.objective.double()
+        trainer.encoder.train()
+        out, backward = trainer._loss()
+        backward()
+        grads = [p.grad.flatten() for p in trainer._parameters() if p.grad is not None]
+        found[micro] = (float(out.loss.detach()), torch.cat(grads))
+    loss, wanted = found.pop(None)
+    for again, grad in found.values():
+        assert again == pytest.approx(loss, rel=1e-4)
+        assert float((grad - wanted).norm() / wanted.norm()) < 1e-3
+
+
+def test_without_micro_batches_the_default_is_statistics_of_the_whole_batch(source):
+    assert SMALL.batchnorm == "local"
+    assert dataclasses.replace(SMALL, micro_batch=8).batchnorm == "split"
+    assert dataclasses.replace(SMALL, micro_batch=8, bn="local").batchnorm == "local"
+    assert Trainer("simclr", SMALL, source).encoder.bn_rows is None
+
+
+def test_a_run_of_the_old_default_continues_with_the_new_one():
+    """`--bn local` was the default; without micro-batches `auto` is the same."""
+    old, new = ({"bn": bn, "micro_batch": None, "lr": 0.1} for bn in ("local", "auto"))
+    assert differences(old, new) == []
+    assert differences(old | {"micro_batch": 8}, new | {"micro_batch": 8}) != []
+    assert differences(old, new | {"bn": "split"}) != []
 
 
 @pytest.mark.parametrize(("micro", "bn_rows"), [(4, 5), (7, 3), (5, 4), (9, 2)])
@@ -188,6 +252,6 @@ def test_bad_sizes_are_named(source):
         dataclasses.replace(SMALL, micro_batch=0)
     with pytest.raises(ConfigError, match="--bn-rows must be 2 or more"):
         dataclasses.replace(SMALL, bn_rows=1)
-    for sizes in ({"batch_size": 1}, {"micro_batch": 1}):
+    for sizes in ({"batch_size": 1}, {"micro_batch": 1, "bn": "local"}):
         with pytest.raises(ConfigError, match="BatchNorm needs 2 items or more"):
             Trainer("simclr", dataclasses.replace(SMALL, **sizes), source)

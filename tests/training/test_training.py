@@ -328,7 +328,7 @@ def test_a_batch_of_one_group_says_that_nothing_is_split(source):
 
 
 def test_pieces_of_one_are_whole_groups_where_batchnorm_is_split(source):
-    config = dataclasses.replace(SMALL, micro_batch=1, objective=SimCLROptions())
+    config = dataclasses.replace(SMALL, micro_batch=1, bn="local", objective=SimCLROptions())
     with pytest.raises(ConfigError, match="raise --micro-batch"):
         Trainer("simclr", config, source)
     Trainer("simclr", dataclasses.replace(config, bn="split", bn_rows=8), source).advance()
