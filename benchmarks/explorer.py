@@ -1,9 +1,11 @@
 """The page of `tellapart explore` in headless Chromium: the first map, and frames/s while zooming.
 
-There is no graphics card here, so the page chooses its plain canvas ("as chosen"). Beside it "WebGL" (forced:
-SwiftShader draws the points on the processor) and "all SwiftShader" (as chosen, but the browser puts the page together
-with it too: the slowest there is). The vectors are random, 64 wide; PCA is kept before the page is opened, as it is
-from the second visit on. `pip install 'tellapart[test]'` and Chromium at /usr/bin/chromium.
+Without a graphics card the page chooses its plain canvas ("as chosen"). Beside it stand "WebGL"
+(forced: SwiftShader draws the points on the CPU) and "all SwiftShader" (as chosen, but the browser
+composes the page with it too). The vectors are random, 64 wide; PCA is stored before the page is
+opened, as it is from the second visit on.
+
+`pip install 'tellapart[test]'` and Chromium at /usr/bin/chromium.
 """
 
 from __future__ import annotations
@@ -88,16 +90,16 @@ def random_state(loaded: Loaded, count: int, folder: Path) -> State:
     )
     ids = [f"{i:05d}.png" for i in range(count)]
     source = ImageSource(
-        name="random", all_ids=ids, all_labels=labels, classes=[str(c) for c in range(10)], parts={},
-        fingerprint=f"random-{count}", pixels=Pixels.of(random.integers(0, 256, (count, 8, 8, 1), np.uint8)),
-        image_size=8,
+        name="random", all_ids=ids, all_labels=labels, classes=[str(c) for c in range(10)],
+        parts={}, fingerprint=f"random-{count}", image_size=8,
+        pixels=Pixels.of(random.integers(0, 256, (count, 8, 8, 1), np.uint8)),
     )  # fmt: skip
     items = Embeddings(vectors, ids, labels)
     return State(Collection(str(folder), source, items, loaded.encoder, loaded.run, folder))
 
 
 def visit(browser: Browser, state: State, part: str) -> tuple[float, float]:
-    """Milliseconds from the click to the first map, by the browser's clock, and frames/s while zooming."""
+    """Milliseconds from the click to the first map by the browser's clock, and frames/s."""
     with listening("127.0.0.1", 0) as place:
         port = place.getsockname()[1]
         server = uvicorn_server(application(state, token="benchmark", port=port))

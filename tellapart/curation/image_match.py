@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..data import ImageSource
+from ..functional.geometry import unit_rows
 
 SIDE, FRAME, WIDTH = 32, 16, 64  # P; pixels of a framed copy; D at most
 BLOCK = 1024  # images or pairs at once
@@ -60,7 +61,7 @@ def vectors(small: Tensor) -> Tensor:
     variance, axes = variance.flip(0)[:WIDTH], axes.flip(1)[:, :WIDTH]
     scaled = (axes / (variance + variance[0] * 1e-3 + 1e-9).clamp_min(1e-9).sqrt()).float()
     made = [(_framed(part).flatten(1) - mean) @ scaled for part in small.split(BLOCK)]
-    return F.normalize(torch.cat(made), dim=1)
+    return unit_rows(torch.cat(made))
 
 
 def differences(small: Tensor, pairs: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..data import ImageSource, Source, TextSource, kind_of, modality_of
 from ..data.files import is_file
@@ -23,6 +22,7 @@ from ..data.sampler import steps_per_epoch
 from ..embeddings.embeddings import embed
 from ..errors import ConfigError, DataError
 from ..functional import top_k
+from ..functional.geometry import unit_rows
 from ..runtime.console import Console
 from ..training import loading
 from ..training.config import CommonConfig
@@ -135,10 +135,9 @@ def word_vectors(texts: list[str]) -> Tensor:
     except ValueError:  # no word in any of them: signs alone
         return torch.zeros(len(texts), 1)
     if min(table.shape) <= 64:
-        return F.normalize(torch.from_numpy(table.toarray()).float(), dim=1)
-    return F.normalize(
-        torch.from_numpy(TruncatedSVD(64, random_state=0).fit_transform(table)).float(), dim=1
-    )
+        return unit_rows(torch.from_numpy(table.toarray()).float())
+    reduced = TruncatedSVD(64, random_state=0).fit_transform(table)
+    return unit_rows(torch.from_numpy(reduced).float())
 
 
 def _by_encoder(name: str, data: str, source: Source, console: Console) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from ..errors import DataError, MissingExtraError, require, unknown
 from ..functional import top_k
+from ..functional.geometry import unit_rows
 from .choices import IndexKind as Kind
 from .embeddings import Embeddings, check, replacing
 
@@ -86,7 +86,7 @@ class Index:
         require(1 <= k <= len(self), f"k must lie in 1..{len(self)} (the number of items), got {k}")
         if not bool(queries.isfinite().all()):
             raise DataError("a vector to search for holds a value that is not finite")
-        queries = F.normalize(queries, dim=1)
+        queries = unit_rows(queries)
         if self._faiss is None:
             value, place = top_k.top_k(queries, self._rows, k, scale=self._scale)
             return value.clamp(-1, 1).numpy(), place.numpy()
@@ -119,7 +119,7 @@ class Index:
         self._hold(_joined(self.embeddings, items), scale, np.concatenate([self._numbers, numbers]))
         if self._faiss is not None:
             self._faiss.add_with_ids(
-                F.normalize(torch.from_numpy(np.array(items.vectors)), dim=1).numpy(), numbers
+                unit_rows(torch.from_numpy(np.array(items.vectors))).numpy(), numbers
             )
 
     def remove(self, ids: Collection[str]) -> None:

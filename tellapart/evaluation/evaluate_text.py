@@ -194,7 +194,7 @@ def _embedded(read: Reader, part: TextSource) -> Embeddings:
 
 
 def _geometry(vectors: Array) -> dict[str, float]:
-    z = torch.nn.functional.normalize(torch.from_numpy(vectors).float(), dim=1)
+    z = geometry.unit_rows(torch.from_numpy(vectors))
     return {
         "uniformity": float(geometry.uniformity(z)),
         "effective rank": float(geometry.effective_rank(z)),

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from ..embeddings.embeddings import Embeddings
 from ..errors import DataError, require
 from ..functional import tiled, top_k
+from ..functional.geometry import unit_rows
 
 Array = np.ndarray[Any, Any]
 LEAVE_ONE_OUT = 2_000  # training items that vote for k, drawn from the set
@@ -126,4 +126,4 @@ def _checked(k: int | tuple[int, ...], temperature: float) -> tuple[int, ...]:
 
 
 def _unit(vectors: Array) -> torch.Tensor:
-    return F.normalize(torch.from_numpy(np.ascontiguousarray(vectors)), dim=1)
+    return unit_rows(torch.from_numpy(np.ascontiguousarray(vectors)))

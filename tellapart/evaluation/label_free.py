@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..embeddings.embeddings import Embeddings
 from ..functional import geometry
@@ -38,7 +37,7 @@ def of_vectors(items: Embeddings) -> dict[str, float]:
     """
     if len(items) < 2:
         return {}
-    z = F.normalize(torch.from_numpy(np.array(items.at_most(SAMPLE).vectors)), dim=1)
+    z = geometry.unit_rows(torch.from_numpy(np.array(items.at_most(SAMPLE).vectors)))
     found = {
         "uniformity": geometry.uniformity(z),
         "effective rank": geometry.effective_rank(z),
@@ -63,7 +62,7 @@ def of_views(z: Tensor) -> dict[str, float]:
     """
     if len(z) < 2:
         return {}
-    z = F.normalize(z.float(), dim=2)
+    z = geometry.unit_rows(z)
     a, b = z[:, 0], z[:, 1]
     found = {
         "alignment": geometry.alignment(a, b),
@@ -84,7 +83,7 @@ def view_retrieval(z: Tensor) -> np.ndarray[Any, Any]:
     Returns:
         (N,) 1.0 or 0.0.
     """
-    z = F.normalize(z.float(), dim=2)
+    z = geometry.unit_rows(z)
     return geometry.found_again(z[:, 0], z[:, 1]).numpy().astype(float)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..data import Source, modality_of
 from ..data.sampler import generator
@@ -120,7 +119,7 @@ class Watch:
                 view=lambda source, batch: views(first_view(source, batch), random),
             )
         )
-        return F.normalize(z, dim=1) if normalised else z
+        return geometry.unit_rows(z) if normalised else z
 
 
 def _with_labels(held: Source, part: Source) -> tuple[Source, Source]:

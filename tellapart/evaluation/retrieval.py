@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from ..embeddings.embeddings import Embeddings
 from ..errors import DataError, require
 from ..functional import top_k
+from ..functional.geometry import unit_rows
 
 Array = np.ndarray[Any, Any]
 KS = (1, 2, 4, 8)
@@ -43,7 +43,7 @@ def retrieval(items: Embeddings, *, ks: tuple[int, ...] = KS, seed: int = 0) -> 
     """
     require(bool(ks) and min(ks) >= 1, f"k must be 1 or more, got {ks}")
     items = items.labelled().at_most(MOST)
-    z = F.normalize(torch.from_numpy(np.array(items.vectors)), dim=1)
+    z = unit_rows(torch.from_numpy(np.array(items.vectors)))
     labels = torch.from_numpy(np.unique(items.known_labels, return_inverse=True)[1])
     relevant = torch.bincount(labels)[labels] - 1
     if not bool((relevant > 0).any()):
@@ -65,7 +65,7 @@ def nmi(items: Embeddings, *, seed: int = 0) -> float:
     from sklearn.cluster import KMeans
     from sklearn.metrics import normalized_mutual_info_score
 
-    z = F.normalize(torch.from_numpy(np.array(items.vectors)), dim=1).numpy()
+    z = unit_rows(torch.from_numpy(np.array(items.vectors))).numpy()
     clusters = len(np.unique(items.known_labels))
     found = KMeans(clusters, n_init=STARTS, random_state=seed).fit_predict(z)
     return float(normalized_mutual_info_score(items.known_labels, found))

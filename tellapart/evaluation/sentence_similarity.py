@@ -190,7 +190,7 @@ def _difference(
 
 def _measures(vectors: Array, pairs: ScoredPairs, alike: Array) -> dict[str, float]:
     z = torch.from_numpy(np.asarray(vectors, np.float32))
-    z = torch.nn.functional.normalize(z, dim=1)
+    z = geometry.unit_rows(z)
     found = {"uniformity": float(geometry.uniformity(z[:MOST]))}
     if len(alike):
         first, second = (torch.tensor(side)[alike] for side in (pairs.first, pairs.second))

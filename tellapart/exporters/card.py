@@ -27,9 +27,10 @@ def export_card(
     """
     data, versions = manifest.get("data", {}), manifest.get("versions") or {}
     init = manifest.get("config", {}).get("init")
+    start = f"`{init}`, under the licence of their authors" if init else "none"
     lines = [
         model_card(manifest, description).replace(WEIGHTS, "").rstrip("\n"),
-        f"- starting weights: {f'`{init}`, under the licence of their authors' if init else 'none'}",
+        f"- starting weights: {start}",
         f"- licence of the data: {data.get('licence') or 'unknown'}",
         f"- versions: {', '.join(f'{name} {number}' for name, number in versions.items())}",
         *(f"- {name}: {value}" for name, value in losses.items()),
@@ -38,7 +39,7 @@ def export_card(
         "",
         *score_lines(scores, training_state(manifest)),
         "",
-        "`model.py` builds and loads it without tellapart; `python example.py IMAGE` is an example.",
+        "`model.py` loads it without tellapart; `python example.py IMAGE` is an example.",
     ]
     return safe("\n".join(lines) + "\n", lines=True) + WEIGHTS
 

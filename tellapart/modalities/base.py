@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..data import Modality, Preview, Source, open_source
 from ..data.modality import OpenOptions
 from ..encoders import rebuild
 from ..errors import ConfigError, DataError
 from ..evaluation import evaluate
+from ..functional.geometry import unit_rows
 from ..objectives import OPTIONS
 from ..reports.explorer.guard import Refused
 from ..training.config import CommonConfig
@@ -149,7 +149,7 @@ class BaseModality(Modality[S]):
         """`compared`, centred and scaled to unit length."""
         if compared is None:
             raise ConfigError(f"the modality {self.kind!r} compares nothing; see content_vectors")
-        return F.normalize(compared - compared.mean(0), dim=1)
+        return unit_rows(compared - compared.mean(0))
 
     def near_duplicates(
         self, source: S, near: Tensor, compared: Tensor | None

@@ -22,11 +22,11 @@ LINES = {
 
 
 def side_by_side(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """A row for each run; None where it has not been measured.
+    """Return a row for each run; None where something has not been measured.
 
-    `loss` is the last loss, without penalties, divided by its chance level: 1 is a collapse, and it compares what
-    losses of different methods do not. `knn` and `linear` are {"accuracy", "low", "high"} of the headline row of
-    eval.json, where it is of the last step: a 95 % interval over test items.
+    `loss` is the last loss, without penalties, divided by its chance level, so that methods can be
+    compared: 1 is a collapse. The scores are {"accuracy", "low", "high"} of the headline row of
+    eval.json if it is of the last step: a 95 % interval over test items.
     """
     return [_row(run) for run in runs]
 
@@ -75,7 +75,8 @@ def _shown(name: str, value: Any) -> str:
     if value is None:
         return "-"
     if name in ("knn", "linear"):
-        return f"{100 * value['accuracy']:.1f}\n({100 * value['low']:.1f} to {100 * value['high']:.1f})"
+        low, high = 100 * value["low"], 100 * value["high"]
+        return f"{100 * value['accuracy']:.1f}\n({low:.1f} to {high:.1f})"
     if name == "peak_memory":
         return f"{value / 1e9:.2f}"
     if name == "items_per_second":

@@ -104,7 +104,8 @@ def contents(result: Mapping[str, Any]) -> dict[str, str]:
     if "rate" in result:
         found["sample rate"] = f"{result['rate']:,} Hz"
     named = {
-        "channels": "channels", "columns": "sentences per line", "rates": "sample rates of the files, Hz",
+        "channels": "channels", "columns": "sentences per line",
+        "rates": "sample rates of the files, Hz",
         "formats": "formats", "modes": "modes", "channels_of_files": "channels of the files",
     }  # fmt: skip
     for name, title in named.items():

@@ -116,7 +116,7 @@ def thumbnail(image: Array, side: int = SIDE) -> bytes:
 
 
 def data_uri(image: Array, side: int = SIDE) -> str:
-    """An image (h, w, C) uint8 as a data URI of at most `side` pixels: PNG, or JPEG where smaller."""
+    """An image (h, w, C) uint8 of at most `side` pixels as a data URI: PNG, or a smaller JPEG."""
     picture = _picture(image, side)
     kind, raw = "png", _encoded(picture, "PNG", optimize=True)
     if len(raw) > 8192:  # a photograph

@@ -1,4 +1,4 @@
-"""The report: one file that needs nothing else, for every kind of data, before and after judging."""
+"""The report: one file that needs nothing else, for every kind of data."""
 
 import re
 from html import unescape
@@ -92,7 +92,8 @@ def test_pictures_of_any_channels_are_small_files(channels, side):
 def test_outside_text_is_escaped_wherever_it_stands(hostile):
     item = {"name": hostile, "caption": hostile, "note": hostile, "words": hostile, "image": None,
             "small": False, "query": False}  # fmt: skip
-    source = """{% import "parts.html" as parts %}{{ parts.tiles([item]) }}{{ parts.facts({name: name}) }}
+    source = """{% import "parts.html" as parts %}
+        {{ parts.tiles([item]) }}{{ parts.facts({name: name}) }}
         {{ parts.table((name, name), [(name, name)]) }}{{ parts.copy([name], name) }}
         {{ parts.heat([name], [[1.0]]) }}"""
     page = html.environment().from_string(source).render(item=item, name=hostile)

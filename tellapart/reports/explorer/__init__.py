@@ -1,4 +1,4 @@
-"""A local page of a run: the map of its items, look-alikes, scores, curves, duplicates; `serve` shows it."""
+"""A local page: a map of the items, neighbours, scores, curves and duplicates."""
 
 from .server import application, serve
 from .state import State

@@ -1,8 +1,8 @@
-"""Who may ask, and how often: the name of this machine, the token that works once, the cookie, the rate. Plain ASGI.
+"""Access to the explorer, as plain ASGI: host, token, cookie, origin and rate.
 
     Host of this machine -> token or cookie -> same origin -> rate -> the page
 
-What fails a step is answered here, in words; so is every error that nothing else caught.
+A request that fails a step is answered here with a reason; so is every uncaught error.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ BURST, PER_SECOND = 1000, 300  # requests of a session: at once, and in the long
 FORM, PATIENCE = 4096, 20.0  # bytes of a form with a token; seconds for it to arrive
 HEADERS = {
     "content-security-policy": (
-        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+        "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+        "object-src 'none'; base-uri 'none'; "
         "form-action 'none'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
@@ -40,16 +41,21 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
 }
 NO_SESSION = (
-    "This page is opened by the address that `tellapart explore` printed. Its token works once, in one browser. "
-    "If you just followed it, reload; otherwise stop the command (Ctrl-C) and type it again for a new address."
+    "This page is opened by the address that `tellapart explore` printed. Its token works once, in "
+    "one browser. If you just followed it, reload; otherwise stop the command (Ctrl-C) and "
+    "start it again for a new address."
 )
+
+
+FAILED = "an error on the server; the terminal of `tellapart explore` says more"
 
 
 class Refused(TellapartError):
     """A request that is answered with an HTTP status and a reason.
 
     Attributes:
-        status: 4xx or 5xx. retry: seconds after which it may be asked again, None where that would not help.
+        status: 4xx or 5xx.
+        retry: seconds after which it may be asked again, None where that would not help.
     """
 
     def __init__(self, status: int, reason: str, *, retry: int | None = None) -> None:
@@ -134,15 +140,15 @@ class Guard:
         ) as error:  # whatever it is, the server lives on and its traceback stays here
             self.say(f"{scope['path']} failed: {type(error).__name__}: {error}")
             if not started:
-                words = "something went wrong on the server; the terminal of `tellapart explore` says more"
-                await _answer(sending, 500, words)
+                await _answer(sending, 500, FAILED)
 
     def _require_host(self, headers: dict[str, str]) -> None:
         name = _host_name(headers.get("host", ""))
         if name not in self.hosts and not (self.any_address and _is_address(name)):
             raise Refused(
                 421,
-                f"this server answers to the name of its own machine, not to {name[:80]!r}; use the printed address",
+                f"this server answers to the name of its own machine, not to {name[:80]!r}; use "
+                "the printed address",
             )
 
     def _opened(self, scope: Message, headers: dict[str, str], token: str | None) -> str | None:
@@ -188,7 +194,7 @@ def _host_name(host: str) -> str:
 
 
 def _is_address(name: str) -> bool:
-    """Whether it is a number: a page of a stranger reaches this machine by a name of theirs, never by its number."""
+    """Whether a host is an IP address: DNS rebinding needs a name, never an address."""
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Single items as the page shows them (a picture, a sound, a curve, a sentence), and what was dropped on it as a query.
+"""Items as JSON, thumbnails and sounds for the page, and uploads as queries.
 
 Shapes: S items, T time, C channels.
 """
@@ -73,7 +73,7 @@ def sequence_details(source: SequenceSource, row: int) -> dict[str, Any]:
 
 
 def small_curves(values: Array) -> list[list[float]]:
-    """The first channels of a sequence (T, C), each as up to 160 values: the farthest from the mean of each stretch."""
+    """The first channels of a sequence (T, C) as up to 160 values: of each stretch the extreme."""
     whole = np.asarray(values[:, :CURVES], np.float32)
     edges = np.linspace(0, len(whole), min(POINTS, len(whole)) + 1).astype(np.int64)
     away = np.abs(whole - whole.mean(0))
@@ -117,15 +117,16 @@ def wav(source: SequenceSource, row: int) -> bytes:
 
 
 def like_item(state: State, row: int) -> dict[str, Any]:
-    """The look-alikes of an item."""
+    """The neighbours of an item."""
     return _found(state, state.embeddings.vectors[row], row)
 
 
 def like_upload(state: State, raw: bytes) -> dict[str, Any]:
-    """The look-alikes of what was dropped: bytes of an image or a sound, a series as .npy or .csv, or a sentence.
+    """The neighbours of an upload: an image, a sound, a series (.npy, .csv) or a sentence.
 
     Raises:
-        Refused: 413 too large, 415 of another kind. DataError: it cannot be read.
+        Refused: 413 too large, 415 of another kind.
+        DataError: it cannot be read.
     """
     source, encoder = state.source, state.items.encoder
     if encoder is None:

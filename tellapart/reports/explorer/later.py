@@ -30,7 +30,10 @@ class Later:
         self._worker: threading.Thread | None = None
 
     def get(self, name: str) -> Any | None:
-        """The value, None while it is being made; the first call asks for it. Raises what its maker raised."""
+        """The value, None while it is computed; the first call starts it.
+
+        Raises what the function of the value raised.
+        """
         with self._lock:
             if name not in self._asked:
                 self._asked[name], self._since[name] = Future(), time.monotonic()

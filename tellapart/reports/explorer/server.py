@@ -75,7 +75,8 @@ def serve(
         options: those of `open_collection`.
 
     Raises:
-        MissingExtraError: starlette or uvicorn is not installed. ConfigError: the port or the host cannot be used.
+        MissingExtraError: starlette or uvicorn is not installed.
+        ConfigError: the port or the host cannot be used.
         RunError, DataError: as `State.open`.
     """
     _require_packages()
@@ -88,8 +89,9 @@ def serve(
         url = f"http://{f'[{host}]' if ':' in host else host}:{number}/?token={token}"
         if host not in LOOPBACK:
             console.say(
-                f"listening on {host}: other machines can reach this page, unencrypted, and whoever has the address "
-                "below first sees these items. Leave out --host to keep it on this machine"
+                f"listening on {host}: other machines can reach this page, unencrypted, and the "
+                "first who opens the address below sees these items. Leave out --host to keep it "
+                "on this machine"
             )
         console.say(f"{url}\nopen it in one browser (its token works once); Ctrl-C ends")
         with contextlib.ExitStack() as stack:
@@ -200,8 +202,9 @@ def uvicorn_server(app: Any) -> uvicorn.Server:
 
     return uvicorn.Server(
         uvicorn.Config(
-            app, http=Timed, ws="none", lifespan="off", log_level="error", access_log=False, server_header=False,
-            proxy_headers=False, limit_concurrency=CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=1,
+            app, http=Timed, ws="none", lifespan="off", log_level="error", access_log=False,
+            server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS,
+            timeout_keep_alive=5, timeout_graceful_shutdown=1,
         )
     )  # fmt: skip
 

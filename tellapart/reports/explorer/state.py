@@ -126,7 +126,7 @@ class State:
         )
 
     def _kept(self, name: str, make: Callable[[], Array], shape: tuple[int, ...]) -> Array:
-        """float32 of `shape`: from the folder where it was made from the same features, else made and kept there."""
+        """Values float32 of `shape`: stored ones of the same features, else computed and stored."""
         if self.folder is None:
             fresh: Array = make().astype(np.float32)
             return fresh
@@ -149,7 +149,7 @@ class State:
         return made
 
     def _clusters(self) -> Array:
-        """(S,) the k-means cluster of each item, the largest first; as many as there are classes, else 10."""
+        """(S,) the k-means cluster of each item, the largest first: one per class, else 10."""
         from sklearn.cluster import MiniBatchKMeans
 
         labels = self.source.labels
@@ -201,7 +201,7 @@ class State:
 
 
 def principal_map(rows: Array) -> Array:
-    """(S, 2) the two principal components of the rows (S, F), each with its largest loading positive."""
+    """(S, 2) two principal components of rows (S, F), the largest loading of each positive."""
     from sklearn.decomposition import PCA
 
     count = min(2, *rows.shape)
@@ -233,7 +233,7 @@ def umap_map(rows: Array) -> Array:
 
 
 def centred(points: Array) -> Array:
-    """Points (S, 2) moved and scaled, alike in both directions, so that the larger side spans -1 to 1."""
+    """Points (S, 2) centred and scaled so that the larger side spans -1 to 1."""
     low, high = points.min(0), points.max(0)
     half = float((high - low).max()) / 2 or 1.0
     moved: Array = (points - (low + high) / 2) / half
@@ -241,10 +241,11 @@ def centred(points: Array) -> Array:
 
 
 def told_apart(rows: Array) -> Array:
-    """(S,) nats: the instance softmax of each row (S, F) against all rows, itself the right one, no view drawn.
+    """(S,) nats: the instance softmax of each row (S, F) against all rows, itself the positive.
 
-    -log(exp(1 / t) / sum over j of exp(x_i . x_j / t)), t = 0.07: near 0 where an item is told apart from all others,
-    ln S where all coincide. Of the features as they are, so not the value that training logged.
+    -log(exp(1 / t) / sum over j of exp(x_i . x_j / t)), t = 0.07: near 0 where an item differs from
+    all others, ln S where all coincide. It is of the features without views, so it is not the loss
+    that training logged.
 
     >>> [f"{nats:.3f}" for nats in told_apart(np.ones((4, 1), np.float32))]
     ['1.386', '1.386', '1.386', '1.386']

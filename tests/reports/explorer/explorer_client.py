@@ -1,4 +1,4 @@
-"""What the tests of the explorer share: a server in a thread, one who speaks to it, pictures to drop."""
+"""Shared by the tests of the explorer: a server in a thread, a client, pictures to upload."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from explorer_client import TOKEN, Client, picture_of, png, served
 
 from tellapart.reports.explorer import guard, items, server, state
 
-# who may ask ----------------------------------------------------------------------------------------------------------
+# access ------------------------------------------------------------
 
 
 def test_the_token_works_once_and_the_cookie_afterwards(port):
@@ -82,9 +82,10 @@ def test_another_page_cannot_ask_for_work(port):
 
 @pytest.mark.parametrize(
     "path",
-    ["/..%2f..%2fetc/passwd", "/api/thumbnail/../..", "/api/thumbnail/..%2f..%2frun.json", "/%2e%2e/run.json",
-     "/assets/app.js", "/app.js%00", "/api/thumbnail/-1", "/api/thumbnail/1797", "/api/thumbnail/" + "9" * 5000,
-     "/api/thumbnail/%C2%B2", "/api/item/1.5", "/api/map/../run", "/api/map/passwd", "/api/colour/x", "/run.json",
+    ["/..%2f..%2fetc/passwd", "/api/thumbnail/../..", "/api/thumbnail/..%2f..%2frun.json",
+     "/%2e%2e/run.json", "/assets/app.js", "/app.js%00", "/api/thumbnail/-1",
+     "/api/thumbnail/1797", "/api/thumbnail/" + "9" * 5000, "/api/thumbnail/%C2%B2",
+     "/api/item/1.5", "/api/map/../run", "/api/map/passwd", "/api/colour/x", "/run.json",
      "/api/sound/1", "//etc/passwd"],
 )  # fmt: skip
 def test_nothing_else_is_there(port, path):
@@ -101,7 +102,7 @@ def test_hosts_of_everywhere_are_numbers_and_own_names():
         open_to_all._require_host({"host": "evil.example"})
 
 
-# what is answered -----------------------------------------------------------------------------------------------------
+# answers ------------------------------------------------------------
 
 
 def test_the_parts_of_the_page(port, opened):
@@ -165,17 +166,19 @@ def test_look_alikes_of_an_item_and_of_an_upload(port, opened):
     assert client.search(b"", "/api/search?row=99999").status == 404
 
 
-# what is too much -----------------------------------------------------------------------------------------------------
+# limits ------------------------------------------------------------
 
 
 def test_uploads_that_are_none_are_refused_in_words_and_the_server_lives_on(port, opened):
     client = Client(port)
     cut = picture_of(opened, 5)
     cases = [
-        (png(10_000, 5_000), 413, "50 megapixels, 40 at most"), (png(60_000, 60_000), 413, "megapixels"),
+        (png(10_000, 5_000), 413, "50 megapixels, 40 at most"),
+        (png(60_000, 60_000), 413, "megapixels"),
         (b"not a picture", 415, "not an image"), (b"", 422, "nothing arrived"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", 415, "not an image"),
-        (cut[: len(cut) // 2], 422, "what you dropped cannot be read as an image"), (cut[:20], 415, "not an image"),
+        (cut[: len(cut) // 2], 422, "what you dropped cannot be read as an image"),
+        (cut[:20], 415, "not an image"),
         (bytes(server.BODY + 1), 413, "32 MB at most"),
     ]  # fmt: skip
     for body, status, words in cases:
@@ -193,7 +196,8 @@ def test_a_flood_is_survived(port):
     async def one(path, method):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.closing(writer):
-            head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncookie: {client.headers['cookie']}\r\n"
+            cookie = f"cookie: {client.headers['cookie']}\r\n"
+            head = f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{cookie}"
             writer.write((head + "content-length: 0\r\nconnection: close\r\n\r\n").encode())
             return int((await reader.read()).split()[1])
 
@@ -305,7 +309,8 @@ def test_slow_clients_are_let_go(opened, monkeypatch):
             silent.sendall(b"GET / HT")
             assert silent.recv(100) == b""
         with socket.create_connection(("127.0.0.1", port), timeout=10) as slow:
-            head = f"POST /api/search HTTP/1.1\r\nhost: localhost\r\ncookie: {client.headers['cookie']}\r\n"
+            cookie = f"cookie: {client.headers['cookie']}\r\n"
+            head = f"POST /api/search HTTP/1.1\r\nhost: localhost\r\n{cookie}"
             slow.sendall((head + "content-length: 1000\r\n\r\n12").encode())
             assert slow.recv(1000).split()[1] == b"408"
 

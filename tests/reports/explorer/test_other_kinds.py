@@ -94,7 +94,8 @@ def test_a_sentence_is_searched_for(tmp_path):
     lines = [f"the {a} and the {b}" for a in words for b in words if a != b]
     (tmp_path / "lines.txt").write_text("\n".join(lines))
     ta.train(
-        "simcse", data=str(tmp_path / "lines.txt"), out=tmp_path / "run", steps=2, threads=1, width=32, layers=2,
+        "simcse", data=str(tmp_path / "lines.txt"), out=tmp_path / "run", steps=2, threads=1,
+        width=32, layers=2,
         vocabulary=300, dim=16, batch_size=8, console=QUIET,
     )  # fmt: skip
     shown = State.open(tmp_path / "run", console=QUIET)

@@ -138,7 +138,8 @@ def test_a_dropped_file_is_searched_for_and_a_bad_one_explained(page, opened, tm
     assert page.locator("#item .tile").first.get_attribute("data-row") == "9"
     drop = """(bytes) => { const held = new DataTransfer();
       held.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
-      document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: held, bubbles: true, cancelable: true })); }"""
+      const about = { dataTransfer: held, bubbles: true, cancelable: true };
+      document.body.dispatchEvent(new DragEvent("drop", about)); }"""
     page.evaluate(drop, list(picture_of(opened, 20)))
     page.wait_for_selector('#item .tile[data-row="20"]')
     page.evaluate(drop, list(b"not a picture"))
