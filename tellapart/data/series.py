@@ -177,7 +177,8 @@ def _longest(heads: Sequence[tuple[int, int, tuple[str, ...]] | None], files: in
     steps = sum(head[0] for head in heads if head)
     if files >= MANY:
         return LONGEST
-    return max(SHORTEST, min(LONGEST, steps // WANTED))
+    least = min(SHORTEST, max(8, steps // 8))  # also a short table makes some items
+    return max(least, min(LONGEST, steps // WANTED))
 
 
 def _read(

@@ -5,7 +5,6 @@ Shapes: S instances.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import DataError
+from .labels import read_labels
 from .notes import Note
 
 Array = np.ndarray[Any, Any]
@@ -129,12 +129,19 @@ class Source:
     def with_labels(self, path: str | Path) -> Self:
         """The items that a file labels, with its labels in place of their own and no splits.
 
-        Args: path: lines of `id,label`; a first line that reads so is a heading. Labels are names.
+        Args:
+            path: a table of id (or path) and label, as CSV, TSV or parquet; see `data.labels`.
         Raises:
             DataError: missing, not two columns, an id that is not here or twice, or one class only.
         """
         names = read_labels(Path(path))
         place = {name: i for i, name in enumerate(self.ids)}
+        if self.all_files and not names.keys() <= place.keys():  # paths beside the table
+            files = {str(self.file(i).resolve()): i for i in range(len(self))}
+            for name in names.keys() - place.keys():
+                found = files.get(str((Path(path).parent / name).resolve()))
+                if found is not None:
+                    place[name] = found
         lost = [name for name in names if name not in place]
         if lost:
             raise DataError(
@@ -163,29 +170,6 @@ class Source:
     def described(self) -> str:
         """What there is to tell apart, in words."""
         return f"{len(self):,} {self.many}"
-
-
-def read_labels(path: Path) -> dict[str, str]:
-    """Id -> label name, from lines of `id,label`."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as lines of id,label: {error}") from error
-    if lines and [cell.strip().lower() for cell in lines[0]] == ["id", "label"]:
-        lines = lines[1:]
-    found: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if len(line) != 2 or not line[1].strip():
-            raise DataError(
-                f"{path}, label {number}: lines of id,label are needed, got {','.join(line)!r}"
-            )
-        if line[0] in found:
-            raise DataError(f"{path} labels {line[0]!r} twice")
-        found[line[0]] = line[1].strip()
-    if not found:
-        raise DataError(f"{path} holds no labels; write lines of id,label")
-    return found
 
 
 def fingerprint(images: Array, ids: Sequence[str], labels: Array | None) -> str:

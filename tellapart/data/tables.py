@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +193,7 @@ def _step_of_times(cells: Sequence[str]) -> float | None:
         try:
             for cell in given[:PROBED]:
                 _time(cell, form)
-            stamps = [_time(cell, form).timestamp() for cell in given]
+            stamps = [_time(cell, form) for cell in given]
         except (ValueError, OverflowError):
             continue
         steps = np.diff(stamps)
@@ -201,8 +201,10 @@ def _step_of_times(cells: Sequence[str]) -> float | None:
     return None
 
 
-def _time(cell: str, form: str) -> datetime:
-    found = datetime.fromisoformat(cell) if form == "iso" else datetime.strptime(cell, form)
-    return (
-        found.replace(year=max(found.year, 1971)) if found.year < 1971 and form != "iso" else found
-    )
+def _time(cell: str, form: str) -> float:
+    """Seconds of a date and time; 24:00 is the end of its day."""
+    late = re.sub(r"(?<=[ T])24:(?=00)", "00:", cell)
+    found = datetime.fromisoformat(late) if form == "iso" else datetime.strptime(late, form)
+    if found.tzinfo is not None:
+        found = found.astimezone(UTC).replace(tzinfo=None)
+    return (found - datetime(1970, 1, 1)).total_seconds() + (86_400 if late != cell else 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 from ..errors import DataError
 from . import files as listings
 from .files import Listing
+from .notes import Note, counted, note, shown
 from .source import Array, Source, hash_split
 
 LONGEST = 50_000  # characters of a sentence or document; a longer line is rarely one
@@ -32,8 +34,16 @@ HEADINGS = {
     "positive",
     "negative",
     "premise",
+    "hypothesis",
     "text",
+    "sentence",
+    "query",
+    "question",
+    "answer",
+    "sentence_a",
+    "sentence_b",
 }
+LABELS = {"label", "labels", "class", "category", "target", "topic"}
 
 Encode = Callable[
     [list[str]], list[tuple[list[int], list[int]]]
@@ -134,15 +144,15 @@ def text_source(name: str, listing: Listing) -> TextSource:
         DataError: not UTF-8, or fewer than two sentences.
     """
     if len(listing.files) == 1:
-        texts, ids, skipped = _lines(listing.files[0])
+        lines = _lines(listing.files[0])
+        texts, skipped = lines.texts, lines.skipped
         hashes = [hashlib.blake2b("\t".join(t).encode(), digest_size=16).hexdigest() for t in texts]
-        identity = listings.identity(
-            name,
-            Listing(listing.root, ids, [None] * len(ids), [None] * len(ids), []),
-            range(len(ids)),
-            hashes,
-            skipped,
-        ) | {"all_files": ()}
+        rows = Listing(
+            listing.root, lines.ids, lines.labels, [None] * len(texts), [],
+            [*listing.notes, *lines.notes],
+        )  # fmt: skip
+        identity = listings.identity(name, rows, range(len(texts)), hashes, skipped)
+        identity["all_files"] = ()
     else:
         texts, kept, skipped = _documents(listing)
         hashes = [hashlib.blake2b(t[0].encode(), digest_size=16).hexdigest() for t in texts]
@@ -151,60 +161,94 @@ def text_source(name: str, listing: Listing) -> TextSource:
         raise listings.too_few(name, "sentence", "sentences", len(texts), skipped)
     if (
         len(texts[0]) > 1
-    ):  # a fifth of the pairs is kept for judging, by the hash of their first sentence
+    ):  # a fifth of the pairs is the test part, by the hash of the first sentence
         identity["parts"] = hash_split([t[0] for t in texts], listings.TEST_SHARE)
     return TextSource(**identity, texts=texts, duplicates=len(hashes) - len(set(hashes)))
 
 
 def read_utf8(path: Path) -> str:
-    """The text of a file.
+    """The text of a file in UTF-8, or in UTF-16 or UTF-32, which their marks or zeros tell.
 
     Raises:
-        DataError: it is not there, or not UTF-8.
+        DataError: it is not there, or in another coding.
     """
+    name = listings.readable(str(path))
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return listings.decode_text(listings.read_bytes(path)).replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8 (byte {error.start:,}); convert it: iconv -f ISO-8859-1 -t UTF-8 {path.name}"
+            f"{name} is not UTF-8 (byte {error.start:,}); convert it from the coding it has, such "
+            f"as: iconv -f ISO-8859-1 -t UTF-8 {listings.readable(path.name)}"
         ) from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name} cannot be read: {listings.reason(error)}") from error
 
 
 Skipped = list[dict[str, str]]
 
 
-def _lines(path: Path) -> tuple[list[tuple[str, ...]], list[str], Skipped]:
-    """Texts, ids (line numbers) and what was left out."""
-    rows = _rows(path)
-    if rows and len(rows[0][1]) > 1 and {c.strip().lower() for c in rows[0][1]} & HEADINGS:
+@dataclass(frozen=True)
+class _Lines:
+    """What a file of sentences holds: texts, their line numbers and labels, and what was left out."""
+
+    texts: list[tuple[str, ...]]
+    ids: list[str]
+    labels: list[str | None]
+    skipped: Skipped
+    notes: list[Note]
+
+
+def _lines(path: Path) -> _Lines:
+    rows, notes = _rows(path), []
+    width = max((len(cells) for _, cells in rows), default=1)
+    if width > 1 and all(len(c) < width or not c[-1].strip() for _, c in rows):
+        rows = [(n, c[:-1] if len(c) == width else c) for n, c in rows]
+        text = f"the empty last column of {listings.readable(path.name)} left out"
+        notes.append(note("empty column", text, count=1))
+    heading = [cell.strip().lower() for cell in rows[0][1]] if rows else []
+    label: int | None = None
+    if len(heading) > 1 and {*heading} & HEADINGS:
         rows = rows[1:]
-    columns = max(
-        1, min(3, round(float(np.median([len(cells) for _, cells in rows if any(cells)] or [1]))))
-    )
-    texts, ids, skipped = [], [], []
+        places = [i for i, name in enumerate(heading) if name in HEADINGS][:3]
+        label = next((i for i, name in enumerate(heading) if name in LABELS), None)
+        unused = [h for i, h in enumerate(heading) if i not in places and i != label]
+        if unused:
+            text = f"{counted(len(unused), 'column')} not used: {shown(unused)}"
+            notes.append(note("columns", text, count=len(unused), names=unused))
+        columns = len(places)
+    else:
+        usual = [len(cells) for _, cells in rows if any(cells)] or [1]
+        columns = max(1, min(3, round(float(np.median(usual)))))
+        places = []
+    found = _Lines([], [], [], [], notes)
     for number, cells in rows:
         given = [cell.strip() for cell in cells]
+        if places:
+            given = [given[i] if i < len(given) else "" for i in places]
         if not any(given):
             reason = "empty"
         elif len(given) != columns or not all(given):
-            reason = f"{len([c for c in given if c])} sentence(s) in it, {columns} are needed"
+            reason = f"other columns: {len([c for c in given if c])} in it, {columns} are needed"
         elif max(map(len, given)) > LONGEST:
-            reason = f"{max(map(len, given)):,} characters, {LONGEST:,} at most"
+            reason = f"too long: {max(map(len, given)):,} characters, {LONGEST:,} at most"
         else:
-            texts.append(tuple(given))
-            ids.append(str(number))
+            found.texts.append(tuple(given))
+            found.ids.append(str(number))
+            known = label is not None and label < len(cells)
+            found.labels.append(
+                cells[label].strip() or None if known and label is not None else None
+            )
             continue
-        skipped.append({"path": f"{path.name}:{number}", "reason": reason})
-    return texts, ids, skipped
+        name = listings.readable(path.name)
+        found.skipped.append({"path": f"{name}:{number}", "reason": reason})
+    return found
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """Line numbers and cells: tabs in .tsv, commas and quotes in .csv, whole lines otherwise."""
     whole = read_utf8(path)
     if path.suffix.lower() == ".csv":
-        reader = csv.reader(whole.splitlines(keepends=True))
+        reader = csv.reader(io.StringIO(whole, newline=""))
         try:
             return [(reader.line_num, cells) for cells in reader]
         except csv.Error as error:
@@ -219,14 +263,21 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
 def _documents(listing: Listing) -> tuple[list[tuple[str, ...]], list[int], Skipped]:
     texts: list[tuple[str, ...]] = []
     kept: list[int] = []
+    cut: list[str] = []
     skipped: Skipped = []
     for number, path in enumerate(listing.files):
         try:
             text = " ".join(read_utf8(path).split())
             if not text:
                 raise DataError("empty")
-            texts.append((text[:LONGEST],))
-            kept.append(number)
         except DataError as error:
             skipped.append({"path": listing.names[number], "reason": str(error)})
+            continue
+        if len(text) > LONGEST:
+            cut.append(listings.readable(listing.names[number]))
+        texts.append((text[:LONGEST],))
+        kept.append(number)
+    if cut:
+        words = f"{counted(len(cut), 'document')} cut at {LONGEST:,} characters: {shown(cut)}"
+        listing.notes.append(note("cut", words, count=len(cut), names=cut))
     return texts, kept, skipped

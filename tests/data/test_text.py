@@ -35,7 +35,7 @@ def test_lines_are_sentences_and_unusable_ones_are_listed(tmp_path):
     assert source.text(1) == "zwei Sätze 😀"
     assert [(s["path"], s["reason"].split()[0]) for s in source.skipped] == [
         ("a.txt:2", "empty"),
-        ("a.txt:5", "100,000"),
+        ("a.txt:5", "too"),
     ]
 
 
