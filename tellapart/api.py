@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from .data.kinds import Data, given, kind_of
 from .embeddings.choices import IndexKind, Wanted
 from .errors import ConfigError, require, unknown
 from .runtime.console import Console, clock
@@ -146,10 +147,10 @@ class Rows(Sequence[Any]):
 
 
 def inspect(
-    data: str,
+    data: Data,
     *,
     method: str | None = None,
-    encoder: str | None = None,
+    encoder: Any = None,
     html: str | Path | None = None,
     apply: str | Path | None = None,
     label_level: str | None = None,
@@ -165,7 +166,7 @@ def inspect(
     Nothing is ever deleted.
 
     Args:
-        data: folder, list of paths or built-in data set, as for train --data.
+        data: folder, list of paths, built-in data set or Python object, as for train --data.
         method: method whose defaults are shown; by default the usual one for this kind of data.
         encoder: run, timm/NAME or file of weights whose features find neighbours; by default the pixels do.
         html: page with thumbnails to write.
@@ -191,7 +192,7 @@ def inspect(
         "piece": piece, "hop": hop,
     }  # fmt: skip
     seen = inspect_source(
-        data,
+        given(data),
         method=method,
         encoder=encoder,
         apply=Path(apply) if apply else None,
@@ -206,9 +207,9 @@ def inspect(
 
 
 def train(
-    method: str,
+    method: Any,
     *,
-    data: str,
+    data: Data,
     out: str | Path,
     resume: bool = False,
     preset: str | None = None,
@@ -222,15 +223,18 @@ def train(
     and writes.
 
     Args:
-        method: instdisc, simclr, moco, spread, supcon, ... (all of them: `objectives.METHODS`).
-        data: folder, list of paths, .npy, .csv or built-in (digits, fashion-mnist, cifar10, scenes:NAME).
+        method: instdisc, simclr, moco, spread, supcon, ... (all of them: `objectives.METHODS`); or an
+            objective of your own: a class, a function of two embeddings, or module:name of one.
+        data: folder, list of paths, .npy, .csv or built-in (digits, fashion-mnist, cifar10, scenes:NAME);
+            in Python also an array, a tensor, a list, a data frame or a torch dataset.
         out: new folder of the run, or with --resume the run to continue.
         resume: continue the run in --out.
         preset: settings to start from; by default those for the method and the data.
         config: all settings at once, instead of a preset.
         console: where progress is printed; None: standard error.
         options: single settings by the names of the fields of the configuration, of its views and of the
-            options of the method; `objective` may be a dict of the latter.
+            options of the method; `objective` may be a dict of the latter, `encoder` an `nn.Module` or
+            what makes one, `views` a function of one image or of (batch, generator).
 
     Raises:
         ConfigError, DataError: bad settings or data, before anything is written.
@@ -247,7 +251,7 @@ def train(
         main = distributed.is_main()
         console = console if console and main else Console(quiet=not main)
         opened = session.start(
-            method, data, Path(out), resume=resume, preset=preset, config=config, options=options, console=console
+            method_name(method), given(data), Path(out), resume=resume, preset=preset, config=config, options=options, console=console
         )  # fmt: skip
         if opened.trainer is None:
             ended = opened.manifest
@@ -265,10 +269,28 @@ def train(
         return Trained(str(out), trainer.number, True, verdict.sentence)
 
 
+def method_name(method: Any) -> str:
+    """The name of a method; an objective of the user is registered under its own.
+
+    Args:
+        method: a name, or an objective as `train` takes it.
+
+    Raises:
+        ConfigError: it is not an objective.
+    """
+    from .runtime import plugins
+
+    if isinstance(method, str) and not plugins.is_name(method):
+        return method
+    from .objectives import own
+
+    return own.register(method)
+
+
 def evaluate(
-    subject: str | Path,
+    subject: Any,
     *,
-    data: str | Sequence[str] | None = None,
+    data: Data | Sequence[str] | None = None,
     protocol: str = "eval-v2",
     full: bool = False,
     quick: bool = False,
@@ -276,7 +298,7 @@ def evaluate(
     stage_rows: int = 10_000,
     checkpoint: str = "last",
     labels: str | Path | None = None,
-    encoder: str | None = None,
+    encoder: Any = None,
     width: int = 16,
     image_size: int | None = None,
     test: str | Path | None = None,
@@ -289,7 +311,8 @@ def evaluate(
     the features, and whether the views of an item find each other; without labels that is all.
 
     Args:
-        subject: run folder, timm/NAME, torchvision/NAME, file of weights, or embeddings (.npz).
+        subject: run folder, timm/NAME, torchvision/NAME, file of weights, or embeddings (.npz); also an
+            `nn.Module`, or module:name of one.
         data: data to evaluate on, by default the run's own; several make a table of transfer. sts:FILE
             scores sentence pairs.
         protocol: the frozen protocol: eval-v2, or eval-v1 for scores that compare with older ones.
@@ -299,7 +322,8 @@ def evaluate(
         stage_rows: with --full, training items that the classifier of a stage is fitted to, at most.
         checkpoint: of a run, last, best-unlabelled, or a file of weights.
         labels: file of id,label lines; evaluate on these items.
-        encoder: architecture of a file of weights, if it cannot be inferred.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
+            your own, that network or module:name.
         width: base width of a small-resnet in a file of weights.
         image_size: side of a view in pixels; by default the run's, or decided from the images.
         test: for embeddings, those of a test part.
@@ -323,13 +347,18 @@ def evaluate(
         loading.Subject
     ):  # a network of others is fitted to the channels of each source
         return loading.open_subject(
-            subject, checkpoint=checkpoint, encoder=encoder, width=width, image_size=image_size
+            subject,
+            checkpoint=checkpoint,
+            encoder=encoder,
+            width=width,
+            image_size=image_size,
+            kind=kind_of(sources[0] or ""),
         )
 
-    sources = [data] if data is None or isinstance(data, str) else list(data)
+    sources = _sources(data)
     folder = Path()
     if loading.is_embeddings(subject):
-        if data or labels or image_size or encoder or quick or checkpoint != "last":
+        if sources[0] or labels or image_size or encoder or quick or checkpoint != "last":
             raise ConfigError("embeddings accept only --test, --full, --protocol and --out")
         result = evaluation.evaluate_vectors(subject, test, full=full, name=protocol)
     else:
@@ -372,7 +401,7 @@ def detect(
     data: str = "scenes:fashion-mnist",
     preset: str = "scenes",
     checkpoint: str = "last",
-    encoder: str | None = None,
+    encoder: Any = None,
     width: int = 16,
     supervised: bool = True,
     out: str | Path | None = None,
@@ -386,7 +415,8 @@ def detect(
         data: coco:FOLDER, voc:FOLDER, scenes:digits or scenes:fashion-mnist.
         preset: scenes, voc07 or voc07-instdisc.
         checkpoint: of a run, last, best-unlabelled, or a file of weights.
-        encoder: architecture of a file of weights, if it cannot be inferred.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
+            your own, that network or module:name.
         width: base width of a small-resnet in a file of weights.
         supervised: also the same network trained with the labels of the run's own data.
         out: file of the result; by default detection.json in the run, else in this folder.
@@ -436,13 +466,13 @@ def compare(runs: Sequence[str | Path], *, console: Console | None = None) -> Ro
 
 
 def embed(
-    subject: str | Path,
+    subject: Any,
     *,
     out: str | Path,
-    data: str | None = None,
+    data: Data | None = None,
     output: Wanted = "features",
     checkpoint: str = "last",
-    encoder: str | None = None,
+    encoder: Any = None,
     width: int = 16,
     image_size: int | None = None,
     console: Console | None = None,
@@ -450,13 +480,15 @@ def embed(
     """Embed data with any network; a second run embeds only new files.
 
     Args:
-        subject: run folder, timm/NAME, torchvision/NAME, or file of weights.
+        subject: run folder, timm/NAME, torchvision/NAME, or file of weights; also an `nn.Module`, or
+            module:name of one.
         out: .npz file, or a folder whose vectors can be memory-mapped.
         data: data to embed; by default the run's own.
         output: features are what to use; embedding is the space of the loss; patches is a vector for each
             place of the last map.
         checkpoint: of a run, last, best-unlabelled, or a file of weights.
-        encoder: architecture of a file of weights, if it cannot be inferred.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
+            your own, that network or module:name.
         width: base width of a small-resnet in a file of weights.
         image_size: side of a view in pixels; by default the run's, or decided from the images.
         console: where progress is printed; None: standard error.
@@ -469,10 +501,16 @@ def embed(
     from .training import loading
 
     console = console or Console()
+    where = None if data is None else given(data)
     opened = loading.open_subject(
-        subject, checkpoint=checkpoint, encoder=encoder, width=width, image_size=image_size
+        subject,
+        checkpoint=checkpoint,
+        encoder=encoder,
+        width=width,
+        image_size=image_size,
+        kind=kind_of(where or ""),
     )
-    vectors, kept = incremental.embed_subject(opened, data, output, Path(out), image_size, console)
+    vectors, kept = incremental.embed_subject(opened, where, output, Path(out), image_size, console)
     vectors.save(out)
     reused = f"; {kept:,} of them were there before" if kept else ""
     console.say(f"{len(vectors):,} vectors of {vectors.vectors.shape[1]} values in {out}{reused}")
@@ -480,15 +518,15 @@ def embed(
 
 
 def search(
-    run: str | Path,
+    run: Any,
     queries: Sequence[str | Path],
     *,
-    data: str | None = None,
+    data: Data | None = None,
     k: int = 10,
     threshold: float = -1.0,
     index: IndexKind = "exact",
     sheet_path: str | Path | None = None,
-    encoder: str | None = None,
+    encoder: Any = None,
     width: int = 16,
     image_size: int | None = None,
     console: Console | None = None,
@@ -503,7 +541,8 @@ def search(
         threshold: least cosine similarity of a neighbour, -1 to 1.
         index: exact, or an approximate index of FAISS, built once and kept in the run.
         sheet_path: picture of the queries and their neighbours to write.
-        encoder: architecture of a file of weights, if it cannot be inferred.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
+            your own, that network or module:name.
         width: base width of small-resnet in a file of weights.
         image_size: side of a view in pixels.
         console: where progress is printed; None: standard error.
@@ -522,7 +561,7 @@ def search(
 
     console = console or Console()
     items = collection.open_collection(
-        run, data, encoder=encoder, width=width, image_size=image_size, console=console
+        run, _given(data), encoder=encoder, width=width, image_size=image_size, console=console
     )
     source = items.source
     images = loading.images_of(source, "--sheet") if sheet_path else None
@@ -546,11 +585,11 @@ def search(
 
 
 def report(
-    run: str | Path,
+    run: Any,
     *,
-    data: str | None = None,
+    data: Data | None = None,
     out: str | Path | None = None,
-    encoder: str | None = None,
+    encoder: Any = None,
     width: int = 16,
     image_size: int | None = None,
     console: Console | None = None,
@@ -562,7 +601,8 @@ def report(
             Scores are in the page once `eval` has scored the run.
         data: items to show; by default the run's own. Other encoders require it.
         out: the file; by default report.html in the run, else in this folder.
-        encoder: architecture of a file of weights, if it cannot be inferred.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
+            your own, that network or module:name.
         width: base width of small-resnet in a file of weights.
         image_size: side of a view in pixels.
         console: where progress is printed; None: standard error.
@@ -572,7 +612,7 @@ def report(
 
     console = console or Console()
     items = open_collection(
-        run, data, encoder=encoder, width=width, image_size=image_size, console=console
+        run, _given(data), encoder=encoder, width=width, image_size=image_size, console=console
     )
     file = Path(out) if out else (items.run.path if items.run else Path()) / "report.html"
     written = run_report.write(items, file, console)
@@ -580,13 +620,13 @@ def report(
 
 
 def explore(
-    run: str | Path,
+    run: Any,
     *,
-    data: str | None = None,
+    data: Data | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
     browser: bool = False,
-    encoder: str | None = None,
+    encoder: Any = None,
     width: int = 16,
     image_size: int | None = None,
     console: Console | None = None,
@@ -599,7 +639,8 @@ def explore(
         host: address to listen on; any other than this one lets other machines in.
         port: port to listen on; 0: a free one.
         browser: open the page in a browser.
-        encoder: architecture of a file of weights, if it cannot be inferred.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
+            your own, that network or module:name.
         width: base width of small-resnet in a file of weights.
         image_size: side of a view in pixels.
         console: where the address is printed; None: standard error.
@@ -608,7 +649,7 @@ def explore(
 
     about: dict[str, Any] = {"encoder": encoder, "width": width, "image_size": image_size}
     server.serve(
-        run, host=host, port=port, data=data, open_browser=browser, console=console, **about
+        run, host=host, port=port, data=_given(data), open_browser=browser, console=console, **about
     )
     return Explored(str(run))
 
@@ -649,18 +690,39 @@ def export(
     return Exported(**written)
 
 
-def load(run: str | Path, *, checkpoint: str = "last") -> loading.Loaded:
+def load(run: str | Path, *, checkpoint: str = "last", encoder: Any = None) -> loading.Loaded:
     """Open a run for use: `load("runs/x").encoder.features(images)`.
 
     Args:
         run: folder of the run.
-        checkpoint: "last", "best-unlabelled", or a file of weights of the same network.
+        checkpoint: last, best-unlabelled, or a file of weights of the same network.
+        encoder: of a run with a network of your own, that network or module:name.
     """
     from .training import loading
     from .training.run import Run
 
     opened = Run.open(run)
+    if encoder is not None:
+        loading.remember_network(opened, encoder)
     return loading.Loaded(loading.load_encoder(opened, checkpoint), opened)
 
 
 Shell = Literal["bash", "zsh", "tcsh"]
+
+
+def _given(data: Data | None) -> str | None:
+    return None if data is None else given(data)
+
+
+def _sources(data: Data | Sequence[str] | None) -> list[str | None]:
+    """The sources of an evaluation: of a list of names each, of any other object one.
+
+    A list of paths of images or sounds is one source.
+    """
+    if not isinstance(data, list | tuple) or not data or not all(isinstance(d, str) for d in data):
+        return [_given(data)]
+    from .data.kinds import AUDIO, IMAGES
+
+    if all(Path(name).suffix.lower() in IMAGES | AUDIO for name in data):
+        return [given(data)]
+    return list(data)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import TellapartError, unknown
+from .runtime import plugins
 from .runtime.console import Console, plural
 from .runtime.options import REQUIRED, Option, Parser, add, of_function, of_record, summary
 from .runtime.text import safe
@@ -256,7 +257,8 @@ def _method(rest: Sequence[str]) -> tuple[str, Sequence[str]]:
     found, extra = parser.parse_known_args(list(rest))
     if found.method is None and (found.help or found.help_all):
         return METHOD, rest
-    if extra or found.method not in METHODS:
+    own = plugins.is_name(found.method)
+    if extra or (found.method not in METHODS and not own):
         raise unknown("method", str((extra or [found.method or ""])[0]), METHODS)
     flags = [f"--{flag}" for flag in ("help", "json") if getattr(found, flag)]
     return found.method, [*flags, *found.rest]
@@ -275,7 +277,11 @@ def settings(method: str, data: str | None, preset: str | None) -> list[Option]:
     """The settings of a training: of the configuration, of its views, and of the method."""
     from .training import presets
 
-    config = presets.named(preset or presets.name_for(method, data or ""))
+    if plugins.is_name(method):
+        from .api import method_name
+
+        method_name(method)
+    config = presets.starting(method, data or "", preset)
     common = [o for o in of_record(config) if o.name not in ("views", "objective")]
     views = of_record(config.views, group="views")
     taken = {o.name for o in (*common, *views)} | {"data", "out", "resume", "preset", "method"}

@@ -182,6 +182,19 @@ def decode_image(
         draft: Any = picture.draft  # None keeps the mode
         draft(None, wanted)
     picture.load()
+    return prepare_picture(picture, channels, short=short, fit=fit, ranges=ranges, turn=turn)
+
+
+def prepare_picture(
+    picture: Image.Image,
+    channels: int,
+    *,
+    short: int | None,
+    fit: str = "pad",
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    turn: bool = True,
+) -> Decoded:
+    """A picture in memory, in 8 bits and resized; its arguments are those of `decode_image`."""
     turned = _orientation(picture) if turn else None
     changes: list[str] = []
     picture = _flat(picture, ranges or {}, changes)

@@ -4,25 +4,73 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from . import folders, lists
 from .endings import AUDIO, IMAGES, KINDS, SERIES, TEXT
 
 __all__ = ["AUDIO", "BUILTIN", "IMAGES", "KINDS", "SERIES", "TEXT", "kind_of", "kind_of_path"]
 BUILTIN = ("digits", "fashion-mnist", "cifar10", "stl10")
+ARRAYS = frozenset({".npy", ".npz"})  # files that may hold images
+Data = Any  # a name, a path, or an object that `open_source` takes
+PYTHON = "python:"  # how the name of a source begins whose data were passed in Python
 
 
-def kind_of(spec: str) -> str:
-    """The kind of the data that a name stands for: "images", "audio", "series" or "text".
+class Given(str):
+    """Data passed as a Python object: the object, under the name that run.json stores.
+
+    Attributes:
+        value: the object.
+    """
+
+    value: Any
+
+    def __new__(cls, value: Any) -> Given:
+        """The object under its name: its type and shape, or the name of a source."""
+        shape = getattr(value, "shape", None)
+        size = (
+            tuple(shape) if shape is not None else len(value) if hasattr(value, "__len__") else ""
+        )
+        kind = type(value).__name__
+        name = getattr(value, "name", None) if hasattr(value, "fingerprint") else None
+        made = super().__new__(cls, name or f"{PYTHON}{kind}{size if shape else f'({size})'}")
+        made.value = value
+        return made
+
+
+def given(data: Data) -> str:
+    """Data as a string: a name or path as it is, any other object as `Given`.
+
+    Args:
+        data: what a user passed.
+    """
+    if isinstance(data, str):
+        return data
+    if isinstance(data, Path):
+        return f"./{data}" if str(data) in BUILTIN else str(data)
+    return Given(data)
+
+
+def kind_of(spec: Data) -> str:
+    """The kind of the data: "images", "audio", "series", "text", or a registered one.
+
+    Args:
+        spec: a name, or any object that `open_source` takes.
 
     >>> kind_of("digits"), kind_of("audio:calls/"), kind_of("scenes:digits")
     ('images', 'audio', 'images')
     """
-    kind = spec.partition(":")[0]
+    name = given(spec)
+    if isinstance(name, Given):
+        from .objects import kind_of_object  # needs numpy and torch, which a name does not
+
+        found: str = kind_of_object(name.value)
+        return found
+    kind = name.partition(":")[0]
     if kind in KINDS:
         return kind
-    path = Path(spec).expanduser()
-    if not spec or kind in (*BUILTIN, "scenes") or not path.exists():
+    path = Path(name).expanduser()
+    if not name or kind in (*BUILTIN, "scenes") or not path.exists():
         return "images"
     return kind_of_path(path)
 
@@ -36,6 +84,8 @@ def kind_of_path(path: Path) -> str:
     if path.is_dir():
         return folders.kind_of_folder(path)
     ending = path.suffix.lower()
+    if ending in ARRAYS and is_image_array(path):
+        return "images"
     if ending == ".npy":
         return "series"
     for kind, known in KINDS.items():  # one file of these is a source, not a list
@@ -45,6 +95,19 @@ def kind_of_path(path: Path) -> str:
     if listed is None:
         return "series" if ending == ".csv" or _is_table(path) else "text"
     return listed
+
+
+def is_image_array(path: Path) -> bool:
+    """Whether a .npy holds uint8 images, by its header; an .npz does."""
+    import numpy as np  # only for a file that ends in .npy
+
+    if path.suffix.lower() == ".npz" or not path.is_file():
+        return path.is_file()
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return bool(array.dtype == np.uint8 and array.ndim in (3, 4))
 
 
 def _is_table(path: Path) -> bool:

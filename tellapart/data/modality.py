@@ -100,6 +100,16 @@ class Modality(Generic[S]):
         """
         raise NotImplementedError
 
+    def open_listing(self, spec: str, listing: Any, options: OpenOptions) -> S:
+        """Open listed files as a source. Asked by `data.open_source` for lists and frames of paths.
+
+        Args:
+            spec: name of the source.
+            listing: a `data.files.Listing`.
+            options: image size, cache and the rest.
+        """
+        raise NotImplementedError
+
     def source_for(self, subject: Any, data: str, options: Mapping[str, Any]) -> S:
         """Open data for an encoder that belongs to no run. Asked by training.loading.
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, unknown
-from . import builtin, folders, image_packing, lists, scenes
+from . import builtin, folders, image_packing, lists, objects, scenes
 from .cache import Cache, default_folder
 from .files import Listing
 from .images import ImageSource
-from .kinds import BUILTIN, KINDS, kind_of_path
+from .kinds import BUILTIN, KINDS, PYTHON, Data, Given, given, kind_of_path
 from .modality import MODALITIES, OpenOptions, modality_of
 from .options import ReadOptions
 from .source import Source
@@ -24,7 +24,7 @@ Progress = Callable[[str, int, int], None]  # what is being done, done so far, o
 
 
 def open_source(
-    spec: str,
+    spec: Data,
     *,
     image_size: int | None = None,
     sample_rate: int | None = None,
@@ -34,22 +34,25 @@ def open_source(
     progress: Progress | None = None,
     **reading: Any,
 ) -> Source:
-    """The source a user names.
+    """Open data as a source.
 
     Args:
         spec: "digits", "fashion-mnist[:FOLDER]", "cifar10[:FOLDER]", "stl10[:FOLDER]",
-            "scenes:NAME"; a folder of images or of sounds, a text file that lists either, a 2-D .npy or .csv or a
-            folder of them, a .txt of sentences, a .tsv of pairs; "images:", "audio:", "series:" or "text:" before a
-            path that could be several of them. "./digits"
-            is a folder, "digits" the built-in.
-        image_size: side of the view in pixels; None: 16 for digits, 32 for scenes, their own side for other
-            images of at most 64 pixels, and `large` for larger ones.
+            "scenes:NAME"; a folder of images or of sounds, a text file that lists either, a .npy
+            or .npz of uint8 images, a 2-D .npy or .csv or a folder of them, a .txt of sentences, a
+            .tsv of pairs; "images:", "audio:", "series:" or "text:" before a path that could be
+            several of them. "./digits" is a folder, "digits" the built-in. Or a Python object:
+            a path, an array, a tensor, a list, a frame, a dataset (see `data.objects`).
+        image_size: side of the view in pixels; None: 16 for digits, 32 for scenes, their own side
+            for other images of at most 64 pixels, and `large` for larger ones.
         sample_rate: Hz of sounds; None: that of most files, at most 16,000.
+        large: image size chosen for images of more than 64 pixels.
         cache: folder for decoded data; None: $TELLAPART_CACHE or ~/.cache/tellapart.
-        cache_limit: GB that the cache may take.
+        cache_limit: largest size of the cache in GB.
         progress: called with (what, done, total) while decoding.
         reading: how files become items, by the names of `data.options.ReadOptions`: label_level,
             fit, range, max_megapixels, piece, hop.
+
     Raises:
         DataError: nothing there, nothing usable in it, or no room for it.
 
@@ -57,9 +60,31 @@ def open_source(
     >>> len(source), source.read(source_rows := __import__("torch").tensor([0, 5])).shape
     (1797, torch.Size([2, 1, 16, 16]))
     """
+
+    def options(kind: str) -> OpenOptions:
+        report = (
+            (lambda done, total: progress(f"reading {kind}", done, total)) if progress else None
+        )
+        return OpenOptions(store, image_size, sample_rate, large, report, ReadOptions(**reading))
+
     if image_size is not None and not 8 <= image_size <= 1024:
         raise DataError(f"--image-size must lie in 8..1024 pixels, got {image_size}")
     store = Cache(Path(cache) if cache else default_folder(), cache_limit * 1e9)
+    spec = given(spec)
+    if isinstance(spec, Given):
+
+        def open_listing(name: str, kind: str, listing: Listing) -> Source:
+            opened: Source = modality_of(kind).open_listing(name, listing, options(kind))
+            return opened
+
+        return objects.source_of(
+            spec.value, name=spec, image_size=image_size, large=large, open_listing=open_listing
+        )
+    if spec.startswith(PYTHON):
+        raise DataError(
+            f"{spec.removeprefix(PYTHON)} was given in Python and is not stored; pass the same data "
+            "again as data="
+        )
     kind, _, rest = spec.partition(":")
     if kind == "scenes":
         return _scenes(spec, rest, image_size or SCENE_SIZE, store, progress)
@@ -70,12 +95,7 @@ def open_source(
     if not path.exists():
         raise _missing(spec, path)
     kind = kind if kind in MODALITIES else kind_of_path(path)
-    report = (lambda done, total: progress(f"reading {kind}", done, total)) if progress else None
-    source: Source = modality_of(kind).open(
-        spec,
-        path,
-        OpenOptions(store, image_size, sample_rate, large, report, ReadOptions(**reading)),
-    )
+    source: Source = modality_of(kind).open(spec, path, options(kind))
     return source
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..data import Source, open_source
+from ..data import Source, kind_of, open_source
 from ..data.files import is_file
 from ..encoders import AnyEncoder, prepared
 from ..errors import ConfigError, DataError
+from ..runtime import plugins
 from ..runtime.console import Console
 from ..training import loading
 from ..training.run import Run
@@ -77,11 +78,11 @@ class Collection:
 
 
 def open_collection(
-    what: str | Path,
+    what: Any,
     data: str | None = None,
     *,
     checkpoint: str = "last",
-    encoder: str | None = None,
+    encoder: Any = None,
     width: int = 16,
     image_size: int | None = None,
     console: Console | None = None,
@@ -104,13 +105,34 @@ def open_collection(
         RunError: a damaged run.
     """
     console = console or Console()
+    if not isinstance(what, str | Path) or plugins.is_name(what):
+        return _of_encoder(what, data, encoder, width, image_size, console)
     path = Path(what)
     if loading.is_embeddings(path) and not (path / "run.json").is_file():
         return _of_vectors(path, data, console)
     if (path / "run.json").is_file() or (path.is_dir() and not (path / "config.json").is_file()):
-        return _of_run(Run.open(path), data, checkpoint, console)
+        run = Run.open(path)
+        if encoder is not None:
+            loading.remember_network(run, encoder)
+        return _of_run(run, data, checkpoint, console)
+    return _of_encoder(what, data, encoder, width, image_size, console)
+
+
+def _of_encoder(
+    what: Any,
+    data: str | None,
+    encoder: Any,
+    width: int,
+    image_size: int | None,
+    console: Console,
+) -> Collection:
+    """An encoder that belongs to no run, over named data."""
     subject = loading.open_subject(
-        what, checkpoint=checkpoint, encoder=encoder, width=width, image_size=image_size
+        what,
+        encoder=encoder,
+        width=width,
+        image_size=image_size,
+        kind=kind_of(data or ""),
     )
     if data is None:
         raise ConfigError(f"{what} has no data of its own; pass --data")
@@ -118,7 +140,7 @@ def open_collection(
         subject.encoder, loading.source_of(subject, data, image_size, console.progress)
     )
     return Collection(
-        str(what), source, search.embedded(subject.encoder, source, console), subject.encoder
+        subject.name, source, search.embedded(subject.encoder, source, console), subject.encoder
     )
 
 

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from .encoder import AnyEncoder, Encoder
     from .heads import head, hidden_layers
     from .inference import outputs, prepared, to_device
+    from .own import NetworkEncoder
     from .sequence import SequenceEncoder
     from .text import TextEncoder
     from .vision import backbone
 
 __all__ = [
-    "AnyEncoder", "Encoder", "SequenceEncoder", "TextEncoder", "backbone", "build", "building", "head",
+    "AnyEncoder", "Encoder", "NetworkEncoder", "SequenceEncoder", "TextEncoder", "backbone", "build", "building", "head",
     "hidden_layers", "outputs", "prepared", "rebuild", "sequence", "text", "to_device",
 ]  # fmt: skip
 
@@ -27,6 +28,7 @@ __getattr__, __dir__ = lazy.attributes(
         "building": ("build", "rebuild"),
         "encoder": ("AnyEncoder", "Encoder"),
         "heads": ("head", "hidden_layers"),
+        "own": ("NetworkEncoder",),
         "inference": ("outputs", "prepared", "to_device"),
         "sequence": ("SequenceEncoder",),
         "text": ("TextEncoder",),
@@ -35,6 +37,7 @@ __getattr__, __dir__ = lazy.attributes(
     modules=(
         "building",
         "norms",
+        "own",
         "pretrained",
         "sequence",
         "synonyms",

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ..data import modality_of
+from ..runtime import plugins
+from . import own
 from .encoder import AnyEncoder, Encoder
 from .heads import head
 from .patches import PatchEncoder, Patches
@@ -39,8 +41,13 @@ def build(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if name == "patches":
-            body: Backbone = Patches(channels, size, width)
+        if plugins.is_name(name):
+            network = own.network_of(name, seed, channels=channels, size=size)
+            empty = torch.zeros(2, channels, size, size)
+            body: Backbone = own.OwnBackbone(network, name, own.width_of(network, name, empty))
+            mean, std = torch.zeros(channels), torch.ones(channels)  # it sees values in [0, 1]
+        elif name == "patches":
+            body = Patches(channels, size, width)
         else:
             shared = {"channels": channels, "size": size, "width": width}
             body = backbone(name, **shared, pretrained=pretrained, small_stem=small_stem)

@@ -111,7 +111,7 @@ def score_source(subject: Subject, source: Source, request: Request) -> tuple[di
     name, data, console = request.protocol, request.data, request.console
     rows = rows_of(subject, source, console, small=name != protocol.V1)
     console.say("comparing random views of the same items")
-    views = view_outputs(rows, subject, source)
+    views = view_outputs(rows, subject, source, console.say)
     result: dict[str, Any] = {"protocol": name}
     if source.labels is None or not (source.labels >= 0).any():
         flags = f" --data {data}" if data else ""

@@ -19,6 +19,7 @@ from ..encoders import AnyEncoder
 from ..encoders.inference import run_over
 from ..errors import ConfigError
 from ..functional import geometry
+from ..training.build import watched_views
 from ..training.config import CommonConfig
 from ..training.resolve import held_out
 from ..training.session import Look
@@ -107,7 +108,7 @@ class Watch:
         self, encoder: AnyEncoder, part: Source, name: Any, normalised: bool = True
     ) -> Tensor:
         """(N, F) the features of one random view of every item of a part, the same view each time."""
-        device, views = encoder.device, modality_of(part).watch_views(self.config, part)
+        device, views = encoder.device, watched_views(self.config, part)
         random = generator("watch", self.config.seed, name, device=device)
         z = torch.cat(
             run_over(

@@ -17,6 +17,7 @@ from ..embeddings import Embeddings
 from ..encoders import AnyEncoder, Encoder
 from ..encoders.inference import Output, run_over
 from ..runtime.console import Console, clock
+from ..training.build import scored_views
 from ..training.loading import Subject, images_of, only_size, parts_of, untrained
 from . import baselines, label_free
 from .protocol import Pair
@@ -124,7 +125,9 @@ def sample(source: Source) -> tuple[Source, dict[str, int]]:
     return part, {name: len(positions) for name, positions in drawn.items()}
 
 
-def view_outputs(rows: Rows, subject: Subject, source: Source) -> dict[str, Tensor]:
+def view_outputs(
+    rows: Rows, subject: Subject, source: Source, say: Callable[[str], None]
+) -> dict[str, Tensor]:
     """Every row's vectors of the same random views: name -> (N, V, width), N up to 1,000 items.
 
     Of the test part where it has two items or more. The views are those of the run's training.
@@ -133,12 +136,12 @@ def view_outputs(rows: Rows, subject: Subject, source: Source) -> dict[str, Tens
         rows: as `rows_of` gives them.
         subject: the encoder, whose run says how views are made.
         source: the items.
+        say: called with a sentence if the views of the training are not known here.
     """
     train, test = parts_of(source)
     part = test if test is not None and len(test) > 1 else train
     part = part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[: label_free.ITEMS]))
-    config, modality = subject.config, modality_of(source)
-    views = config.views_for(source) if config else modality.default_views(source)
+    views = scored_views(subject.config, source, say)
     generator = torch.Generator().manual_seed(0)
 
     def vectors(drawn: list[Any], _: Tensor) -> list[Tensor]:

@@ -38,6 +38,10 @@ class BaseModality(Modality[S]):
         """Refuse paths: sources of this kind are built in Python."""
         raise DataError(f"{spec}: sources of kind {self.kind!r} cannot be opened from files")
 
+    def open_listing(self, spec: str, listing: Any, options: OpenOptions) -> S:
+        """Refuse files: sources of this kind are built in Python."""
+        raise DataError(f"{spec}: sources of kind {self.kind!r} cannot be opened from files")
+
     def source_for(self, subject: Subject, data: str, options: Mapping[str, Any]) -> S:
         """Open data and check their kind."""
         source: S = require_kind(open_source(data, **options), self.kind, subject.name)

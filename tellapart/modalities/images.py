@@ -14,17 +14,20 @@ from torch import Tensor
 
 from .. import encoders
 from ..curation import duplicates, image_match, inspect, summary
-from ..data import ImageSource, Preview, image_folder, kinds, open_source
+from ..data import ImageSource, Preview, image_folder, kinds, objects, open_source
+from ..data.files import Listing
 from ..data.modality import OpenOptions
 from ..data.open import listed
 from ..embeddings import search
 from ..encoders import Encoder
 from ..encoders.inference import batches_of_images
 from ..encoders.patches import PatchEncoder
+from ..errors import ConfigError
 from ..evaluation import baselines, evaluate, full
 from ..evaluation.rows import small_side
 from ..exporters import image_program, program
 from ..reports.explorer import items
+from ..runtime import plugins
 from ..training import build, loading
 from ..training.config import TrainConfig
 from ..training.loading import Subject
@@ -43,11 +46,24 @@ class Images(BaseModality[ImageSource]):
     watched_items = 256
     configuration = TrainConfig
 
+    def starting_settings(self, method: str) -> None:
+        """None: every setting comes from a preset."""
+        return None
+
     def open(self, spec: str, path: Path, options: OpenOptions) -> ImageSource:
-        """A folder of images, or a text file that lists them."""
+        """A folder of images, a text file that lists them, or a .npy or .npz of uint8 images."""
+        if path.suffix.lower() in kinds.ARRAYS and path.is_file():
+            return objects.array_source(
+                spec, path, image_size=options.image_size, large=options.large
+            )
+        level = options.reading.label_level
+        return self.open_listing(spec, listed(path, self.kind, level), options)
+
+    def open_listing(self, spec: str, listing: Listing, options: OpenOptions) -> ImageSource:
+        """Image files."""
         return image_folder.image_source(
             spec,
-            listed(path, self.kind, options.reading.label_level),
+            listing,
             options.cache,
             size=options.image_size,
             large=options.large,
@@ -63,7 +79,8 @@ class Images(BaseModality[ImageSource]):
         networks = [loading.image_encoder(subject, data)]
         networks += [subject.fresh] if subject.fresh else []
         for network in networks:
-            if network.mean.numel() != source.channels:
+            own = plugins.is_name(network.description.get("encoder"))  # adapts itself, or not
+            if network.mean.numel() != source.channels and not own:
                 network.take_channels(source.channels)
         return source
 
@@ -179,6 +196,11 @@ class Images(BaseModality[ImageSource]):
         fold: bool,
     ) -> program.Standalone:
         """A program of the network's library, or of plain torch for patches."""
+        if plugins.is_name(description["encoder"]):
+            raise ConfigError(
+                f"{description['encoder']} is a network of your own, whose program only you have; save "
+                "ta.load(run).encoder.backbone.model with torch.save or torch.export"
+            )
         # PatchEncoder is an Encoder whose network no library has: its program is ours.
         if isinstance(encoder, PatchEncoder):
             return program.of_patches(encoder, description)

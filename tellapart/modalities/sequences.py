@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ..curation import duplicates, inspect, summary
 from ..data import Preview, SequenceSource, audio, kinds, series
+from ..data.files import Listing
 from ..data.modality import OpenOptions
 from ..data.open import listed
 from ..embeddings import search
-from ..encoders import SequenceEncoder, sequence
+from ..encoders import AnyEncoder, own, sequence
 from ..encoders.inference import batches_of_sequences
 from ..evaluation import baselines, evaluate
 from ..exporters import program
@@ -38,20 +39,30 @@ class Sequences(BaseModality[SequenceSource]):
     watched_items = 64
     configuration = SequenceConfig
 
+    def starting_settings(self, method: str) -> None:
+        """None: every setting comes from a preset."""
+        return None
+
     def evaluation_view(self, source: SequenceSource, batch: Any) -> dict[str, Tensor]:
         """Every sequence from beginning to end, padded with zeros to the longest."""
         return whole(batch)
 
-    def build_encoder(self, config: Any, source: SequenceSource) -> SequenceEncoder:
+    def build_encoder(self, config: Any, source: SequenceSource) -> AnyEncoder:
         """As `training.build.sequence_encoder`."""
         return build.sequence_encoder(config, source)
 
-    def rebuild_encoder(self, description: dict[str, Any], *, seed: int) -> SequenceEncoder:
-        """As `encoders.sequence.build`."""
-        return sequence.build(seed=seed, **description)
+    def rebuild_encoder(self, description: dict[str, Any], *, seed: int) -> AnyEncoder:
+        """As `encoders.sequence.build`, or around a network of the user."""
+        given = dict(description)
+        if "encoder" in given:
+            del given["width"]  # follows from the network
+            return own.of_sequences(given.pop("encoder"), kind=self.kind, seed=seed, **given)
+        return sequence.build(seed=seed, **given)
 
     def card(self, description: dict[str, Any]) -> tuple[str, str]:
-        """Convolutions, context and channels."""
+        """Convolutions, context and channels, or the network of the user."""
+        if "encoder" in description:
+            return f"{description['encoder']}, {description['channels']} channel(s)", "its output"
         strides = "x".join(map(str, description["strides"]))
         network = (
             f"convolutions of stride {strides} and {description['context']}, "
@@ -130,9 +141,14 @@ class Audio(Sequences):
 
     def open(self, spec: str, path: Path, options: OpenOptions) -> SequenceSource:
         """A folder of sounds, or a text file that lists them."""
+        level = options.reading.label_level
+        return self.open_listing(spec, listed(path, self.kind, level), options)
+
+    def open_listing(self, spec: str, listing: Listing, options: OpenOptions) -> SequenceSource:
+        """Sound files."""
         return audio.audio_source(
             spec,
-            listed(path, self.kind, options.reading.label_level),
+            listing,
             options.cache,
             rate=options.sample_rate,
             options=options.reading,
@@ -172,9 +188,14 @@ class Series(Sequences):
 
     def open(self, spec: str, path: Path, options: OpenOptions) -> SequenceSource:
         """A .npy or .csv of steps x channels, a folder of them, or a list."""
+        level = options.reading.label_level
+        return self.open_listing(spec, listed(path, self.kind, level), options)
+
+    def open_listing(self, spec: str, listing: Listing, options: OpenOptions) -> SequenceSource:
+        """Files of tables."""
         return series.series_source(
             spec,
-            listed(path, self.kind, options.reading.label_level),
+            listing,
             options.cache,
             options=options.reading,
             progress=options.progress,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..curation import duplicates, inspect, summary
 from ..data import Preview, TextSource, kinds, open_source, text
+from ..data.files import Listing
 from ..data.modality import OpenOptions
 from ..data.open import listed
 from ..embeddings import search
@@ -42,9 +43,18 @@ class Text(BaseModality[TextSource]):
     watched_items = 64
     configuration = TextConfig
 
+    def starting_settings(self, method: str) -> None:
+        """None: every setting comes from a preset."""
+        return None
+
     def open(self, spec: str, path: Path, options: OpenOptions) -> TextSource:
         """A file of sentences, or a folder of documents."""
-        return text.text_source(spec, listed(path, self.kind, options.reading.label_level))
+        level = options.reading.label_level
+        return self.open_listing(spec, listed(path, self.kind, level), options)
+
+    def open_listing(self, spec: str, listing: Listing, options: OpenOptions) -> TextSource:
+        """One file of sentences, or documents."""
+        return text.text_source(spec, listing)
 
     def source_for(self, subject: Subject, data: str, options: Mapping[str, Any]) -> TextSource:
         """Open sentences."""

@@ -5,6 +5,7 @@ Shapes: C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +14,14 @@ from torch import Tensor
 
 from .. import encoders
 from ..data import ImageSource, SequenceSource, Source, TextSource, modality_of
-from ..encoders import AnyEncoder, Encoder, SequenceEncoder, TextEncoder, pretrained, synonyms
+from ..encoders import AnyEncoder, Encoder, TextEncoder, pretrained, synonyms
 from ..errors import ConfigError, unknown
+from ..runtime import plugins
+from ..views.own import OwnViews
 from ..views.text import TextViews
 from .config import CommonConfig, SequenceConfig, TextConfig, TrainConfig
 
+Views = Callable[[Any, torch.Generator], Any]
 STATISTICS, SEQUENCES = 4096, 512  # items that the normalisation is computed from
 
 
@@ -38,6 +42,50 @@ def build_encoder(config: CommonConfig, source: Source) -> AnyEncoder:
         )
     encoder: AnyEncoder = modality.build_encoder(config, source)
     return encoder
+
+
+def build_views(config: CommonConfig, source: Source, encoder: AnyEncoder) -> Views:
+    """The random views of a training: those of the user (`view`), else those of the modality.
+
+    Args:
+        config: the settings.
+        source: the training part.
+        encoder: the encoder in training.
+    """
+    if config.view:
+        return OwnViews(plugins.find(config.view), config.view)
+    views: Views = modality_of(source).build_views(config, source, encoder)
+    return views
+
+
+def watched_views(config: CommonConfig, source: Source) -> Views:
+    """The random views that the monitor compares while an encoder trains."""
+    if config.view:
+        return OwnViews(plugins.find(config.view), config.view)
+    views: Views = modality_of(source).watch_views(config, source)
+    return views
+
+
+def scored_views(config: CommonConfig | None, source: Source, say: Callable[[str], None]) -> Views:
+    """The random views that an evaluation compares: those of the training where they are known.
+
+    Args:
+        config: of the run; None: the encoder belongs to no run.
+        source: what is scored.
+        say: called with a sentence if the views of the training are not known here.
+    """
+    modality = modality_of(source)
+    if config is None:
+        views: Views = modality.default_views(source)
+    elif config.view and plugins.known(config.view):
+        views = OwnViews(plugins.find(config.view), config.view)
+    else:
+        if config.view:
+            say(
+                f"the views {config.view} are not known here; the built-in ones are compared instead"
+            )
+        views = config.views_for(source)
+    return views
 
 
 def image_encoder(config: TrainConfig, source: ImageSource) -> Encoder:
@@ -61,13 +109,23 @@ def image_encoder(config: TrainConfig, source: ImageSource) -> Encoder:
     return encoder
 
 
-def sequence_encoder(config: SequenceConfig, source: SequenceSource) -> SequenceEncoder:
+def sequence_encoder(config: SequenceConfig, source: SequenceSource) -> AnyEncoder:
     """The encoder of a training on sounds or series, from random weights.
 
     Args:
         config: the settings.
         source: the training part, from which the normalisation is computed.
     """
+    if plugins.is_name(config.encoder):
+        return encoders.own.of_sequences(
+            config.encoder,
+            kind=source.kind,
+            channels=source.channels,
+            steps=config.views.window,
+            head_kind=config.head,
+            dim=config.dim,
+            seed=config.seed,
+        )
     if config.encoder != "frames":
         raise unknown("encoder for sounds and series", config.encoder, ["frames"])
     mean, std = sequence_statistics(source)
@@ -85,6 +143,11 @@ def text_encoder(config: TextConfig, source: TextSource) -> TextEncoder:
         config: the settings.
         source: the training part, from which a vocabulary is learned.
     """
+    if plugins.is_name(config.encoder):
+        raise ConfigError(
+            f"--encoder {config.encoder}: an encoder of sentences needs its tokenizer; save both as a folder "
+            "of transformers and name the folder"
+        )
     texts = [text for i in range(source.columns) for text in source.column(i)]
     return encoders.text.build(
         config.encoder, seed=config.seed, texts=texts, width=config.width, layers=config.layers,

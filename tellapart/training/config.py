@@ -103,6 +103,8 @@ class CommonConfig:
         log_every: steps between two lines of metrics.jsonl.
         save_every: steps between two checkpoints; by default 20 checkpoints in a training.
         tensorboard: also write TensorBoard events (pip install 'tellapart[track]').
+        view: views of your own instead of the built-in ones: module:name of a function of one
+            image, or of (batch, generator).
         objective: options of the method.
     """
 
@@ -143,6 +145,7 @@ class CommonConfig:
     log_every: int = 20
     save_every: int | None = None
     tensorboard: bool = False
+    view: str | None = None
 
     objective: Options = field(default_factory=InstDiscOptions)
 
@@ -240,7 +243,10 @@ class CommonConfig:
         plain: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "objective"
         }
-        return cls(**plain, objective=OPTIONS[method](**values["objective"]))
+        options = OPTIONS.get(method)
+        if options is None:  # an objective of the user: only its training needs the options
+            return cls(**plain, objective=Options())
+        return cls(**plain, objective=options(**values["objective"]))
 
 
 @flat_views

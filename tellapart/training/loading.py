@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import nn
+
 from .. import encoders
 from ..data import ImageSource, Source, modality_of
 from ..encoders import AnyEncoder, Encoder, pretrained, weights
 from ..errors import ConfigError, DataError, RunError, require
+from ..runtime import plugins
 from ..runtime.console import Console
 from .config import CommonConfig
 from .resolve import open_for
@@ -58,26 +61,37 @@ class Loaded:
 
 
 def open_subject(
-    what: str | Path,
+    what: Any,
     *,
     checkpoint: str = "last",
-    encoder: str | None = None,
+    encoder: Any = None,
     width: int = 16,
     image_size: int | None = None,
+    kind: str = "images",
 ) -> Subject:
-    """Open what a user names: a run folder, timm/NAME, torchvision/NAME, a file of weights, or embeddings (.npz).
+    """Open an encoder.
 
     Args:
+        what: a run folder, timm/NAME, torchvision/NAME, a file of weights, an `nn.Module`, or
+            module:name of one or of what makes one.
         checkpoint: of a run: "last", "best-unlabelled", or a file of weights.
-        encoder, width: the network of a file of weights; None: found from the names and shapes in it.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run that was trained
+            with a network of the user, that network or its module:name.
+        width: base width of small-resnet in a file of weights.
         image_size: side of a view, for a network that reads one size only.
+        kind: the kind of data that an `nn.Module` reads.
+
     Raises:
         ConfigError: nothing known by this name, or weights that fit no network. RunError: a damaged run.
     """
+    if not isinstance(what, str | Path) or plugins.is_name(what):
+        return _of_user(what, kind)
     path, name = Path(what), str(what)
     if (path / "run.json").is_file():
-        require(encoder is None, f"{name} is a run and knows its network; leave out --encoder")
-        return _of_run(Run.open(path), checkpoint)
+        run = Run.open(path)
+        if encoder is not None:
+            remember_network(run, encoder)
+        return _of_run(run, checkpoint)
     require(checkpoint == "last", f"--checkpoint goes with a run, and {name} is none")
     require(not is_embeddings(path), f"{name} holds vectors already; name an encoder")
     if path.is_dir() and (path / "config.json").is_file():
@@ -110,8 +124,40 @@ def open_subject(
     )
 
 
-def is_embeddings(path: str | Path) -> bool:
+def remember_network(run: Run, encoder: Any) -> None:
+    """Let a run use a network of the user again.
+
+    Args:
+        run: trained with such a network.
+        encoder: the network, what makes it, or its module:name.
+
+    Raises:
+        ConfigError: the run was not trained with a network of the user.
+    """
+    name = run.manifest.get("config", {}).get("encoder")
+    require(
+        plugins.is_name(name),
+        f"{run.path} is a run of {name} and knows its network; leave out --encoder",
+    )
+    plugins.register(encoder, name)
+
+
+def _of_user(what: Any, kind: str) -> Subject:
+    """A network of the user, which belongs to no run."""
+    name = plugins.register(what)
+    network = encoders.own.network_of(name, 0)
+    if kind == "images":
+        encoder: AnyEncoder = encoders.own.of_images(network, name)
+        fresh = encoders.own.random_twin(encoders.own.of_images(network, name), 0).eval()
+        return Subject(name, encoder.eval(), "its features", "its features", fresh=fresh)
+    encoder = encoders.NetworkEncoder(network, kind=kind, width=1, head_kind="none")
+    return Subject(name, encoder.eval(), "its features", "its features")
+
+
+def is_embeddings(path: Any) -> bool:
     """Whether a path holds saved `Embeddings`: an .npz file, or a folder of them."""
+    if not isinstance(path, str | Path):
+        return False
     return Path(path).suffix == ".npz" or (Path(path) / "items.npz").is_file()
 
 
@@ -175,7 +221,8 @@ def like_the_run(
     seen = {"image_size": image_size or about.get("image_size"), "sample_rate": about.get("rate")}
     names = {f.name for f in dataclasses.fields(config)}
     config = dataclasses.replace(config, **{k: v for k, v in seen.items() if k in names})
-    source = open_for(data or about["name"], config, progress, about.get("ranges"))
+    where = about["name"] if data is None else data
+    source = open_for(where, config, progress, about.get("ranges"))
     kind = about.get("kind", "images")
     if source.kind != kind:
         raise DataError(
@@ -259,6 +306,9 @@ def untrained_images(subject: Subject, say: Callable[[str], None]) -> dict[str, 
     }  # fmt: skip
     stem = encoder.backbone.small_stem
     found = {"random init": encoders.build(config.encoder, small_stem=stem, **shared).eval()}
+    if plugins.is_name(config.encoder) and isinstance(plugins.find(config.encoder), nn.Module):
+        found["starting weights"] = found["random init"]  # as the module was passed
+        found["random init"] = encoders.own.random_twin(found["random init"], config.seed)
     if config.init:
         try:
             start = pretrained.start(config.init, encoder=config.encoder, **shared)

@@ -10,6 +10,7 @@ from ..data.options import ReadOptions
 from ..encoders import pretrained
 from ..errors import ConfigError, unknown
 from ..objectives import METHODS, OPTIONS
+from ..runtime import plugins
 from . import presets
 from .config import CommonConfig
 
@@ -24,9 +25,10 @@ def resolve(
     Raises:
         ConfigError: an unknown method, preset or setting, with the nearest one.
     """
-    if method not in METHODS:
+    if method not in OPTIONS:
         raise unknown("method", method, METHODS)
-    base = config or presets.named(preset or presets.name_for(method, data))
+    base = config or presets.starting(method, data, preset)
+    options = with_plugins(options, base)
     settings_known, known = base.names(), {f.name for f in dataclasses.fields(base.objective)}
     unprefixed = {name: options[name] for name in options if name in known - settings_known}
     options = {name: value for name, value in options.items() if name not in unprefixed}
@@ -46,12 +48,32 @@ def resolve(
     if settings.init and not settings.takes_init:
         raise ConfigError(f"--init requires images; {settings.instead_of_init}")
     if settings.init:
-        settings = _with_its_network(
-            settings, presets.named(preset or presets.name_for(method, data))
-        )
+        settings = _with_its_network(settings, presets.starting(method, data, preset))
     if not isinstance(settings.objective, OPTIONS[method]):
         raise ConfigError(f"these settings are of another method than {method}")
     return settings
+
+
+def with_plugins(options: dict[str, Any], base: CommonConfig) -> dict[str, Any]:
+    """Options in which networks and views of the user stand by their names.
+
+    Args:
+        options: single settings; `encoder` may be an `nn.Module` or what makes one, `views` a function.
+        base: the settings they are applied to.
+
+    Raises:
+        ConfigError: a name that cannot be imported.
+    """
+    options = dict(options)
+    encoder, views = options.get("encoder"), options.get("views")
+    if encoder is not None and (not isinstance(encoder, str) or plugins.is_name(encoder)):
+        options["encoder"] = plugins.register(encoder)
+    own = getattr(base, "views", None)
+    if views is not None and type(views) is not type(own):
+        options["view"] = options.pop("views")
+    if options.get("view") is not None:
+        options["view"] = plugins.register(options["view"])
+    return options
 
 
 def training_part(source: Source, config: CommonConfig) -> Source:

@@ -26,7 +26,7 @@ from ..runtime import distributed
 from ..views.evaluation import take_rows
 from . import gradient_cache
 from . import hardware as machines
-from .build import build_encoder
+from .build import build_encoder, build_views
 from .config import CommonConfig
 from .optimizer import learning_rate, optimizer
 
@@ -85,7 +85,7 @@ class Trainer:
         with self.machine.applied():
             self.objective.attach(self.encoder, source)
         self.objective.to(device)
-        self.views = self.modality.build_views(config, source, self.encoder)
+        self.views = build_views(config, source, self.encoder)
         self.optimizer = optimizer(config, self._parameters())
         self.chance = self.objective.chance(self.batch)
 

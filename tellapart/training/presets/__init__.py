@@ -6,11 +6,12 @@ its README; [tuned] chosen on the validation part of the training data here, see
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from ...data import kind_of, modality_of
 from ...errors import ConfigError, unknown
-from ...objectives import METHODS
+from ...objectives import METHODS, OPTIONS
 from .images import *  # noqa: F403  presets.simclr_scenes() and the others are public names
 from .registry import PRESETS as PRESETS
 from .sequences import *  # noqa: F403
@@ -28,6 +29,37 @@ def named(name: str) -> Any:
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
     return PRESETS[name]()
+
+
+def starting(method: str, data: str, preset: str | None = None) -> Any:
+    """The settings that a training starts from.
+
+    A method of the user starts from those of `simclr` (or of the usual method for the data), with its
+    own objective; a registered kind of data from its configuration.
+
+    Args:
+        method: a name of `objectives.OPTIONS`.
+        data: what it learns from.
+        preset: the name of a preset; None: by method and data.
+
+    Raises:
+        ConfigError: an unknown preset, or a method that does not learn from this kind of data.
+    """
+    if preset:
+        return named(preset)
+    kind = kind_of(data) if data else "images"
+    modality = modality_of(kind)
+    if method in METHODS:
+        settings = modality.starting_settings(method)
+        return settings if settings is not None else named(name_for(method, data))
+    for like in ("simclr", modality.default_method):
+        if like in METHODS and any(name.startswith(f"{like}_") for name in PRESETS):
+            try:
+                base = starting(like, data)
+            except ConfigError:
+                continue
+            return dataclasses.replace(base, objective=OPTIONS[method]())
+    raise ConfigError(f"{method} has no settings for {kind} ({data}); pass a config")
 
 
 def name_for(method: str, data: str) -> str:
