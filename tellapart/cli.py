@@ -24,6 +24,7 @@ from .runtime import plugins
 from .runtime.console import Console, plural
 from .runtime.options import REQUIRED, Option, Parser, add, of_function, of_record, summary
 from .runtime.text import safe
+from .runtime.threads import wait_without_spinning
 from .runtime.version import __version__
 
 USAGE = """tellapart: learn what is alike by telling everything apart
@@ -203,6 +204,7 @@ def _command(name: str, rest: Sequence[str], as_json: bool) -> None:
         print(_help(parser, options, first, full=shown.help_all))
         return
     given = parser.parse_all(words)
+    wait_without_spinning()
     if head:
         given["method"] = head
     for shared in ("json", "help", "help_all"):

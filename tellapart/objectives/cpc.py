@@ -41,7 +41,7 @@ class CPC(Objective):
     def __init__(self, options: CPCOptions, seed: int) -> None:
         super().__init__()
         self.options, self.seed, self.views = options, seed, 1
-        self.needs_labels = options.draw.startswith("label")
+        self.needs_labels = options.uses_labels
         self.ahead: nn.Module = nn.Identity()
         self.attention: nn.Module = nn.Identity()
 

@@ -38,7 +38,7 @@ class Margin(Objective):
     def __init__(self, options: MarginOptions, seed: int) -> None:
         super().__init__()
         self.options = options
-        self.needs_labels = options.pairs == "labels"
+        self.needs_labels = options.uses_labels
         self.views = 2
 
     def attach(self, encoder: AnyEncoder, source: Source) -> None:

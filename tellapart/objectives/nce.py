@@ -43,7 +43,7 @@ class NCE(Objective):
     def __init__(self, options: NCEOptions, seed: int) -> None:
         super().__init__()
         self.options, self.seed = options, seed
-        self.needs_labels = options.vocabulary == "classes"
+        self.needs_labels = options.uses_labels
 
     def attach(self, encoder: AnyEncoder, source: Source) -> None:
         counts = self._counts(source)

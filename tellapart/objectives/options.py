@@ -27,6 +27,11 @@ class Options:
         if hasattr(self, "margin"):
             check_margin(self.margin, "--objective.margin")
 
+    @property
+    def uses_labels(self) -> bool:
+        """Whether a training with these options reads labels."""
+        return False
+
 
 @dataclass(frozen=True)
 class InstDiscOptions(Options):
@@ -159,6 +164,10 @@ class SupConOptions(Options):
         super().__post_init__()
         require(self.views >= 1, f"--objective.views must be 1 or more, got {self.views}")
 
+    @property
+    def uses_labels(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class MarginOptions(Options):
@@ -184,6 +193,10 @@ class MarginOptions(Options):
             self.neighbours >= 1, f"--objective.neighbours must be 1 or more, got {self.neighbours}"
         )
 
+    @property
+    def uses_labels(self) -> bool:
+        return self.pairs == "labels"
+
 
 @dataclass(frozen=True)
 class TripletOptions(Options):
@@ -199,6 +212,10 @@ class TripletOptions(Options):
     margin: float = 0.2
     mining: Mining = "semi-hard"
     positives: Literal["labels", "views"] = "labels"
+
+    @property
+    def uses_labels(self) -> bool:
+        return self.positives == "labels"
 
 
 @dataclass(frozen=True)
@@ -231,6 +248,10 @@ class NCEOptions(Options):
         require(
             0 <= self.power < math.inf, f"--objective.power must be 0 or more, got {self.power}"
         )
+
+    @property
+    def uses_labels(self) -> bool:
+        return self.vocabulary == "classes"
 
 
 @dataclass(frozen=True)
@@ -267,6 +288,10 @@ class CPCOptions(Options):
             raise unknown("--objective.draw", self.draw, get_args(Negatives))
         if self.predictor not in ("linear", "transformer"):
             raise unknown("--objective.predictor", self.predictor, ("linear", "transformer"))
+
+    @property
+    def uses_labels(self) -> bool:
+        return self.draw.startswith("label")
 
 
 @dataclass(frozen=True)

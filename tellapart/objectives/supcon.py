@@ -33,7 +33,8 @@ class SupCon(Objective):
 
     def __init__(self, options: SupConOptions, seed: int) -> None:
         super().__init__()
-        self.options, self.views, self.needs_labels = options, options.views, True
+        self.options, self.views = options, options.views
+        self.needs_labels = options.uses_labels
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         views = [z for name, z in embedded.items() if name.startswith("z")]

@@ -29,7 +29,7 @@ class Triplet(Objective):
     def __init__(self, options: TripletOptions, seed: int) -> None:
         super().__init__()
         self.options = options
-        self.needs_labels = options.positives == "labels"
+        self.needs_labels = options.uses_labels
         self.views = 2
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:

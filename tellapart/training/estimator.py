@@ -26,7 +26,7 @@ from ..data.sequences import Packed
 from ..data.source import Array, fingerprint
 from ..encoders.inference import Output, outputs
 from ..errors import ConfigError, DataError, unknown
-from ..objectives import METHODS, build
+from ..objectives import METHODS
 from ..runtime.console import Console
 from . import presets, session
 from .config import CommonConfig
@@ -164,11 +164,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             config = self._config(np.zeros((2, LEAST, LEAST, 1)))
         except ConfigError:
             return False
-        return build(self.method, config.objective, 0).needs_labels
+        return config.objective.uses_labels
 
     def _labels(self, y: Any, count: int, config: CommonConfig) -> tuple[Array | None, Array]:
         """y as numbers (S,), and what each number stands for; none where the method does not look at them."""
-        if not build(self.method, config.objective, 0).needs_labels:
+        if not config.objective.uses_labels:
             return None, np.zeros(0)
         if y is None:
             raise ConfigError(f"{self.method} requires y to be passed, but the target y is None")

@@ -17,6 +17,7 @@ import torch
 from ..errors import ConfigError
 from ..runtime import distributed
 from ..runtime.allocator import keep_freed_memory
+from ..runtime.threads import free
 from .config import CommonConfig
 
 
@@ -58,8 +59,12 @@ class Machine:
         )
 
 
-def decide(config: CommonConfig) -> Machine:
+def decide(config: CommonConfig, threads: int | None = None) -> Machine:
     """The machine of a configuration.
+
+    Args:
+        config: its settings; where it leaves threads open, as many are taken as are free.
+        threads: those of a run that is continued, whose bits depend on them.
 
     Raises:
         ConfigError: a device that is not there.
@@ -76,7 +81,8 @@ def decide(config: CommonConfig) -> Machine:
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if computes_bfloat16(torch.device(device)) else "float32"
-    return Machine(device, precision, config.threads or torch.get_num_threads())
+    count = config.threads or threads or free(torch.get_num_threads())
+    return Machine(device, precision, count)
 
 
 def peak_memory(device: torch.device) -> int:

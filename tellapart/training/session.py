@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from .. import objectives
 from ..data import Source, notes
 from ..encoders import AnyEncoder
 from ..encoders.norms import batchnorms, running_statistics
@@ -23,6 +22,7 @@ from ..errors import MissingExtraError, RunError
 from ..objectives import MoCo
 from ..runtime import distributed
 from ..runtime.console import Console, clock, plural
+from ..runtime.threads import ThreadChoice
 from ..runtime.version import __version__
 from . import diagnosis, hardware
 from .config import CommonConfig, differences
@@ -31,6 +31,7 @@ from .run import Manifest, Run, require_new
 from .trainer import NotANumber, Step, Trainer
 
 HEARTBEAT = 10.0  # seconds
+MOST_THREADS = 4096  # of a run that is continued
 CHECKPOINTS = 20  # of a training, where --save-every says nothing
 PATIENCE = 5  # checkpoints without a better one that `--stop auto` waits for
 
@@ -54,7 +55,7 @@ def manifest(method: str, config: CommonConfig, source: Source, trained: Source)
             "fingerprint": source.fingerprint,
             "duplicates": source.duplicates,
             "licence": source.licence,
-            "labels_used": objectives.build(method, config.objective, config.seed).needs_labels,
+            "labels_used": config.objective.uses_labels,
         },
         "skipped": [dict(s) for s in source.skipped],
         "notes": [dict(n) for n in source.notes],
@@ -155,11 +156,20 @@ def start(
             console.say(f"{folder} is finished ({steps}); nothing was changed")
             return Opened(settings, source, old.manifest, old, None)
         state = old.load()
-    trainer = Trainer(method, settings, part)
+    trainer = Trainer(method, settings, part, threads=threads_of(old) if state else None)
     if state:
         trainer.load_state(state)
         console.say(f"continuing {folder} after step {trainer.number:,} of {trainer.total:,}")
     return Opened(settings, source, wanted, old, trainer)
+
+
+def threads_of(run: Run | None) -> int | None:
+    """The processor threads of a run's last step, None where run.json does not tell."""
+    if run is None:
+        return None
+    used = run.manifest.get("threads") or [run.manifest.get("hardware", {})]
+    threads = used[-1].get("threads")
+    return threads if isinstance(threads, int) and 1 <= threads <= MOST_THREADS else None
 
 
 def begin(opened: Opened, folder: Path, console: Console) -> Run:
@@ -180,7 +190,10 @@ def begin(opened: Opened, folder: Path, console: Console) -> Run:
     written |= {"hardware": hardware.hardware(trainer.machine), "steps": trainer.total}
     run = opened.old or Run.create(folder, written)
     run.cut_metrics(trainer.number)
-    run.update(status="running", hardware=written["hardware"], steps=trainer.total)
+    used = [u for u in run.manifest.get("threads", []) if u["step"] <= trainer.number]
+    if not used or used[-1]["threads"] != trainer.machine.threads:
+        used.append({"step": trainer.number + 1, "threads": trainer.machine.threads})
+    run.update(status="running", hardware=written["hardware"], steps=trainer.total, threads=used)
     return run
 
 
@@ -239,6 +252,10 @@ class _Session:
         self.warned = False
         self.writer = _tensorboard(run) if config.tensorboard else None
         self.enough = self._no_better(trainer.number)
+        watched = config.threads is None and distributed.world() == 1
+        watched = watched and trainer.machine.device == "cpu"
+        self.threads = ThreadChoice(trainer.machine.threads) if watched else None
+        self.stepped = self.began
 
     def train(self) -> diagnosis.Verdict:
         """Take the steps; see `train_into`."""
@@ -252,6 +269,7 @@ class _Session:
                 self._save_or_stop(step, seconds, stop)
                 if self.enough:
                     break
+                self._choose_threads(step.number)
         return self._finish()
 
     def _after(self, step: Step, seconds: float) -> None:
@@ -303,6 +321,18 @@ class _Session:
             self.run.update(status="interrupted")
             distributed.barrier()  # no rank leaves while another still hears from it
             raise Interrupted(f"stopped after step {step.number}; --resume goes on from there")
+
+    def _choose_threads(self, step: int) -> None:
+        """Drop to one thread where other processes have made several slower; run.json says when."""
+        now = time.monotonic()
+        taken, self.stepped = now - self.stepped, now
+        if self.threads is None:
+            return
+        threads = self.threads.after(taken)
+        if threads != self.trainer.machine.threads:
+            self.trainer.use_threads(threads)
+            used = [*self.run.manifest.get("threads", []), {"step": step + 1, "threads": threads}]
+            self.run.update(threads=used)
 
     def _finish(self) -> diagnosis.Verdict:
         """Write the end of the run."""

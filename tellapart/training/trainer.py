@@ -10,6 +10,7 @@ import contextlib
 import copy
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -65,9 +66,11 @@ class Trainer:
         chance: the loss at chance, None without a closed form.
     """
 
-    def __init__(self, method: str, config: CommonConfig, source: Source) -> None:
+    def __init__(
+        self, method: str, config: CommonConfig, source: Source, *, threads: int | None = None
+    ) -> None:
         self.config, self.source = config, source
-        self.machine = machines.decide(config)
+        self.machine = machines.decide(config, threads)
         device, ranks = self.machine.torch_device, distributed.world()
         self.share = min(config.batch_size, len(source)) // ranks
         self.batch = self.share * ranks
@@ -79,7 +82,7 @@ class Trainer:
         self.per_epoch = steps_per_epoch(len(source), self.batch)
         self.total = config.steps or max(1, round(config.epochs * self.per_epoch))
         self.number = 0
-        self.encoder = _normalised(build_encoder(config, source), config).to(device)
+        self.encoder = _normalised(build_encoder(config, source), config, device).to(device)
         _check_batchnorm(self.encoder, config, self.share)
         self.source = source = encoders.prepared(self.encoder, source)
         with self.machine.applied():
@@ -93,6 +96,11 @@ class Trainer:
         with self.machine.applied():
             while self.number < self.total:
                 yield self.advance()
+
+    def use_threads(self, threads: int) -> None:
+        """Take the next steps with another number of processor threads; the last bits depend on it."""
+        self.machine = replace(self.machine, threads=threads)
+        torch.set_num_threads(threads)
 
     def advance(self) -> Step:
         """Take one step.
@@ -256,7 +264,9 @@ class Trainer:
         ]
 
 
-def _normalised(encoder: encoders.AnyEncoder, config: CommonConfig) -> encoders.AnyEncoder:
+def _normalised(
+    encoder: encoders.AnyEncoder, config: CommonConfig, device: torch.device
+) -> encoders.AnyEncoder:
     """The encoder with BatchNorm statistics over a share, groups of rows, or all processes."""
     if config.bn == "split" or (config.batchnorm == "split" and batchnorms(encoder)):
         try:
@@ -269,7 +279,7 @@ def _normalised(encoder: encoders.AnyEncoder, config: CommonConfig) -> encoders.
                 "a head without BatchNorm); --bn local accepts statistics per micro-batch"
             ) from error
     elif config.bn == "global" and distributed.world() > 1:
-        if machines.decide(config).torch_device.type != "cuda":
+        if device.type != "cuda":
             raise ConfigError(
                 "--bn global over several processes exists on GPUs only; use --bn local or split here"
             )
