@@ -1,7 +1,7 @@
 """The commands of tellapart as Python functions, with the names and arguments of the command line.
 
-The command line takes its options from the signatures and the `Args:` sections here. Nothing heavy is
-imported before a function is called.
+The command line takes its options from the signatures and the `Args:` sections here. Nothing heavy
+is imported before a function is called.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ class Rows(Sequence[Any]):
     """A frozen list of results.
 
     Attributes:
-        rows: of a search, for each query its neighbours, best first; of a comparison, one row for each run.
+        rows: of a search, for each query its neighbours, best first; of a comparison, one row for
+            each run.
     """
 
     rows: tuple[Any, ...]
@@ -168,7 +169,8 @@ def inspect(
     Args:
         data: folder, list of paths, built-in data set or Python object, as for train --data.
         method: method whose defaults are shown; by default the usual one for this kind of data.
-        encoder: run, timm/NAME or file of weights whose features find neighbours; by default the pixels do.
+        encoder: run, timm/NAME or file of weights whose features find neighbours; by default the
+            pixels do.
         html: page with thumbnails to write.
         apply: list of the items without their duplicates to write, for train --data.
         label_level: folder that is the label: top (default), last, or a level counted from 1.
@@ -219,22 +221,23 @@ def train(
 ) -> Trained:
     """Train an encoder on unlabelled data, into a run folder.
 
-    Under torchrun every process calls this; each trains on its share of every batch, and rank 0 prints
-    and writes.
+    Under torchrun every process calls this; each trains on its share of every batch, and rank 0
+    prints and writes.
 
     Args:
-        method: instdisc, simclr, moco, spread, supcon, ... (all of them: `objectives.METHODS`); or an
-            objective of your own: a class, a function of two embeddings, or module:name of one.
-        data: folder, list of paths, .npy, .csv or built-in (digits, fashion-mnist, cifar10, scenes:NAME);
-            in Python also an array, a tensor, a list, a data frame or a torch dataset.
+        method: instdisc, simclr, moco, spread, supcon, ... (all of them: `objectives.METHODS`); or
+            an objective of your own: a class, a function of two embeddings, or module:name of one.
+        data: folder, list of paths, .npy, .csv or built-in (digits, fashion-mnist, cifar10,
+            scenes:NAME); in Python also an array, a tensor, a list, a data frame or a torch
+            dataset.
         out: new folder of the run, or with --resume the run to continue.
         resume: continue the run in --out.
         preset: settings to start from; by default those for the method and the data.
         config: all settings at once, instead of a preset.
         console: where progress is printed; None: standard error.
-        options: single settings by the names of the fields of the configuration, of its views and of the
-            options of the method; `objective` may be a dict of the latter, `encoder` an `nn.Module` or
-            what makes one, `views` a function of one image or of (batch, generator).
+        options: single settings by the names of the fields of the configuration, of its views and
+            of the options of the method; `objective` may be a dict of the latter, `encoder` an
+            `nn.Module` or what makes one, `views` a function of one image or of (batch, generator).
 
     Raises:
         ConfigError, DataError: bad settings or data, before anything is written.
@@ -251,8 +254,15 @@ def train(
         main = distributed.is_main()
         console = console if console and main else Console(quiet=not main)
         opened = session.start(
-            method_name(method), given(data), Path(out), resume=resume, preset=preset, config=config, options=options, console=console
-        )  # fmt: skip
+            method_name(method),
+            given(data),
+            Path(out),
+            resume=resume,
+            preset=preset,
+            config=config,
+            options=options,
+            console=console,
+        )
         if opened.trainer is None:
             ended = opened.manifest
             return Trained(str(out), ended["step"], False, ended["verdict"]["sentence"])
@@ -307,19 +317,20 @@ def evaluate(
 ) -> Measured:
     """Score an encoder beside its baselines under a frozen protocol.
 
-    With labels: weighted k-NN, a linear classifier and a few labels per class. Always: the geometry of
-    the features, and whether the views of an item find each other; without labels that is all.
+    With labels: weighted k-NN, a linear classifier and a few labels per class. Always: the geometry
+    of the features, and whether the views of an item find each other; without labels that is all.
 
     Args:
-        subject: run folder, timm/NAME, torchvision/NAME, file of weights, or embeddings (.npz); also an
-            `nn.Module`, or module:name of one.
-        data: data to evaluate on, by default the run's own; several make a table of transfer. sts:FILE
-            scores sentence pairs.
+        subject: run folder, timm/NAME, torchvision/NAME, file of weights, or embeddings (.npz);
+            also an `nn.Module`, or module:name of one.
+        data: data to evaluate on, by default the run's own; several make a table of transfer.
+            sts:FILE scores sentence pairs.
         protocol: the frozen protocol: eval-v2, or eval-v1 for scores that compare with older ones.
         full: also every stage, more labels, fine-tuning, and what the head discards; many minutes.
         quick: score a seeded sample of up to 1,000 items of each part, which the verdict states.
         stage_dims: with --full, values that the feature map of a stage is pooled to, at most.
-        stage_rows: with --full, training items that the classifier of a stage is fitted to, at most.
+        stage_rows: with --full, training items that the classifier of a stage is fitted to, at
+            most.
         checkpoint: of a run, last, best-unlabelled, or a file of weights.
         labels: file of id,label lines; evaluate on these items.
         encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
@@ -408,7 +419,7 @@ def detect(
     console: Console | None = None,
     **options: Any,
 ) -> Measured:
-    """Train a detector on the encoder, on random weights and on the supervised encoder, and score them.
+    """Train a detector on the encoder and on random weights, and score both.
 
     Args:
         subject: run folder, timm/NAME, torchvision/NAME, or file of weights.
@@ -418,7 +429,7 @@ def detect(
         encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
             your own, that network or module:name.
         width: base width of a small-resnet in a file of weights.
-        supervised: also the same network trained with the labels of the run's own data.
+        supervised: also on the same network trained with the labels of the run's own data.
         out: file of the result; by default detection.json in the run, else in this folder.
         console: where progress is printed; None: standard error.
         options: single settings by the names of the fields of `DetectConfig`.
@@ -484,8 +495,8 @@ def embed(
             module:name of one.
         out: .npz file, or a folder whose vectors can be memory-mapped.
         data: data to embed; by default the run's own.
-        output: features are what to use; embedding is the space of the loss; patches is a vector for each
-            place of the last map.
+        output: features are what to use; embedding is the space of the loss; patches is a vector
+            for each place of the last map.
         checkpoint: of a run, last, best-unlabelled, or a file of weights.
         encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
             your own, that network or module:name.
@@ -671,7 +682,8 @@ def export(
         out: new or empty folder of the encoder.
         checkpoint: last, best-unlabelled, or a file of weights of the same network.
         onnx: also model.onnx with any batch size, checked against torch.
-        fold_batchnorm: fold each BatchNorm into the convolution before it; the k-NN accuracy lost is printed.
+        fold_batchnorm: fold each BatchNorm into the convolution before it; the k-NN accuracy lost
+            is printed.
         bf16: weights in bfloat16, half the bytes; the k-NN accuracy lost is printed.
         console: where progress is printed; None: standard error.
 
@@ -685,8 +697,14 @@ def export(
     from .exporters import export as exporter
 
     written = exporter.export(
-        run, out=out, checkpoint=checkpoint, onnx=onnx, fold_batchnorm=fold_batchnorm, bf16=bf16, console=console
-    )  # fmt: skip
+        run,
+        out=out,
+        checkpoint=checkpoint,
+        onnx=onnx,
+        fold_batchnorm=fold_batchnorm,
+        bf16=bf16,
+        console=console,
+    )
     return Exported(**written)
 
 

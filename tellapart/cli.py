@@ -1,9 +1,9 @@
 """The command line: parse, call the function of `api`, print.
 
 Results go to standard output, everything else to standard error. The options of a command are the
-parameters of its function (`runtime.options`). A training and a detector also take the fields of their
-configuration, whose defaults depend on the method, the data and the preset: these are read first, then
-all options.
+parameters of its function (`runtime.options`). A training and a detector also take the fields of
+their configuration, whose defaults depend on the method, the data and the preset: these are read
+first, then all options.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from .runtime.version import __version__
 
 USAGE = """tellapart: learn what is alike by telling everything apart
 
-  tellapart demo                                             the main job on 1,797 digits, in 2 minutes
+  tellapart demo                                             the main job on digits, in 2 minutes
   tellapart inspect photos/                                  duplicates, broken files, wrong labels
   tellapart train instdisc --data photos/ --out runs/photos  learn an encoder from unlabelled images
   tellapart eval runs/photos                                 score it beside its baselines
   tellapart search runs/photos query.jpg                     find similar images
   tellapart explore runs/photos                              a local page: map, neighbours, search
   tellapart report runs/photos                               one HTML file
-  tellapart embed runs/photos --data more/ --out more.npz    features of other images; timm/NAME works too
+  tellapart embed runs/photos --data more/ --out more.npz    features; also by timm/NAME
   tellapart export runs/photos --out encoder/                weights that load without tellapart
   tellapart compare runs/a runs/b                            runs side by side
   tellapart detect runs/photos --data coco:boxes/            as the backbone of a detector
@@ -72,6 +72,11 @@ def _run_of(given: Given) -> str:
     return shlex.quote(subject)
 
 
+def _after_inspect(given: Given, result: Any) -> str:
+    method, data = given.get("method") or METHOD, shlex.quote(given["data"])
+    return f"train {method} --data {data} --out runs/new"
+
+
 def _after_eval(given: Given, result: Any) -> str:
     if "step" in result and "data" not in given:
         return f"explore {_run_of(given)}"
@@ -80,48 +85,73 @@ def _after_eval(given: Given, result: Any) -> str:
 
 COMMANDS = {
     "demo": Command(
-        "demo", "--out runs/demo", ("out", "seed", "full", "epochs"), lambda given, result: f"explore {result['run']}",
+        "demo",
+        "--out runs/demo",
+        ("out", "seed", "full", "epochs"),
+        lambda given, result: f"explore {result['run']}",
     ),
     "inspect": Command(
-        "inspect", "photos/ --html inspect.html", ("method", "encoder", "html", "apply"),
-        lambda given, result: f"train {given.get('method') or METHOD} --data {shlex.quote(given['data'])} --out runs/new",
+        "inspect",
+        "photos/ --html inspect.html",
+        ("method", "encoder", "html", "apply"),
+        _after_inspect,
     ),
     "train": Command(
-        "train", "instdisc --data photos/ --out runs/photos", ("data", "out", "epochs", "preset", "resume"),
+        "train",
+        "instdisc --data photos/ --out runs/photos",
+        ("data", "out", "epochs", "preset", "resume"),
         lambda given, result: f"eval {shlex.quote(result['run'])}",
     ),
     "eval": Command(
-        "evaluate", "runs/photos --labels few.csv", ("data", "labels", "quick", "full", "out"), _after_eval,
+        "evaluate",
+        "runs/photos --labels few.csv",
+        ("data", "labels", "quick", "full", "out"),
+        _after_eval,
     ),
     "search": Command(
-        "search", "runs/photos query.jpg --k 5 --sheet neighbours.png", ("data", "k", "threshold", "sheet_path", "index"),
-        lambda given, result: f"explore {_run_of(given)}", {"sheet_path": "sheet"},
+        "search",
+        "runs/photos query.jpg --k 5 --sheet neighbours.png",
+        ("data", "k", "threshold", "sheet_path", "index"),
+        lambda given, result: f"explore {_run_of(given)}",
+        {"sheet_path": "sheet"},
     ),
     "explore": Command(
-        "explore", "runs/photos", ("data", "browser", "host", "port"),
+        "explore",
+        "runs/photos",
+        ("data", "browser", "host", "port"),
         lambda given, result: f"report {_run_of(given)}",
     ),
     "report": Command(
-        "report", "runs/photos --out report.html", ("data", "out"),
+        "report",
+        "runs/photos --out report.html",
+        ("data", "out"),
         lambda given, result: f"export {_run_of(given)} --out encoder/",
     ),
     "embed": Command(
-        "embed", "timm/resnet18 --data photos/ --out photos.npz",
+        "embed",
+        "timm/resnet18 --data photos/ --out photos.npz",
         ("data", "out", "output", "checkpoint", "image_size"),
         lambda given, result: f"eval {shlex.quote(str(given['out']))}",
     ),
     "export": Command(
-        "export", "runs/photos --out encoder/ --onnx", ("out", "onnx", "fold_batchnorm", "bf16", "checkpoint"),
+        "export",
+        "runs/photos --out encoder/ --onnx",
+        ("out", "onnx", "fold_batchnorm", "bf16", "checkpoint"),
         lambda given, result: "",
     ),
     "compare": Command(
-        "compare", "runs/simclr runs/moco", (), lambda given, result: f"report {shlex.quote(str(given['runs'][0]))}",
+        "compare",
+        "runs/simclr runs/moco",
+        (),
+        lambda given, result: f"report {shlex.quote(given['runs'][0])}",
     ),
     "detect": Command(
-        "detect", "runs/photos --data coco:boxes/ --head fpn --steps 2000",
-        ("data", "preset", "steps", "supervised", "out"), lambda given, result: "",
+        "detect",
+        "runs/photos --data coco:boxes/ --head fpn --steps 2000",
+        ("data", "preset", "steps", "supervised", "out"),
+        lambda given, result: "",
     ),
-}  # fmt: skip
+}
 VERBS = COMMANDS
 
 
@@ -226,7 +256,7 @@ def _command(name: str, rest: Sequence[str], as_json: bool) -> None:
 def _described(
     name: str, rest: Sequence[str]
 ) -> tuple[str, Sequence[str], list[Option], Sequence[str]]:
-    """The method (of a training), the words after it, the options, and prefixes of nested options."""
+    """The method of a training, the words after it, the options, and the nested prefixes."""
     command = COMMANDS[name]
     own = [
         dataclasses.replace(o, name=command.rename.get(o.name, o.name))
@@ -288,9 +318,9 @@ def settings(method: str, data: str | None, preset: str | None) -> list[Option]:
     views = of_record(config.views, group="views")
     taken = {o.name for o in (*common, *views)} | {"data", "out", "resume", "preset", "method"}
     objective = [
-        dataclasses.replace(o, alias=inner if (inner := o.name.partition(".")[2]) not in taken else None)
+        o if (inner := o.name.partition(".")[2]) in taken else dataclasses.replace(o, alias=inner)
         for o in of_record(config.objective, prefix="objective.", group=f"options of {method}")
-    ]  # fmt: skip
+    ]
     return [*common, *views, *objective]
 
 

@@ -50,7 +50,8 @@ def run(tmp_path_factory):
 
 def test_train_says_the_plan_the_chance_and_a_verdict(capsys, tmp_path):
     status, _, said = _run(
-        capsys, "train", "instdisc", "--data", "digits", "--out", tmp_path / "r", "--epochs", "1", "--threads", "1",
+        capsys, "train", "instdisc", "--data", "digits", "--out", tmp_path / "r", "--epochs",
+        "1", "--threads", "1",
         "--objective.temperature", "0.2", "--batch-size", "500",
     )  # fmt: skip
     assert status == 0
@@ -318,7 +319,8 @@ LIGHT = [
 @pytest.mark.parametrize("words", LIGHT, ids=" ".join)
 def test_a_line_of_text_loads_nothing_heavy(words):
     code = (
-        "import sys\nfrom tellapart import cli\ntry: cli.main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "import sys\nfrom tellapart import cli\n"
+        "try: cli.main(sys.argv[1:])\nexcept SystemExit: pass\n"
         f"print('loaded', sorted({HEAVY} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
@@ -343,8 +345,10 @@ def test_a_completion_script_names_commands_and_options(capsys, shell):
 @pytest.mark.parametrize("flag", ["--temperature", "--objective.temperature"])
 def test_the_temperature_and_the_views_are_flags_of_a_training(capsys, tmp_path, flag):
     status, _, said = _run(
-        capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "r", "--steps", "1", "--threads", "1",
-        flag, "0.25", "--jitter", "0.3", "--area", "0.4", "0.9", "--no-nesterov", "--batch_size", "100",
+        capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "r", "--steps", "1",
+        "--threads", "1",
+        flag, "0.25", "--jitter", "0.3", "--area", "0.4", "0.9", "--no-nesterov", "--batch_size",
+        "100",
     )  # fmt: skip
     assert status == 0, said
     config = json.loads((tmp_path / "r/run.json").read_text())["config"]
@@ -407,7 +411,8 @@ def test_compare_of_what_is_no_run_is_an_error(capsys, tmp_path):
 
 def test_training_starts_from_the_weights_of_a_run(capsys, run, tmp_path):
     status, _, said = _run(
-        capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "r", "--epochs", "1", "--threads", "1",
+        capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "r", "--epochs", "1",
+        "--threads", "1",
         "--init", run,
     )  # fmt: skip
     assert status == 0
@@ -439,7 +444,8 @@ def test_methods_that_need_labels_say_so_for_a_folder_without(capsys, tmp_path, 
 def test_moco_is_warned_where_batchnorm_gives_pairs_away(capsys, tmp_path):
     for more, told in ((("--bn", "local"), True), (("--bn", "split", "--bn-rows", "16"), False)):
         _, _, said = _run(
-            capsys, "train", "moco", "--data", "digits", "--out", tmp_path / more[1], "--steps", "1", "--threads", "1",
+            capsys, "train", "moco", "--data", "digits", "--out", tmp_path / more[1], "--steps",
+            "1", "--threads", "1",
             "--objective.queue", "256", *more,
         )  # fmt: skip
         assert ("give pairs away" in said) == told
@@ -447,7 +453,8 @@ def test_moco_is_warned_where_batchnorm_gives_pairs_away(capsys, tmp_path):
 
 def test_a_big_batch_goes_in_pieces_and_says_what_batchnorm_sees(capsys, tmp_path):
     status, _, said = _run(
-        capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "r", "--steps", "2", "--threads", "1",
+        capsys, "train", "simclr", "--data", "digits", "--out", tmp_path / "r", "--steps", "2",
+        "--threads", "1",
         "--batch-size", "1024", "--micro-batch", "128",
     )  # fmt: skip
     assert status == 0

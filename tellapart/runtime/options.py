@@ -1,9 +1,9 @@
 """Command-line options from signatures and docstrings, so that each is written once.
 
-A parameter before the `*` of a signature is positional on the command line, one after it is a flag. Its
-type comes from the annotation, its line of help from the `Args:` section of the docstring, and its
-default from the signature. Fields of dataclasses become flags in the same way. `argparse` does the
-parsing.
+A parameter before the `*` of a signature is positional on the command line, one after it is a flag.
+Its type comes from the annotation, its line of help from the `Args:` section of the docstring, and
+its default from the signature. Fields of dataclasses become flags in the same way. `argparse` does
+the parsing.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def of_record(record: Any, *, prefix: str = "", group: str = "settings") -> list
 def arguments(docstring: str | None) -> dict[str, str]:
     """The `Args:` section of a Google-style docstring: name -> description, on one line.
 
-    >>> arguments("Do.\\n\\n    Args:\\n        a: the first\\n            of two.\\n        b: it.\\n")
+    >>> arguments("Do.\\n\\nArgs:\\n    a: the first\\n        of two.\\n    b: it.\\n")
     {'a': 'the first of two.', 'b': 'it.'}
     """
     section = re.search(

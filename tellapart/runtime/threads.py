@@ -1,7 +1,7 @@
 """How many processor threads to use, and what they do while they wait; free of torch.
 
-A second busy process beside a multi-threaded step makes it collapse, not halve: the threads of a step
-wait for each other at every operation, and a thread whose core is taken holds up all of them.
+A second busy process beside a multi-threaded step makes it collapse, not halve: the threads of a
+step wait for each other at every operation, and a thread whose core is taken holds up all of them.
 """
 
 from __future__ import annotations
@@ -61,16 +61,16 @@ def free(most: int | None = None, *, busy: float | None = None) -> int:
 def wait_without_spinning() -> None:
     """Let waiting threads sleep where the machine is busy; to be called before torch is loaded.
 
-    By default the threads of OpenMP spin at a barrier, on a core that another process needs. Where the
-    machine is quiet nothing is changed: sleeping costs 4 to 8 % there. A policy that the user has set
-    stays.
+    By default the threads of OpenMP spin at a barrier, on a core that another process needs. Where
+    the machine is quiet nothing is changed: sleeping costs 4 to 8 % there. A policy that the user
+    has set stays.
     """
     if free() < cores():
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class ThreadChoice:
-    """Drops a training to one thread when other processes have made several threads slower than one.
+    """Drops a training to one thread when other processes have made several slower than one.
 
     Args:
         threads: of the first step.

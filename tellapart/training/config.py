@@ -33,8 +33,8 @@ def setting_names(kind: type) -> set[str]:
 def flat_views(cls: type[Kind]) -> type[Kind]:
     """Let the constructor of a configuration take the settings of its views by their own names.
 
-    `TrainConfig(jitter=0.2)` is `TrainConfig(views=ImageViews(jitter=0.2))`, and so is the `replace` of
-    dataclasses, which calls the constructor.
+    `TrainConfig(jitter=0.2)` is `TrainConfig(views=ImageViews(jitter=0.2))`, and so is the
+    `replace` of dataclasses, which calls the constructor.
     """
     make, views = cls.__init__, _views_of(cls)
     flat = setting_names(views)
@@ -174,12 +174,13 @@ class CommonConfig:
         )
         require(
             all(0 < s < 1 for s in self.lr_steps),
-            f"--lr-steps are shares of the training, 0..1: {self.lr_steps}",
+            f"--lr-steps must be shares of the training in 0..1, got {self.lr_steps}",
         )
         require(
             len(self.lr_factors) in (0, len(self.lr_steps))
             and all(0 <= f < math.inf for f in self.lr_factors),
-            f"--lr-factors: none, or one of 0 or more for each of --lr-steps {self.lr_steps}: got {self.lr_factors}",
+            f"--lr-factors takes one value of 0 or more for each of --lr-steps {self.lr_steps}, "
+            f"got {self.lr_factors}",
         )
         for prefix, options in (("--", self), ("--objective.", getattr(self, "objective", None))):
             for name, value in vars(options).items() if options else ():
@@ -334,7 +335,8 @@ class SequenceConfig(CommonConfig):
         frames = self.views.window // math.prod(self.strides)
         require(
             frames >= 2,
-            f"--window {self.views.window} makes {frames} frame(s) of {math.prod(self.strides)} steps",
+            f"--window {self.views.window} must hold 2 frames or more, of "
+            f"{math.prod(self.strides)} steps each",
         )
 
     def views_for(self, source: Source) -> SequenceViews:
@@ -395,7 +397,12 @@ FREE = ("cache", "cache_limit", "device", "tensorboard")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """The flags whose values differ, as `--lr 0.03 (now 0.1)`; those that change no result are left out."""
+    """The flags whose values differ, as `--lr 0.03 (now 0.1)`.
+
+    Args:
+        old: settings of a run, as `to_dict`; one that an older version did not have is left out.
+        new: settings now. Those that change no result are not compared.
+    """
     found = []
     flat_old, flat_new = _flat(old), _flat(new)
     for name in sorted(

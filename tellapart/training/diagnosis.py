@@ -1,7 +1,8 @@
-"""Is it learning? A sentence in words from the lines of metrics.
+"""Is the training learning? A verdict from the lines of metrics.jsonl.
 
-Chance is the loss when every row coincides. A healthy start can sit above it (a random bank adds about
-1 / (2 D tau^2)), and a collapsed run sits exactly on it, so the trend and the spread decide, not the level.
+Chance is the loss when every row coincides. A healthy start can sit above it (a random bank adds
+about 1 / (2 D tau^2)), and a collapsed run sits exactly on it, so the trend and the spread decide,
+not the level.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ Row = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Verdict:
-    """`kind`: "learning", "collapsed", "at chance", "flat" or "too early"; `sentence`: cause and remedy."""
+    """A verdict.
+
+    Attributes:
+        kind: "learning", "collapsed", "at chance", "flat" or "too early".
+        sentence: the finding, its cause and a remedy.
+    """
 
     kind: str
     sentence: str
@@ -30,7 +36,11 @@ class Verdict:
 def judge(rows: Sequence[Row]) -> Verdict:
     """The verdict over the lines of metrics.jsonl so far.
 
-    >>> rows = [{"step": s, "loss": 5 - s / 100, "std": 0.9, "effective_rank": 40.0} for s in range(0, 200, 20)]
+    Args:
+        rows: the lines, in the order of their steps.
+
+    >>> line = {"std": 0.9, "effective_rank": 40.0}
+    >>> rows = [{"step": s, "loss": 5 - s / 100} | line for s in range(0, 200, 20)]
     >>> judge(rows).kind
     'learning'
     """
@@ -53,8 +63,9 @@ def judge(rows: Sequence[Row]) -> Verdict:
     if chance is not None and abs(now - chance) < AT_CHANCE * chance and not fallen:
         return Verdict(
             "at chance",
-            f"at chance: the loss {now:.2f} is that of embeddings that all coincide ({chance:.2f}), and does not "
-            "fall. Raise --lr, train for longer, or check that the views keep what tells the items apart",
+            f"at chance: the loss {now:.2f} is that of embeddings that all coincide "
+            f"({chance:.2f}), and it does not fall. Raise --lr, train for longer, or check that the "
+            "views keep what distinguishes the items",
         )
     if "easy" in rows[-1]:
         before, after = (
@@ -63,8 +74,8 @@ def judge(rows: Sequence[Row]) -> Verdict:
         if after - before > EASIER:
             return Verdict(
                 "learning",
-                f"learning: the easy triplets rose from {before:.0%} to {after:.0%}; the loss is the mean of those "
-                f"that are left, {now:.2f} now{_held_out(rows)}",
+                f"learning: easy triplets rose from {before:.0%} to {after:.0%}; the mean loss of "
+                f"the others is {now:.2f}{_held_out(rows)}",
             )
     if not fallen:
         return Verdict(
@@ -72,16 +83,17 @@ def judge(rows: Sequence[Row]) -> Verdict:
             f"no clear fall of the loss yet ({start:.2f} at its highest, {now:.2f} now). "
             "Train for longer (--epochs), or raise --lr",
         )
-    beside = f", chance {chance:.2f}" if chance is not None else ""
+    at_chance = f", chance {chance:.2f}" if chance is not None else ""
+    directions = f"{rows[-1].get('effective_rank', 1.0):.0f} directions"
     return Verdict(
         "learning",
-        f"learning: the loss fell from {start:.2f} to {now:.2f}{beside}; embeddings vary in "
-        f"{rows[-1].get('effective_rank', 1.0):.0f} directions{_held_out(rows)}{_ceiling(rows[-size:])}",
+        f"learning: the loss fell from {start:.2f} to {now:.2f}{at_chance}; embeddings vary in "
+        f"{directions}{_held_out(rows)}{_ceiling(rows[-size:])}",
     )
 
 
 def _ceiling(rows: Sequence[Row]) -> str:
-    """Whether the bound of mutual information is as high as its number of candidates lets it be."""
+    """A clause where the bound of the mutual information is at its largest possible value."""
     if "information" not in rows[-1]:
         return ""
     now = sum(r["information"] for r in rows) / len(rows)
@@ -89,21 +101,21 @@ def _ceiling(rows: Sequence[Row]) -> str:
     if now < (1 - NEAR) * most:
         return ""
     return (
-        f"; the views share at least {now:.2f} nats, within 5 % of the {most:.2f} that so many candidates can show: a "
-        "bigger --batch-size, or more negatives, would measure more"
+        f"; the views share at least {now:.2f} nats, within 5 % of the {most:.2f} that this number "
+        "of candidates can show; a larger --batch-size or more negatives would raise the bound"
     )
 
 
 def _held_out(rows: Sequence[Row]) -> str:
-    """What the looks at held-out items saw, where there were any."""
-    for name, said in (
-        ("held_out_knn", "kNN (k=20)"),
+    """A clause about held-out items, where they were measured."""
+    for name, measure in (
+        ("held_out_knn", "k-NN accuracy (k = 20)"),
         ("held_out_view_retrieval", "retrieval of another view"),
     ):
         seen = [(row["step"], row[name]) for row in rows if name in row]
         if len(seen) > 1:
             best = max(seen, key=lambda look: look[1])
-            words = f"; {said} on held-out items went from {seen[0][1]:.1%} to {seen[-1][1]:.1%}"
+            words = f"; {measure} on held-out items went from {seen[0][1]:.1%} to {seen[-1][1]:.1%}"
             return words + (
                 f", after {best[1]:.1%} at step {best[0]:.0f}"
                 if best[1] - seen[-1][1] > 0.01

@@ -1,4 +1,4 @@
-"""The loss of one step and its gradient: the whole batch at once, or embedded piece by piece.
+"""The loss of a step and its gradient, with the batch embedded at once or piece by piece.
 
 Gradient caching (Gao et al. 2021, arXiv 2101.06983): a contrastive loss ties every row of a batch
 to every other, so accumulating gradients over small batches gives another loss. Here the pieces

@@ -1,6 +1,7 @@
-"""What a training runs on: device, precision and threads, decided by rule before the first step.
+"""Device, precision and threads of a training, decided before the first step.
 
-The rule is a pure function of (capability of the device, flags), so that a resumed run decides the same.
+The rule is a pure function of (capability of the device, flags), so that a resumed run decides the
+same.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ from .config import CommonConfig
 
 @dataclass(frozen=True)
 class Machine:
-    """device: "cpu", "cuda:0"; precision: "float32" or "bfloat16"; threads: of the processor."""
+    """What a training runs on.
+
+    Attributes:
+        device: "cpu" or "cuda:N".
+        precision: "float32" or "bfloat16".
+        threads: threads of the processor.
+    """
 
     device: str
     precision: str
@@ -105,7 +112,7 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 
 def hardware(machine: Machine) -> dict[str, Any]:
-    """What ran it, for run.json."""
+    """The machine and its hardware, for run.json."""
     name = (
         torch.cuda.get_device_name(machine.torch_device)
         if machine.torch_device.type == "cuda"
@@ -116,11 +123,6 @@ def hardware(machine: Machine) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "platform": platform.platform(),
     }
-
-
-def load() -> float | None:
-    """Processes wanting a processor, averaged over the last minute; None where the system does not tell."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _cpu_flag(*flags: str) -> bool:

@@ -15,8 +15,13 @@ from .config import CommonConfig
 def optimizer(config: CommonConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser of a configuration over every trained parameter.
 
-    LARS leaves biases and norms out of its adaptation and of weight decay (SimCLR); SGD and AdamW decay
-    everything, as the authors of InstDisc and MoCo do. These two are fused: a third of the time on a processor.
+    Args:
+        config: name and settings.
+        parameters: those that require a gradient are trained.
+
+    LARS leaves biases and norms out of its adaptation and of weight decay (SimCLR); SGD and AdamW
+    decay everything, as the authors of InstDisc and MoCo do. These two are fused: a third of the
+    time on a processor.
     """
     params = [p for p in parameters if p.requires_grad]
     if config.optimizer == "adamw":
@@ -40,13 +45,23 @@ def optimizer(config: CommonConfig, parameters: Iterable[nn.Parameter]) -> torch
         )
         return made
     return torch.optim.SGD(
-        params, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, weight_decay=config.weight_decay,
+        params,
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
         fused=True,
-    )  # fmt: skip
+    )
 
 
 def learning_rate(config: CommonConfig, step: int, total: int, per_epoch: int) -> float:
-    """The rate of step `step`, 0 <= step < total.
+    """The learning rate of a step.
+
+    Args:
+        config: peak, schedule and warm-up.
+        step: 0 <= step < total.
+        total: steps of the training.
+        per_epoch: steps of an epoch.
 
     >>> config = CommonConfig(lr=1.0, warmup=1.0)
     >>> [round(learning_rate(config, s, 10, 2), 3) for s in (0, 1, 2, 9)]

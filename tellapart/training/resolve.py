@@ -1,4 +1,4 @@
-"""What a preset, a user's options and starting weights mean together."""
+"""The settings of a training from a preset, single options and starting weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,17 @@ WATCHED = 1000  # held out for --eval-every where --validation says nothing
 def resolve(
     method: str, data: str, preset: str | None, config: CommonConfig | None, options: dict[str, Any]
 ) -> CommonConfig:
-    """The settings of a training: a preset or a whole configuration, single options, and what `init` brings over both.
+    """The settings of a training.
+
+    Single options go over the preset or the configuration, and the network of the starting weights
+    (`init`) goes over both.
+
+    Args:
+        method: name of the objective.
+        data: as `data.open_source`; it decides the preset where none is given.
+        preset: name of a preset.
+        config: all settings, instead of a preset.
+        options: single settings by name; those of the objective also without its prefix.
 
     Raises:
         ConfigError: an unknown method, preset or setting, with the nearest one.
@@ -77,20 +87,20 @@ def with_plugins(options: dict[str, Any], base: CommonConfig) -> dict[str, Any]:
 
 
 def training_part(source: Source, config: CommonConfig) -> Source:
-    """The items that training sees: the training split, less those held out."""
+    """The items that training sees: the training split without the held-out items."""
     return held_out(source, config)[0]
 
 
 def held_out(source: Source, config: CommonConfig) -> tuple[Source, Source | None]:
-    """The items that training sees, and those cut out of the training split by hash.
+    """The items that training sees, and those held out of the training split by hash.
 
-    Cut out: `validation` items; with `eval_every` alone a tenth, at most 1,000.
+    Held out are `validation` items; with `eval_every` alone a tenth, at most 1,000.
     """
     part = source.split("train") if "train" in source.splits else source
     count = config.validation or (min(WATCHED, len(part) // 10) if config.eval_every else 0)
     if config.eval_every and count < 2:
         raise ConfigError(
-            f"--eval-every holds a tenth of the images out, too few of {len(part)}; leave it out"
+            f"--eval-every holds out a tenth of the images, too few of {len(part)}; leave it out"
         )
     if count:
         return part.hold_out(count)
@@ -125,7 +135,11 @@ def open_for(
 
 
 def _with_its_network(settings: CommonConfig, default: CommonConfig) -> CommonConfig:
-    """The settings with the network that the starting weights bring; another one asked for is an error."""
+    """The settings with the network of the starting weights.
+
+    Raises:
+        ConfigError: another network was asked for.
+    """
     brought = pretrained.describe(
         settings.init or "", None if settings.encoder == default.encoder else settings.encoder
     )
@@ -133,6 +147,7 @@ def _with_its_network(settings: CommonConfig, default: CommonConfig) -> CommonCo
         asked = getattr(settings, name)
         if asked not in (value, getattr(default, name)):
             raise ConfigError(
-                f"--init {settings.init} brings its own network ({name} {value}); leave out --{name} {asked}"
+                f"--init {settings.init} brings its own network ({name} {value}); "
+                f"leave out --{name} {asked}"
             )
     return dataclasses.replace(settings, **brought)

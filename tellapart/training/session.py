@@ -1,4 +1,4 @@
-"""Train into a run folder: the lines, the checkpoints and the end, so that nothing is lost on `kill -9`."""
+"""Train into a run folder: metrics, checkpoints and the end; `kill -9` loses nothing."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from ..data import Source, notes
+from ..data import Source
 from ..encoders import AnyEncoder
-from ..encoders.norms import batchnorms, running_statistics
+from ..encoders.norms import running_statistics
 from ..errors import MissingExtraError, RunError
-from ..objectives import MoCo
 from ..runtime import distributed
-from ..runtime.console import Console, clock, plural
+from ..runtime.console import Console, plural
 from ..runtime.threads import ThreadChoice
 from ..runtime.version import __version__
 from . import diagnosis, hardware
 from .config import CommonConfig, differences
+from .plan import plan as plan
 from .resolve import open_for, resolve, training_part
 from .run import Manifest, Run, require_new
 from .trainer import NotANumber, Step, Trainer
@@ -37,11 +37,18 @@ PATIENCE = 5  # checkpoints without a better one that `--stop auto` waits for
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or a polite kill: the state is saved."""
+    """Ctrl-C or SIGTERM: the state is saved."""
 
 
 def manifest(method: str, config: CommonConfig, source: Source, trained: Source) -> Manifest:
-    """What run.json says of a training before its first step."""
+    """What run.json holds before the first step.
+
+    Args:
+        method: name of the objective.
+        config: the settings.
+        source: the whole source.
+        trained: the part of it that training sees.
+    """
     return {
         "method": method,
         "config": config.to_dict(),
@@ -82,8 +89,8 @@ def check_same(run: Run, wanted: Manifest) -> None:
         )
     if found:
         raise RunError(
-            f"{run.path} was trained otherwise: {'; '.join(found)}. Continue it with the same settings, "
-            "or give another --out"
+            f"{run.path} was trained with other settings: {'; '.join(found)}. Continue it with the "
+            "same settings, or give another --out"
         )
 
 
@@ -198,14 +205,19 @@ def begin(opened: Opened, folder: Path, console: Console) -> Run:
 
 
 class Look(NamedTuple):
-    """What a checkpoint looked like: fields for its line of metrics, and what the choice goes by, larger = better."""
+    """Measurements of a checkpoint.
+
+    Attributes:
+        row: fields of its line of metrics.
+        choice: the value that the best checkpoint is chosen by; larger is better.
+    """
 
     row: dict[str, float]
     choice: float
 
 
 class Watch(Protocol):
-    """Looks at an encoder and leaves it as it is; `watching.Watch` is one."""
+    """Measures an encoder and leaves it as it is; `evaluation.monitor.Watch` is one."""
 
     @property
     def chooses_by(self) -> str:
@@ -221,7 +233,7 @@ class Watch(Protocol):
 def train_into(
     run: Run, trainer: Trainer, console: Console, watch: Watch | None = None
 ) -> diagnosis.Verdict:
-    """Train from where the trainer stands to its end, or to Ctrl-C; every number ends up in the run.
+    """Train from where the trainer stands to its end, or to Ctrl-C, and write the run.
 
     Args:
         run: the run folder.
@@ -355,7 +367,7 @@ class _Session:
         return step == self.trainer.total or step % self.save_every == 0
 
     def _no_better(self, step: int) -> bool:
-        """Whether `--stop auto` ends the training: the best checkpoint is PATIENCE checkpoints old."""
+        """Whether `--stop auto` ends the training: PATIENCE checkpoints were no better."""
         if self.trainer.config.stop != "auto":
             return False
         best = self.run.manifest.get("best")
@@ -385,112 +397,16 @@ def save(run: Run, trainer: Trainer) -> None:
     run.save(trainer.state(), trainer.encoder, description(trainer), trainer.shard())
 
 
-def plan(trainer: Trainer, seconds_per_step: float) -> str:
-    """What is about to happen, in words: steps, minutes, memory, and what was decided and why."""
-    config, source, machine = trainer.config, trainer.source, trainer.machine
-    left = trainer.total - trainer.number
-    rows = sum(b.numel() * b.element_size() for b in trainer.objective.buffers())
-    rows += sum(p.numel() * p.element_size() for p in trainer.objective.parameters())
-    lines = [
-        f"{source.name}: {source.described}",
-        *_classes_and_splits(source),
-        f"{left:,} steps of {trainer.batch} ({trainer.total / trainer.per_epoch:g} epochs), about "
-        f"{clock(left * seconds_per_step)} at {trainer.batch / max(seconds_per_step, 1e-9):,.0f} {source.many}/s",
-        f"on {machine.device} with {machine.threads} thread(s) in {machine.precision}; "
-        f"memory of the objective {rows / 1e6:,.1f} MB",
-    ]
-    if distributed.world() > 1:
-        lines.append(f"{distributed.world()} processes, {trainer.share} {source.many} each")
-    if trainer.batch < config.batch_size:
-        why = (
-            f"there are no more {source.many}"
-            if trainer.batch == len(source)
-            else "every process gets as many"
-        )
-        lines.append(f"batch {trainer.batch} instead of {config.batch_size}: {why}")
-    lines += _about_the_network(trainer)
-    if config.eval_every:
-        lines.append(
-            f"looking every {config.eval_every} steps at training items held out by the hash of their names"
-        )
-    lines += [str(note["text"]) for note in source.notes]
-    lines += notes.skipped_lines(source.skipped)
-    if source.skipped:
-        lines.append("every file that was left out is listed in run.json")
-    if source.duplicates:
-        lines.append(
-            f"{source.duplicates} item(s) repeat another byte for byte: each is asked to differ from its copy"
-        )
-    busy, cores = hardware.load(), os.cpu_count() or 1
-    if machine.device == "cpu" and busy and busy + machine.threads > cores + 0.5:
-        lines.append(
-            f"warning: {busy:.1f} other threads are busy on {cores} cores; a multi-threaded step beside them is many "
-            f"times slower. Wait{', or give --threads 1' if machine.threads > 1 else ''}"
-        )
-    return "\n".join(lines)
-
-
-def _classes_and_splits(source: Source) -> list[str]:
-    """How many classes and which splits the whole source has, with their sizes."""
-    lines = []
-    if len(source.classes):
-        lines.append(
-            f"{len(source.classes):,} classes: {notes.shown([str(c) for c in source.classes])}"
-        )
-    if len(source.parts) > 1:
-        sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in source.parts.items())
-        lines.append(f"splits: {sizes}")
-    return lines
-
-
-def _about_the_network(trainer: Trainer) -> list[str]:
-    """What was decided about stem, starting weights and BatchNorm, and what to watch."""
-    config, lines = trainer.config, []
-    lines += trainer.encoder.notes()
-    if config.init and not trainer.number:
-        lines.append(
-            f"starting from {config.init}: its network, stem and normalisation, a fresh head. --lr {config.lr:g} is "
-            f"meant for training from nothing; trained weights usually want a tenth, --lr {config.lr / 10:g}"
-        )
-    norm = bool(batchnorms(trainer.encoder))
-    moco = trainer.objective.options if isinstance(trainer.objective, MoCo) else None
-    few = trainer.share < 2 * config.bn_rows
-    if norm and config.micro_batch and config.micro_batch < trainer.share:
-        if config.batchnorm == "split" and few:
-            lines.append(
-                f"the batch is one BatchNorm group ({trainer.share} images), so the network sees it at once; "
-                f"a lower --bn-rows lets --micro-batch act"
-            )
-        elif config.batchnorm == "split":
-            lines.append(
-                f"BatchNorm normalises groups of {config.bn_rows} images, so that the gradient is exact "
-                "with --micro-batch (--bn split without it gives the same)"
-            )
-        else:
-            lines.append(
-                f"warning: --bn {config.bn} takes statistics over {config.micro_batch} images, not {trainer.share}: "
-                "the gradient is not that of the whole batch; --bn split makes it exact"
-            )
-    elif norm and config.bn == "split" and few:
-        lines.append(
-            f"warning: --bn split makes groups of {config.bn_rows} rows or more, and {trainer.share} are one group: "
-            f"nothing is split; give {f'--bn-rows {trainer.share // 2}' if trainer.share >= 4 else 'a larger batch'}"
-        )
-    if norm and moco and config.batchnorm == "local" and distributed.world() == 1:
-        lines.append(
-            "warning: queries and keys share one BatchNorm batch, whose statistics give pairs away; give --bn split"
-        )
-    return lines
-
-
 def _line(trainer: Trainer, step: Step, seconds: float) -> str:
-    beside = f" (chance {trainer.chance:.2f})" if trainer.chance is not None else ""
-    return f"loss {step.loss:.3f}{beside}  {step.number * trainer.batch / max(seconds, 1e-9):,.0f} {trainer.source.many}/s"
+    """The text beside the progress: the loss, its chance level, and the speed."""
+    chance = f" (chance {trainer.chance:.2f})" if trainer.chance is not None else ""
+    rate = step.number * trainer.batch / max(seconds, 1e-9)
+    return f"loss {step.loss:.3f}{chance}  {rate:,.0f} {trainer.source.many}/s"
 
 
 @contextmanager
 def _polite_stop() -> Iterator[list[int]]:
-    """A list that is not empty once Ctrl-C or SIGTERM came; a second Ctrl-C is not caught."""
+    """A list that is filled by Ctrl-C or SIGTERM; a second Ctrl-C is not caught."""
     came: list[int] = []
 
     def note(number: int, _: Any) -> None:

@@ -1,7 +1,7 @@
-"""The loop. You iterate it: `for step in trainer: ...`; logging, saving and stopping are yours.
+"""The training loop, iterated by its caller, who logs, saves and stops: `for step in trainer: ...`.
 
-Randomness is a function of the step: before each one every generator is seeded from (seed, step, rank, piece),
-so that a resumed run needs no saved state of a generator.
+Randomness is a function of the step: before each one every generator is seeded from (seed, step,
+rank, piece), so that a resumed run needs no saved state of a generator.
 """
 
 from __future__ import annotations
@@ -32,11 +32,18 @@ from .config import CommonConfig
 from .optimizer import learning_rate, optimizer
 
 FORMAT = 1
-BLOCK = 128  # instances whose views share a generator: pieces of a batch see the views that the whole sees
+BLOCK = 128  # instances whose views share a generator, so that pieces of a batch see equal views
 
 
 class Step(NamedTuple):
-    """A step that has been taken: its number (1 = the first), loss in nats, rate, and the objective's logs."""
+    """A step that has been taken.
+
+    Attributes:
+        number: from 1.
+        loss: in nats, averaged over ranks.
+        lr: the learning rate.
+        out: what the objective returned, with its logs.
+    """
 
     number: int
     loss: float
@@ -45,24 +52,37 @@ class Step(NamedTuple):
 
 
 class NotANumber(TrainingError):
-    """The loss is not a number; `ids` are the items of the batch."""
+    """The loss is not a number.
+
+    Args:
+        step: the step that was not taken.
+        ids: the items of its batch.
+    """
 
     def __init__(self, step: int, ids: list[str]) -> None:
         self.step, self.ids = step, ids
         super().__init__(
-            f"the loss of step {step} is not a number; the encoder and the memory are those of step {step - 1}. "
-            f"The usual causes: a learning rate that is too high (--lr), a temperature that is too low. "
-            f"The batch begins with {', '.join(ids[:3])}"
+            f"the loss of step {step} is not a number; lower --lr, or raise --temperature. The "
+            f"encoder and the memory are those of step {step - 1}; the batch begins with "
+            f"{', '.join(ids[:3])}"
         )
 
 
 class Trainer:
-    """Trains an encoder on a source by a method; in several processes, each on its share of every batch.
+    """Trains an encoder on a source; in several processes, each on its share of every batch.
+
+    Args:
+        method: name of the objective.
+        config: the settings.
+        source: the training part.
+        threads: processor threads where the settings leave them open; None: as many as are free.
 
     Attributes:
-        encoder, objective: what is trained; every parameter that requires a gradient, of both.
-        batch: images per step, of all ranks; share: of this one.
-        total: steps of the whole training. number: steps taken.
+        encoder, objective: the trained modules; every parameter of both that requires a gradient.
+        batch: items per step, of all ranks.
+        share: items per step, of this rank.
+        total: steps of the whole training.
+        number: steps taken.
         chance: the loss at chance, None without a closed form.
     """
 
@@ -98,7 +118,7 @@ class Trainer:
                 yield self.advance()
 
     def use_threads(self, threads: int) -> None:
-        """Take the next steps with another number of processor threads; the last bits depend on it."""
+        """Take the next steps with another number of threads; the last bits depend on it."""
         self.machine = replace(self.machine, threads=threads)
         torch.set_num_threads(threads)
 
@@ -188,7 +208,7 @@ class Trainer:
         return [views[0] if len(views) == 1 else self.modality.join_views(views) for views in parts]
 
     def measure(self, step: Step) -> dict[str, float]:
-        """What a line of metrics holds of a step: loss beside chance, logs, and the geometry of the batch."""
+        """The line of metrics of a step: loss, chance, logs, and the geometry of the batch."""
         z = step.out.writes["z"].float()
         row: dict[str, float] = {
             "step": step.number,
@@ -216,7 +236,11 @@ class Trainer:
         return row
 
     def seconds_per_step(self, limit: float = 3.0) -> float:
-        """What a step takes, from a few steps of a copy within `limit` seconds; this trainer is untouched."""
+        """Seconds of a step, the fastest of up to six that a copy of this trainer takes.
+
+        Args:
+            limit: seconds after which no further step is taken.
+        """
         twin = copy.copy(self)
         twin.encoder, twin.objective = copy.deepcopy(self.encoder), copy.deepcopy(self.objective)
         twin.optimizer = optimizer(self.config, twin._parameters())
@@ -234,7 +258,7 @@ class Trainer:
         return min(times)
 
     def state(self) -> dict[str, Any]:
-        """All that a continuation needs; tensors, numbers and strings only. Shards of several ranks stand apart."""
+        """All that a continuation needs, but for the shards: tensors, numbers and strings."""
         shard = self.shard()
         return {
             "format": FORMAT,
@@ -246,13 +270,13 @@ class Trainer:
         }
 
     def shard(self) -> dict[str, Tensor]:
-        """What of the state this rank alone holds; empty in one process, whose state is whole."""
+        """The state that this rank alone holds; empty in one process."""
         if distributed.world() == 1:
             return {}
         return {k: v for k, v in self.objective.state_dict().items() if k in self.objective.sharded}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`, bit for bit."""
+        """Continue from `state()`, bit for bit."""
         self.encoder.load_state_dict(state["encoder"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -281,7 +305,7 @@ def _normalised(
     elif config.bn == "global" and distributed.world() > 1:
         if device.type != "cuda":
             raise ConfigError(
-                "--bn global over several processes exists on GPUs only; use --bn local or split here"
+                "--bn global over several processes requires GPUs; use --bn local or --bn split"
             )
         encoder = torch.nn.SyncBatchNorm.convert_sync_batchnorm(encoder)
     return encoder
@@ -290,11 +314,13 @@ def _normalised(
 def _check_sizes(config: CommonConfig, source: Source, share: int) -> None:
     if len(source) < 2:
         raise DataError(
-            f"{source.name} holds {len(source)} of its {source.many}; telling apart needs 2 or more"
+            f"{source.name} has {len(source)} of its {source.many} to train on; training needs 2 "
+            "or more"
         )
     if share < 1:
         raise ConfigError(
-            f"--batch-size {config.batch_size} leaves nothing for each of {distributed.world()} processes"
+            f"--batch-size {config.batch_size} is too small for {distributed.world()} processes; "
+            "give at least one item each"
         )
 
 
@@ -312,7 +338,7 @@ def _check_batchnorm(encoder: encoders.AnyEncoder, config: CommonConfig, share: 
 def _labels(method: str, source: Source) -> Tensor:
     if source.labels is None or not bool((source.labels >= 0).any()):
         raise DataError(
-            f"{method} learns from labels, and {source.name} has none: put the {source.many} into one folder per "
-            "class, or choose a method without labels (simclr)"
+            f"{method} learns from labels, and {source.name} has none: put the {source.many} into "
+            "one folder per class, or use a method without labels (simclr)"
         )
     return torch.from_numpy(source.labels)

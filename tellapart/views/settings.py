@@ -1,8 +1,8 @@
 """The settings of random views, one dataclass for each kind of data; each is called to make views.
 
 Free of torch, so that the command line lists the settings without it: the work is done in `images`,
-`audio` and `text`, which are imported by the first call. A field with `option: False` in its metadata
-is no setting of the user: it is decided from the data.
+`audio` and `text`, which are imported by the first call. A field with `option: False` in its
+metadata is no setting of the user: it is decided from the data.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ DECIDED = {"option": False}
 class ImageViews:
     """A distribution over views of images; call it with images and a generator.
 
-    The order of brightness, contrast and saturation does not matter here: without torchvision's clamp
-    after each of them they are linear maps that commute. Values are clamped to [0, 1] once; then hue is
-    turned, in HSV as torchvision does it. In "yiq" it is a rotation that keeps luma: it takes less away
-    from the view, and an encoder learns less from it.
+    The order of brightness, contrast and saturation does not matter here: without torchvision's
+    clamp after each of them they are linear maps that commute. Values are clamped to [0, 1] once;
+    then hue is turned, in HSV as torchvision does it. In "yiq" it is a rotation that keeps luma: it
+    takes less away from the view, and an encoder learns less from it.
 
     Args:
         size: side P of a view in pixels; None in a configuration, where the data decide.
@@ -108,7 +108,8 @@ class ImageViews:
         """A view of every image.
 
         Args:
-            images: (N, C, H, W) uint8, or what `ImageSource.read` returns for images of unequal size.
+            images: (N, C, H, W) uint8, or what `ImageSource.read` returns for images of unequal
+                size.
             generator: on the device of the images; the only source of randomness.
 
         Returns:
@@ -123,8 +124,8 @@ class ImageViews:
 class SequenceViews:
     """A distribution over views of sounds or series; call it with sequences and a generator.
 
-    A view is a window at a random place; a shorter sequence is taken whole and padded with zeros at its
-    end.
+    A view is a window at a random place; a shorter sequence is taken whole and padded with zeros at
+    its end.
 
     Args:
         window: steps of the signal in a view.
@@ -181,21 +182,22 @@ class SequenceViews:
 class TextViews:
     """A distribution over views of sentences; call it with a batch of tokens and a generator.
 
-    With all settings at 0 the view is the sentence itself. At least one word always stays. Dropout is
-    the encoder's own.
+    With all settings at 0 the view is the sentence itself. At least one word always stays. Dropout
+    is the encoder's own.
 
     Args:
         word_deletion: share of the words that are left out one by one.
         span_deletion: share of the words that are left out in one stretch.
         crop: share of the words that are cut off at both ends together.
         reorder: share of the words in each of two stretches that change places, at most 0.5.
-        substitution: share of the words replaced by a synonym: WordNet's where it is installed, else a
-            nearest neighbour among the token embeddings.
+        substitution: share of the words replaced by a synonym: WordNet's where it is installed,
+            else a nearest neighbour among the token embeddings.
         token_cutoff: share of the token embeddings that are set to zero.
         feature_cutoff: share of the features that are set to zero in all tokens of a sentence.
         shuffle: probability that the positions of a sentence are shuffled.
         span: most words of a random stretch that is kept alone; 0: all.
-        synonyms: (vocabulary, K) token ids that may stand for each token, -1 = none; for substitution.
+        synonyms: (vocabulary, K) token ids that may stand for each token, -1 = none; for
+            substitution.
         change: a further view, called last with (batch, generator): for example a back-translation.
 
     Raises:

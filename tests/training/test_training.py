@@ -1,4 +1,4 @@
-"""The loop: rules of randomness, schedules, precision, verdicts, and that a copy leaves the trainer alone."""
+"""The training loop: randomness, schedules, precision, verdicts; a copy leaves it alone."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from tellapart.objectives import (
 )
 from tellapart.training import diagnosis, hardware, session
 from tellapart.training.build import image_statistics as statistics
-from tellapart.training.config import TrainConfig, differences
+from tellapart.training.config import TrainConfig, differences, setting_names
 from tellapart.training.optimizer import learning_rate, optimizer
 from tellapart.training.presets import PRESETS, name_for, named
+from tellapart.training.resolve import resolve
 from tellapart.training.trainer import NotANumber, Trainer
 
 SMALL = TrainConfig(epochs=2, batch_size=64, threads=1, dim=16, head="linear-bn")
@@ -161,7 +162,53 @@ def test_statistics_are_those_of_the_pixels(source):
     assert float(std) == pytest.approx(float(pixels.std()), abs=1e-4)
 
 
-# configuration ---------------------------------------------------------------------------------------------
+def test_threads_go_by_what_is_free_or_by_the_run_that_is_continued(monkeypatch):
+    monkeypatch.setattr(hardware, "free", lambda most: 3)
+    assert hardware.decide(TrainConfig(device="cpu")).threads == 3
+    assert hardware.decide(TrainConfig(device="cpu"), threads=2).threads == 2
+    assert hardware.decide(TrainConfig(device="cpu", threads=5), threads=2).threads == 5
+
+
+def test_a_run_that_drops_to_one_thread_says_so_and_is_continued_with_one(
+    monkeypatch, tmp_path, capsys
+):
+    import json
+
+    import tellapart as ta
+    from tellapart.runtime.console import Console
+
+    class Soon:
+        def __init__(self, threads):
+            self.threads, self.steps = threads, 0
+
+        def after(self, seconds):
+            self.steps += 1
+            return self.threads if self.steps < 3 else 1
+
+    monkeypatch.setattr(hardware, "free", lambda most: 2)
+    monkeypatch.setattr(session, "ThreadChoice", Soon)
+    options = {"data": "digits", "out": tmp_path / "r", "batch_size": 256, "save_every": 2}
+    quiet = Console(quiet=True)
+    real, used = Trainer.advance, []
+
+    def stopped_at_six(self):
+        used.append(torch.get_num_threads())
+        if self.number == 5 and len(used) == 6:
+            raise KeyboardInterrupt
+        return real(self)
+
+    monkeypatch.setattr(Trainer, "seconds_per_step", lambda self: 0.1)
+    monkeypatch.setattr(Trainer, "advance", stopped_at_six)
+    with pytest.raises(KeyboardInterrupt):
+        ta.train("simclr", steps=8, console=quiet, **options)
+    assert used == [2, 2, 2, 1, 1, 1]
+    ta.train("simclr", steps=8, resume=True, console=quiet, **options)
+    assert set(used[6:]) == {1}
+    manifest = json.loads((tmp_path / "r/run.json").read_text())
+    assert manifest["threads"] == [{"step": 1, "threads": 2}, {"step": 4, "threads": 1}]
+
+
+# configuration
 
 
 def test_schedules():
@@ -196,13 +243,54 @@ def test_optimisers_take_their_settings():
     ("field", "value"),
     [
         ("width", 4),  # where a convolution of oneDNN would write past its memory
-        ("epochs", 0), ("lr", -1), ("lr", float("nan")), ("batch_size", 0), ("momentum", 1.0), ("steps", 0),
-        ("lr_steps", (0.5, 1.5)), ("lr_factors", (0.5,)), ("flip", 2.0), ("weight_decay", -1), ("threads", 0),
+        ("epochs", 0), ("lr", -1), ("lr", float("nan")), ("batch_size", 0), ("momentum", 1.0),
+        ("steps", 0), ("lr_steps", (0.5, 1.5)), ("lr_factors", (0.5,)), ("flip", 2.0),
+        ("weight_decay", -1), ("threads", 0), ("seed", -1), ("steps", 2**40),
     ],
 )  # fmt: skip
 def test_settings_outside_their_range_are_named(field, value):
     with pytest.raises(ConfigError, match=f"--{field.replace('_', '-')}"):
         TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_settings_of_views_are_nested_and_flat_by_name(name):
+    config = named(name)
+    flat = config.to_dict()
+    assert "views" not in flat
+    for field in setting_names(type(config.views)):
+        assert getattr(config, field) == getattr(config.views, field) == flat[field]
+    field = {"ImageViews": "blur", "SequenceViews": "time_mask", "TextViews": "crop"}
+    field = field[type(config.views).__name__]
+    changed = dataclasses.replace(config, **{field: 0.25})
+    nested = dataclasses.replace(config.views, **{field: 0.25})
+    assert changed.views == nested
+    assert changed == dataclasses.replace(config, views=nested) != config
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "wanted"),
+    [
+        ("simclr", {"temperature": 0.3}, ("temperature", 0.3)),
+        ("moco", {"queue": 7, "momentum": 0.5}, ("queue", 7)),  # momentum is the optimiser's here
+        ("moco", {"objective": {"queue": 7}, "temperature": 0.4}, ("temperature", 0.4)),
+        ("triplet", {"margin": 0.5}, ("margin", 0.5)),
+        ("instdisc", {"objective": InstDiscOptions(loss="nce"), "negatives": 9}, ("negatives", 9)),
+    ],
+)
+def test_options_of_the_method_need_no_prefix_where_the_name_is_unique(method, options, wanted):
+    config = resolve(method, "digits", None, None, options)
+    assert getattr(config.objective, wanted[0]) == wanted[1]
+    if method == "moco" and "momentum" in options:
+        assert (config.momentum, config.objective.momentum) == (0.5, 0.99)
+    if method == "instdisc":
+        assert config.objective.loss == "nce"
+
+
+@pytest.mark.parametrize("name", ["temperture", "jiter", "epoch"])
+def test_an_unknown_setting_is_named_with_the_nearest(name):
+    with pytest.raises(ConfigError, match="did you mean"):
+        resolve("simclr", "digits", None, None, {name: 1})
 
 
 def test_a_configuration_survives_json():
@@ -249,7 +337,7 @@ def test_a_device_that_is_not_there_is_an_error():
         hardware.decide(TrainConfig(device="warp"))
 
 
-# verdicts --------------------------------------------------------------------------------------------------
+# verdicts
 
 
 def _rows(losses, std=0.9, rank=40.0, chance=7.0):
@@ -290,7 +378,8 @@ def test_the_cifar_recipes_take_twenty_steps_on_synthetic_images(name):
 
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     source = ImageSource(
-        name="cifar10", pixels=Pixels.of(images), image_size=32, all_ids=[str(i) for i in range(64)],
+        name="cifar10", pixels=Pixels.of(images), image_size=32,
+        all_ids=[str(i) for i in range(64)],
         all_labels=np.arange(64) % 10, classes=[], parts={}, fingerprint="synthetic",
     )  # fmt: skip
     small = {

@@ -1,7 +1,8 @@
 """One function per system and scale; every number carries its source.
 
-Sources: [paper] the paper of the method (named in its page of docs/objectives); [authors] their released code and
-its README; [tuned] chosen on the validation part of the training data here, see docs/experiments.md.
+Sources: [paper] the paper of the method (named in its page of docs/objectives); [authors] their
+released code and its README; [tuned] chosen on the validation part of the training data here, see
+docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ def starting(method: str, data: str, preset: str | None = None) -> Any:
 def name_for(method: str, data: str) -> str:
     """The preset that `train METHOD --data DATA` starts from.
 
-    >>> name_for("instdisc", "scenes:fashion-mnist"), name_for("instdisc", "photos/"), name_for("cpc", "audio:calls/")
-    ('instdisc_scenes', 'instdisc_folder', 'cpc_audio')
+    >>> name_for("instdisc", "scenes:fashion-mnist"), name_for("cpc", "audio:calls/")
+    ('instdisc_scenes', 'cpc_audio')
 
     Raises:
         ConfigError: an unknown method, or one that does not learn from this kind of data.

@@ -14,8 +14,8 @@ class DetectConfig:
     """A detector and its training; the defaults are for scenes of 96 px on two cores in minutes.
 
     Args:
-        head: fpn, a feature pyramid over the last three stages; c4, one map, and the last stage as the
-            head of each region (He et al. 2020).
+        head: fpn, a feature pyramid over the last three stages; c4, one map, and the last stage as
+            the head of each region (He et al. 2020).
         steps: training steps.
         batch_size: images per step.
         lr: peak learning rate.
@@ -67,16 +67,17 @@ class DetectConfig:
 def voc07() -> DetectConfig:
     """MoCo's VOC setting, ResNet-50-C4 with BatchNorm trained: 24,000 steps of 16. Wants a GPU."""
     return DetectConfig(
-        head="c4", steps=24_000, batch_size=16, lr=0.02, lr_steps=(0.75, 0.9167), min_size=800, max_size=1333,
-        sizes=(32, 64, 128, 256, 512), regions=512, proposals=2000,
+        head="c4", steps=24_000, batch_size=16, lr=0.02, lr_steps=(0.75, 0.9167),
+        min_size=800, max_size=1333, sizes=(32, 64, 128, 256, 512), regions=512, proposals=2000,
     )  # fmt: skip
 
 
 def instdisc_voc07() -> DetectConfig:
     """InstDisc's: nothing below the third block is trained, BatchNorm is frozen. Wants a GPU."""
     return DetectConfig(
-        head="c4", steps=100_000, batch_size=2, lr=0.001, lr_steps=(0.5, 0.99), min_size=600, max_size=1000,
-        frozen_stages=3, freeze_bn=True, sizes=(128, 256, 512), regions=128, proposals=2000,
+        head="c4", steps=100_000, batch_size=2, lr=0.001, lr_steps=(0.5, 0.99),
+        min_size=600, max_size=1000, frozen_stages=3, freeze_bn=True,
+        sizes=(128, 256, 512), regions=128, proposals=2000,
     )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ QUICK: dict[
 
 @preset
 def instdisc_cifar10() -> TrainConfig:
-    """The authors' CIFAR-10 run; 80.8 % kNN in the paper's Table 1. Wants a GPU."""
+    """The authors' CIFAR-10 run; 80.8 % kNN in the paper's Table 1. Needs a GPU."""
     return TrainConfig(
         encoder="timm/resnet18",  # [authors] with the 3 x 3 stem and no max-pool
         dim=128,  # [paper] sec. 4
@@ -73,7 +73,7 @@ def instdisc_cifar10() -> TrainConfig:
 def instdisc_scenes() -> TrainConfig:
     """Scenes of 32 px on two cores in a quarter of an hour."""
     return TrainConfig(
-        head="linear-bn",  # [tuned] with a plain head the first epochs unlearn: 19 % kNN after 4, against 47 % after 2
+        head="linear-bn",  # [tuned] kNN 47 % after 2 epochs; "linear" 19 % after 4
         dim=128,  # [paper] sec. 4
         epochs=24,  # what a quarter of an hour allows
         batch_size=128,  # [authors]; [tuned] 256 is 1 point behind after as many epochs
@@ -83,7 +83,8 @@ def instdisc_scenes() -> TrainConfig:
         views=ImageViews(
             area=(0.2, 1.0),  # [authors]
             flip=0.5,  # [paper]; the authors' CIFAR script leaves it out
-            jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4,  # [authors]; others lose
+            jitter=1.0,  # [authors]
+            brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4,  # [authors]; others lose
             grayscale=0.2,  # [authors]
         ),
         objective=SCENES,
@@ -114,7 +115,8 @@ def instdisc_digits() -> TrainConfig:
         lr=0.03,  # [authors]
         views=ImageViews(
             area=(0.5, 1.0), rotation=15.0, translation=0.1, flip=0.0,  # [tuned]
-            brightness=0.4, contrast=0.4, saturation=0.0, hue=0.0, grayscale=0.0,  # [tuned] without jitter 5 points less
+            brightness=0.4, contrast=0.4,  # [tuned] without jitter 5 points less
+            saturation=0.0, hue=0.0, grayscale=0.0,
         ),
         objective=InstDiscOptions(
             temperature=0.3,  # [tuned] 0.07 gives 2 points less
@@ -126,7 +128,7 @@ def instdisc_digits() -> TrainConfig:
 
 @preset
 def instdisc_folder() -> TrainConfig:
-    """Any folder of photographs: the scenes' settings, the exact softmax, and more epochs for fewer images."""
+    """Any folder of photographs: as the scenes, with the exact softmax and more epochs."""
     return replace(instdisc_scenes(), epochs=50, objective=replace(SCENES, loss="softmax"))
 
 
@@ -144,12 +146,13 @@ def nce_scenes() -> TrainConfig:
 
 @preset
 def spread_cifar10() -> TrainConfig:
-    """The authors' CIFAR-10 run ("seen" protocol); 83.6 % kNN in the paper. Wants a GPU."""
+    """The authors' CIFAR-10 run ("seen" protocol); 83.6 % kNN in the paper. Needs a GPU."""
     return replace(
         instdisc_cifar10(),
         views=replace(instdisc_cifar10().views, flip=0.5),  # [authors]
         epochs=301,  # [authors]
-        schedule="step", lr_steps=(120 / 301, 160 / 301, 200 / 301), lr_factors=(0.1, 0.05, 0.01),  # [authors]
+        schedule="step",
+        lr_steps=(120 / 301, 160 / 301, 200 / 301), lr_factors=(0.1, 0.05, 0.01),  # [authors]
         objective=SpreadOptions(temperature=0.1),  # [paper]
     )  # fmt: skip
 
@@ -175,7 +178,7 @@ def spread_folder() -> TrainConfig:
 
 @preset
 def simclr_cifar10() -> TrainConfig:
-    """The authors' CIFAR-10 run with ResNet-18; about 91 % linear (their README). Wants a GPU."""
+    """The authors' CIFAR-10 run with ResNet-18; about 91 % linear (their README). Needs a GPU."""
     return TrainConfig(
         encoder="timm/resnet18",  # [authors] 3 x 3 stem, no max-pool
         head="mlp-bn",  # [paper] 2 layers; [authors] 3 in the current code
@@ -186,7 +189,8 @@ def simclr_cifar10() -> TrainConfig:
         bn="global",  # [paper]
         views=ImageViews(
             area=(0.08, 1.0), flip=0.5,  # [paper] appendix A
-            jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,  # [paper] strength 0.5 on CIFAR
+            jitter=0.8,  # [paper]
+            brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,  # [paper] strength 0.5 on CIFAR
             grayscale=0.2, blur=0.0,  # [paper] no blur on CIFAR
         ),
         objective=SimCLROptions(temperature=0.5),  # [authors]
@@ -195,7 +199,7 @@ def simclr_cifar10() -> TrainConfig:
 
 @preset
 def simclr_imagenet() -> TrainConfig:
-    """SimCLR v1 on ImageNet, ResNet-50; 64.5 % linear after 100 epochs (README). Wants many GPUs."""
+    """SimCLR v1 on ImageNet, ResNet-50; 64.5 % linear after 100 epochs. Needs many GPUs."""
     return replace(
         simclr_cifar10(),
         encoder="torchvision/resnet50",
@@ -214,7 +218,7 @@ def simclr_imagenet() -> TrainConfig:
 
 @preset
 def simclr_v2_imagenet() -> TrainConfig:
-    """SimCLR v2 on ImageNet: selective kernels, a 3-layer head, 800 epochs. Wants many GPUs."""
+    """SimCLR v2 on ImageNet: selective kernels, a 3-layer head, 800 epochs. Needs many GPUs."""
     return replace(
         simclr_imagenet(),
         encoder="timm/skresnet50",  # [paper] the paper's smallest with selective kernels
@@ -232,7 +236,7 @@ def simclr_scenes() -> TrainConfig:
         head="mlp-bn",  # [paper]
         epochs=26,  # what a quarter of an hour of two cores allows
         batch_size=128,  # [tuned] 256 is 2 points behind after as many epochs
-        lr=0.1,  # [tuned] 0.3 is 1 point behind; QUICK is ahead after an epoch, and level after twelve
+        lr=0.1,  # [tuned] 0.3 is 1 point behind; QUICK is level after twelve epochs
         objective=SimCLROptions(temperature=0.2),  # [tuned] 0.1 and 0.5 are 1 and 2 points behind
     )
 
@@ -257,7 +261,7 @@ def simclr_folder() -> TrainConfig:
 
 @preset
 def moco_cifar10() -> TrainConfig:
-    """The authors' CIFAR-10 notebook; 82.6 % kNN after 200 epochs. Wants a GPU."""
+    """The authors' CIFAR-10 notebook; 82.6 % kNN after 200 epochs. Needs a GPU."""
     return TrainConfig(
         encoder="timm/resnet18",  # [authors] 3 x 3 stem, no max-pool
         head="linear", dim=128,  # [authors]
@@ -266,7 +270,8 @@ def moco_cifar10() -> TrainConfig:
         bn="split", bn_rows=64,  # [authors] 8 groups of a batch of 512
         views=ImageViews(
             area=(0.08, 1.0), flip=0.5,  # [authors]
-            jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2,  # [authors]
+            jitter=0.8, grayscale=0.2,  # [authors]
+            brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,  # [authors]
         ),
         objective=MoCoOptions(temperature=0.1, queue=4096, momentum=0.99),  # [authors]
     )  # fmt: skip
@@ -274,7 +279,7 @@ def moco_cifar10() -> TrainConfig:
 
 @preset
 def moco_v1_imagenet() -> TrainConfig:
-    """MoCo v1 on ImageNet, ResNet-50; 60.6 % linear. Wants 8 GPUs."""
+    """MoCo v1 on ImageNet, ResNet-50; 60.6 % linear. Needs 8 GPUs."""
     return TrainConfig(
         encoder="torchvision/resnet50", image_size=224,
         head="linear", dim=128,  # [paper]
@@ -282,7 +287,8 @@ def moco_v1_imagenet() -> TrainConfig:
         lr=0.03, momentum=0.9, weight_decay=1e-4, schedule="step", lr_steps=(0.6, 0.8),  # [paper]
         views=ImageViews(
             area=(0.2, 1.0), flip=0.5,  # [authors]
-            jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, grayscale=0.2,  # [authors]
+            jitter=1.0, grayscale=0.2,  # [authors]
+            brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4,  # [authors]
         ),
         objective=MoCoOptions(temperature=0.07, queue=65_536, momentum=0.999),  # [paper]
     )  # fmt: skip
@@ -290,12 +296,14 @@ def moco_v1_imagenet() -> TrainConfig:
 
 @preset
 def moco_v2_imagenet() -> TrainConfig:
-    """MoCo v2 on ImageNet, ResNet-50; 67.5 % linear. Wants 8 GPUs."""
+    """MoCo v2 on ImageNet, ResNet-50; 67.5 % linear. Needs 8 GPUs."""
     return replace(
         moco_v1_imagenet(),
         head="mlp",  # [paper]
         schedule="cosine",  # [paper]
-        views=replace(moco_v1_imagenet().views, jitter=0.8, hue=0.1, blur=0.5, blur_sigma=(0.1, 2.0)),  # [paper]
+        views=replace(  # [paper]
+            moco_v1_imagenet().views, jitter=0.8, hue=0.1, blur=0.5, blur_sigma=(0.1, 2.0)
+        ),
         objective=MoCoOptions(temperature=0.2, queue=65_536, momentum=0.999),  # [paper]
     )  # fmt: skip
 
@@ -319,7 +327,7 @@ def moco_folder() -> TrainConfig:
 
 @preset
 def supcon_cifar10() -> TrainConfig:
-    """The authors' CIFAR-10 run, ResNet-50; 96.0 %. Wants a GPU."""
+    """The authors' CIFAR-10 run, ResNet-50; 96.0 %. Needs a GPU."""
     return TrainConfig(
         encoder="timm/resnet50",  # [authors] 3 x 3 stem, no max-pool
         head="mlp", dim=128,  # [authors]
@@ -327,7 +335,8 @@ def supcon_cifar10() -> TrainConfig:
         lr=0.5, momentum=0.9, weight_decay=1e-4, warmup=10,  # [authors]
         views=ImageViews(
             area=(0.2, 1.0), flip=0.5,  # [authors]
-            jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2,  # [authors]
+            jitter=0.8, grayscale=0.2,  # [authors]
+            brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,  # [authors]
         ),
         objective=SupConOptions(temperature=0.1),  # [paper]
     )  # fmt: skip
@@ -335,7 +344,7 @@ def supcon_cifar10() -> TrainConfig:
 
 @preset
 def supcon_imagenet() -> TrainConfig:
-    """SupCon on ImageNet, ResNet-50; 78.7 %. Wants many GPUs."""
+    """SupCon on ImageNet, ResNet-50; 78.7 %. Needs many GPUs."""
     return replace(
         simclr_imagenet(),
         head="mlp",
@@ -351,8 +360,11 @@ def supcon_scenes() -> TrainConfig:
         simclr_scenes(),
         batch_size=64,  # [tuned] 128 is 2 points behind after four epochs
         lr=0.2,  # [tuned] with tau 0.3; 0.4 with tau 0.5 is 3 points behind
-        views=replace(simclr_scenes().views, area=(0.6, 1.0), brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1),  # [tuned] stronger views lose 2 points
-        objective=SupConOptions(temperature=0.3),  # [tuned] 0.1 with a rate of 0.1 is 5 points behind, 0.2 by 3
+        views=replace(  # [tuned] stronger views lose 2 points
+            simclr_scenes().views,
+            area=(0.6, 1.0), brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1,
+        ),
+        objective=SupConOptions(temperature=0.3),  # [tuned] 0.1 is 5 points behind, 0.2 is 3
     )  # fmt: skip
 
 
@@ -370,7 +382,7 @@ def margin_scenes() -> TrainConfig:
 
 @preset
 def margin_digits() -> TrainConfig:
-    """A map of the digits in two dimensions, similar being the five nearest by pixels (Hadsell 2006, fig. 6)."""
+    """A map of the digits in 2-D; similar are the five nearest by pixels (Hadsell 2006, fig. 6)."""
     return replace(
         instdisc_digits(),
         dim=2,
@@ -393,5 +405,5 @@ def cpc_images() -> TrainConfig:
         simclr_scenes(),
         encoder="patches", head="none",  # [paper] 7 x 7 patches that overlap by half
         optimizer="adamw", lr=1e-3, weight_decay=0.0,  # [paper] Adam, 2e-4 for far longer
-        objective=CPCOptions(steps=5, first=2, negatives=128),  # [paper] up to five rows below; the next one overlaps
+        objective=CPCOptions(steps=5, first=2, negatives=128),  # [paper] the next row overlaps
     )  # fmt: skip

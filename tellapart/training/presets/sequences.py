@@ -12,14 +12,14 @@ from .registry import preset
 
 @preset
 def cpc_librispeech() -> SequenceConfig:
-    """The paper's audio experiment; phones 64.6 %, speakers 97.4 %. Wants 8 GPUs."""
+    """The paper's audio experiment; phones 64.6 %, speakers 97.4 %. Needs 8 GPUs."""
     return SequenceConfig(
-        width=512, context_width=256, context="gru", norm="batch",  # [paper] five layers of 512, GRU of 256
+        width=512, context_width=256, context="gru", norm="batch",  # [paper]
         kernels=(10, 8, 4, 4, 4), strides=(5, 4, 2, 2, 2),  # [paper]
         sample_rate=16_000, views=SequenceViews(window=20_480),  # [paper]
         batch_size=64, steps=300_000,  # [paper] 8 on each of 8 GPUs
         optimizer="adamw", lr=2e-4, weight_decay=0.0, schedule="constant",  # [paper] Adam
-        objective=CPCOptions(steps=12, negatives=128),  # [paper]; 128: [authors] of the later implementation
+        objective=CPCOptions(steps=12, negatives=128),  # [paper] 12; [authors] 128, later code
     )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def cpc_librispeech() -> SequenceConfig:
 def cpc_audio() -> SequenceConfig:
     """Folders of sound on two cores in a quarter of an hour."""
     return SequenceConfig(
-        width=128, context_width=256, context="gru", norm="channel",  # a quarter of the paper's width, its context
+        width=128, context_width=256, context="gru", norm="channel",  # [paper] context
         views=SequenceViews(window=10_240),  # half the paper's
         batch_size=16, epochs=40,
         optimizer="adamw", lr=1.5e-3, weight_decay=0.0, warmup=1.0,

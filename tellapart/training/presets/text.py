@@ -12,9 +12,10 @@ from .registry import preset
 
 @preset
 def simcse_bert() -> TextConfig:
-    """The paper's unsupervised run on a million sentences; STS average 76.3. Wants a GPU and the weights of BERT."""
+    """The paper's unsupervised run on a million sentences; STS average 76.3. Needs a GPU."""
     return TextConfig(
-        encoder="bert-base-uncased", pooler="cls", head="tanh", dim=768, max_length=32, dropout=0.1,  # [paper]
+        encoder="bert-base-uncased", pooler="cls", head="tanh", dim=768,  # [paper]
+        max_length=32, dropout=0.1,  # [paper]
         epochs=1, batch_size=64, optimizer="adamw", lr=3e-5, weight_decay=0.0,  # [paper]
         objective=SimCSEOptions(temperature=0.05),  # [paper]
     )  # fmt: skip
@@ -22,7 +23,7 @@ def simcse_bert() -> TextConfig:
 
 @preset
 def simcse_text() -> TextConfig:
-    """Sentences of your own on two cores: an own network from nothing, or `--encoder` with a tenth of the rate."""
+    """Sentences on two cores: a small network from random weights."""
     return TextConfig(
         epochs=20, batch_size=64,  # [paper] batch
         optimizer="adamw", lr=5e-4, weight_decay=0.01, warmup=0.5, clip=1.0,  # [tuned]
@@ -32,7 +33,7 @@ def simcse_text() -> TextConfig:
 
 @preset
 def moco_text() -> TextConfig:
-    """CERT: a queue of earlier sentences as negatives; their back-translation is here word deletion and reordering."""
+    """CERT: earlier sentences as negatives; word deletion and reordering as views."""
     return replace(
         simcse_text(),
         views=TextViews(word_deletion=0.1, reorder=0.2),
