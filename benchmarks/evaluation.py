@@ -1,7 +1,9 @@
-"""The default eval-v1 on scenes:fashion-mnist (60,000 + 10,000 images, small-resnet); embedding against a plain loop.
+"""The default eval-v1 on scenes:fashion-mnist (60,000 + 10,000 images, small-resnet); embedding
+against a plain loop.
 
-The plain loop: float32, the layout that torch has by default, batches of 256, `no_grad`, the same images in memory.
-Each in a process of its own, in turn, for ours keeps freed memory for the whole process.
+The plain loop: float32, the layout that torch has by default, batches of 256, `no_grad`, the same
+images in memory. Each in a process of its own, in turn, for ours keeps freed memory for the whole
+process.
 
     python benchmarks/evaluation.py RUN                 # a run on scenes:fashion-mnist
     python benchmarks/evaluation.py RUN ours|plain      # images a second of one

@@ -1,8 +1,9 @@
-"""Planted copies of 2,000 images found again, by kind of change and kind of image, and 70,000 images inspected.
+"""Planted copies of 2,000 images found again, by kind of change and kind of image, and 70,000
+images inspected.
 
-Each set holds 1,700 images and 300 copies of them: a third resized (to 0.5-0.9 or 1.2-1.6 of the side), a third saved
-as JPEG of quality 30 to 70, a third cropped by up to 4 % at each edge. Three seeds. A pair is right when the one is a
-copy of the other, or both are of the same image.
+Each set holds 1,700 images and 300 copies of them: a third resized (to 0.5-0.9 or 1.2-1.6 of the
+side), a third saved as JPEG of quality 30 to 70, a third cropped by up to 4 % at each edge. Three
+seeds. A pair is right when the one is a copy of the other, or both are of the same image.
 """
 
 from __future__ import annotations
@@ -93,7 +94,9 @@ def change(kind: str, image: Array, path: Path, random: np.random.Generator) -> 
 
 
 def planted(folder: Path, images: list[Array], random: np.random.Generator) -> dict[str, str]:
-    """Write images and copies; returns file of each copy -> kind of change. Names begin with the original's number."""
+    """Write images and copies; returns file of each copy -> kind of change. Names begin with the
+    original's number.
+    """
     for i, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{i:05d}.png")
     made = {}
@@ -118,9 +121,11 @@ def measured(name: str, seed: int) -> dict[str, Any]:
     right = {b if b in kinds else a for a, b in pairs if a[:5] == b[:5]}
     recall = {k: np.mean([c in right for c, kind in kinds.items() if kind == k]) for k in CHANGES}
     return {
-        "recall": len(right) / len(kinds), **recall, "precision": sum(a[:5] == b[:5] for a, b in pairs) / len(pairs),
+        "recall": len(right) / len(kinds),
+        **recall,
+        "precision": sum(a[:5] == b[:5] for a, b in pairs) / len(pairs),
         "seconds": seconds,
-    }  # fmt: skip
+    }
 
 
 def large() -> dict[str, Any]:
@@ -130,10 +135,13 @@ def large() -> dict[str, Any]:
     seconds = time.perf_counter() - began
     result = seen.result
     return {
-        "items": len(seen.source), "seconds": round(seconds, 1), "threads": torch.get_num_threads(),
-        "exact groups": result["duplicates"]["exact"]["groups"], "near groups": result["duplicates"]["near"]["groups"],
+        "items": len(seen.source),
+        "seconds": round(seconds, 1),
+        "threads": torch.get_num_threads(),
+        "exact groups": result["duplicates"]["exact"]["groups"],
+        "near groups": result["duplicates"]["near"]["groups"],
         "labels that do not fit": result["labels"]["items"],
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What the memory costs beside the network: one InstDisc step, batch 256, 32 px, small-resnet, all cores.
+"""Cost of the memory: one InstDisc step, batch 256, 32 px, small-resnet, all
+cores.
 
 Exact softmax over S = 60,000; NCE with m = 4,096 for S = 10,000 to 1,000,000.
 """

@@ -1,4 +1,5 @@
-"""Exact nearest neighbours, 10,000 queries x 60,000 rows x 128, k = 200: ours against faiss-cpu's flat index.
+"""Exact nearest neighbours, 10,000 queries x 60,000 rows x 128, k = 200: ours against faiss-cpu's
+flat index.
 
 The same cores for both. `pip install 'tellapart[bench]'`.
 """
@@ -33,10 +34,16 @@ def main() -> None:
         == torch.from_numpy(index.search(queries.numpy(), 200)[1]).sort(1).values
     )
     a, b = median(seconds["ours"]), median(seconds["faiss"])
-    write("knn", {
-        "ours, s": round(a, 2), "faiss-cpu flat, s": round(b, 2), "ratio (faiss / ours)": round(b / a, 2),
-        "same neighbours": round(float(same.float().mean()), 5), "threads": torch.get_num_threads(),
-    })  # fmt: skip
+    write(
+        "knn",
+        {
+            "ours, s": round(a, 2),
+            "faiss-cpu flat, s": round(b, 2),
+            "ratio (faiss / ours)": round(b / a, 2),
+            "same neighbours": round(float(same.float().mean()), 5),
+            "threads": torch.get_num_threads(),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The peer of two benchmarks: SimCLR as lightly's examples write it, with the settings of one of our configurations."""
+"""The peer of two benchmarks: SimCLR as lightly's examples write it, with the settings of one of
+our configurations.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +23,29 @@ from tellapart.training.trainer import build_encoder
 def train(
     source: ImageSource, config: TrainConfig, *, workers: int, threads: int, half: bool = False
 ) -> Iterator[AnyEncoder]:
-    """The encoder after every step: the same network, operations, batch, optimiser and rates as the Trainer's.
+    """The encoder after every step: the same network, operations, batch, optimiser and rates as the
+    Trainer's.
 
-    workers: of its DataLoader. half: with autocast to bfloat16, which its examples leave to the caller.
+    workers: of its DataLoader. half: with autocast to bfloat16, which its examples leave to the
+    caller.
     """
     torch.set_num_threads(threads)
     assert isinstance(config.objective, SimCLROptions)
     views = config.views
     transform = SimCLRTransform(
-        input_size=32, cj_prob=views.jitter, cj_strength=1.0, cj_bright=views.brightness, cj_contrast=views.contrast,
-        cj_sat=views.saturation, cj_hue=views.hue, min_scale=views.area[0], random_gray_scale=views.grayscale,
-        gaussian_blur=views.blur, hf_prob=views.flip, normalize=None,
-    )  # fmt: skip
+        input_size=32,
+        cj_prob=views.jitter,
+        cj_strength=1.0,
+        cj_bright=views.brightness,
+        cj_contrast=views.contrast,
+        cj_sat=views.saturation,
+        cj_hue=views.hue,
+        min_scale=views.area[0],
+        random_gray_scale=views.grayscale,
+        gaussian_blur=views.blur,
+        hf_prob=views.flip,
+        normalize=None,
+    )
     pictures = [Image.fromarray(source.image(i)) for i in range(len(source))]
 
     class Images(Dataset):

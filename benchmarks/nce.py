@@ -1,8 +1,10 @@
-"""A step of NCE with m = 4,096 noise rows and N = 256 queries, D = 128: shared noise, noise per instance, and the
-original way of gathering N x m x D rows; seconds, extra memory, and the variance of each gradient.
+"""A step of NCE with m = 4,096 noise rows and N = 256 queries, D = 128: shared noise, noise per
+instance, and the original way of gathering N x m x D rows; seconds, extra memory, and the variance
+of each gradient.
 
-The gradient whose variance is shown is that of a linear layer W under the embeddings, z = x W / |x W|; variance over
-draws of the noise, summed over W and divided by the squared norm of the mean gradient.
+The gradient whose variance is shown is that of a linear layer W under the embeddings, z = x W / |x
+W|; variance over draws of the noise, summed over W and divided by the squared norm of the mean
+gradient.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""NT-Xent and SupCon, forward and backward, against lightly and pytorch-metric-learning: seconds and extra memory.
+"""NT-Xent and SupCon, forward and backward, against lightly and pytorch-metric-learning: seconds
+and extra memory.
 
-float32, D = 128, all cores. lightly's NTXentLoss and ours are given the same two views; pytorch-metric-learning's
-SupConLoss and ours the same rows and labels (10 classes).
+float32, D = 128, all cores. lightly's NTXentLoss and ours are given the same two views;
+pytorch-metric-learning's SupConLoss and ours the same rows and labels (10 classes).
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Training with two processes on two cores against one: images a second of SimCLR, width 16, global batch 256.
+"""Training with two processes on two cores against one: images a second of SimCLR, width 16, global
+batch 256.
 
-`torchrun --nproc-per-node R benchmarks/ranks.py THREADS` prints one figure; without arguments it runs all.
+`torchrun --nproc-per-node R benchmarks/ranks.py THREADS` prints one figure; without arguments it
+runs all.
 """
 
 from __future__ import annotations

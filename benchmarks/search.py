@@ -1,7 +1,8 @@
-"""Search over a million vectors of 128: exact a query in batches of 32, opening the folder, and FAISS's indexes.
+"""Search over a million vectors of 128: exact a query in batches of 32, opening the folder, and
+FAISS's indexes.
 
-`pip install 'tellapart[bench]'`. All cores. The approximate rows are of 100,000 vectors: a graph of a million takes
-many minutes to build. Vectors lie in 1,000 clusters, as embeddings do.
+`pip install 'tellapart[bench]'`. All cores. The approximate rows are of 100,000 vectors: a graph of
+a million takes many minutes to build. Vectors lie in 1,000 clusters, as embeddings do.
 """
 
 from __future__ import annotations
@@ -50,10 +51,13 @@ def million(folder: Path) -> dict[str, Any]:
     same = (np.sort(index.search(queries, K)[1]) == np.sort(flat.search(queries, K)[1])).mean()
     ours, theirs = (1000 * median(seconds[n]) / BATCH for n in ("ours", "faiss"))
     return {
-        "items": len(index), "exact, ms a query in batches of 32": round(ours, 2),
-        "faiss-cpu flat, ms a query": round(theirs, 2), "same neighbours": float(same),
-        "opening the folder, s": round(median(opened), 2), "threads": torch.get_num_threads(),
-    }  # fmt: skip
+        "items": len(index),
+        "exact, ms a query in batches of 32": round(ours, 2),
+        "faiss-cpu flat, ms a query": round(theirs, 2),
+        "same neighbours": float(same),
+        "opening the folder, s": round(median(opened), 2),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def kinds() -> dict[str, Any]:
@@ -69,9 +73,10 @@ def kinds() -> dict[str, Any]:
         built = time.perf_counter() - began
         seconds = alternate({kind: partial(index.search, queries, K)}, runs=9)[kind]
         found[kind] = {
-            "ms a query": round(1000 * median(seconds) / BATCH, 3), "recall of the exact 10": round(index.recall, 4),
+            "ms a query": round(1000 * median(seconds) / BATCH, 3),
+            "recall of the exact 10": round(index.recall, 4),
             "built in, s": round(built, 1),
-        }  # fmt: skip
+        }
     return found
 
 

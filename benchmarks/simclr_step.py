@@ -1,10 +1,11 @@
-"""A whole training step of SimCLR on scenes:fashion-mnist, small-resnet of width 16, batch 256: images a second.
+"""A whole training step of SimCLR on scenes:fashion-mnist, small-resnet of width 16, batch 256:
+images a second.
 
-Ours is the Trainer. The peer is the same network (channels_last) with lightly's transform, loss and a DataLoader, at
-every setting of workers and threads; its best counts. Same crops, flips, colour change and greys, no blur. The Trainer
-runs the network in bfloat16 where the processor has it; what the peer gains when autocast is added to it by hand is the
-"peer-bfloat16".
-Each setting runs in a process of its own: `python benchmarks/simclr_step.py WHO WORKERS THREADS` prints one figure.
+Ours is the Trainer. The peer is the same network (channels_last) with lightly's transform, loss and
+a DataLoader, at every setting of workers and threads; its best counts. Same crops, flips, colour
+change and greys, no blur. The Trainer runs the network in bfloat16 where the processor has it; what
+the peer gains when autocast is added to it by hand is the "peer-bfloat16". Each setting runs in a
+process of its own: `python benchmarks/simclr_step.py WHO WORKERS THREADS` prints one figure.
 """
 
 from __future__ import annotations

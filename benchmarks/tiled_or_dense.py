@@ -1,4 +1,6 @@
-"""Where tiles overtake the plain matrix: log-sum-exp of 256 queries, forward and backward, D = 128, all cores."""
+"""Where tiles overtake the plain matrix: log-sum-exp of 256 queries, forward and backward, D = 128,
+all cores.
+"""
 
 from __future__ import annotations
 

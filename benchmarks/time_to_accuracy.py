@@ -1,14 +1,17 @@
-"""Seconds of training until kNN (k = 200) on the validation part of scenes:fashion-mnist passes 65 %.
+"""Seconds of training until kNN (k = 200) on the validation part of scenes:fashion-mnist passes 65
+%.
 
-SimCLR of tellapart against SimCLR written with lightly's transform, loss and a DataLoader at the setting that
-`simclr_step.py` found best (2 workers, 1 thread): the same network from the same weights, operations, batch, optimiser
-and rates. (The Trainer runs the network in bfloat16 where the processor has it; what that would give the peer is in
-`simclr_step.py`.) Two more lines of ours: `spread`, the first without labels, and `supcon`, which has them. As part of
-the lead of `spread` is its optimiser and its short schedule, both SimCLRs run with these as well ("quick").
-Scoring (every half epoch, on a third of the training scenes as neighbours) is outside the clock. Each contender runs
-in a process of its own, one after the other.
+SimCLR of tellapart against SimCLR written with lightly's transform, loss and a DataLoader at the
+setting that `simclr_step.py` found best (2 workers, 1 thread): the same network from the same
+weights, operations, batch, optimiser and rates. (The Trainer runs the network in bfloat16 where the
+processor has it; what that would give the peer is in `simclr_step.py`.) Two more lines of ours:
+`spread`, the first without labels, and `supcon`, which has them. As part of the lead of `spread` is
+its optimiser and its short schedule, both SimCLRs run with these as well ("quick"). Scoring (every
+half epoch, on a third of the training scenes as neighbours) is outside the clock. Each contender
+runs in a process of its own, one after the other.
 
-    python benchmarks/time_to_accuracy.py          # all of them; about ten minutes of a quiet machine
+    python benchmarks/time_to_accuracy.py          # all of them; about ten minutes of a quiet
+    machine
     python benchmarks/time_to_accuracy.py WHO      # one contender; printed as it goes
 """
 
@@ -65,7 +68,9 @@ def half_epochs(who: str, part: ImageSource) -> Iterator[AnyEncoder]:
 
 
 def race(who: str) -> dict[str, float | None]:
-    """Seconds and half epochs until the accuracy is passed, None where it never was; the better of the two outputs."""
+    """Seconds and half epochs until the accuracy is passed, None where it never was; the better of
+    the two outputs.
+    """
     part, held = open_source("scenes:fashion-mnist").split("train").hold_out(VALIDATION)
     near = part.subset(np.arange(0, len(part), 3))
     spent, began = 0.0, time.perf_counter()

@@ -1,7 +1,9 @@
-"""Views per second on one core: ours against lightly's SimCLRTransform, the same operations and strengths.
+"""Views per second on one core: ours against lightly's SimCLRTransform, the same operations and
+strengths.
 
-Crop (area 0.08 to 1), mirror, colour jitter, gray, blur. lightly gets decoded PIL images, its own input, and makes two
-views a call; both end in float tensors, neither normalises. `pip install 'tellapart[bench]'`.
+Crop (area 0.08 to 1), mirror, colour jitter, gray, blur. lightly gets decoded PIL images, its own
+input, and makes two views a call; both end in float tensors, neither normalises. `pip install
+'tellapart[bench]'`.
 """
 
 from __future__ import annotations
@@ -28,9 +30,16 @@ def main() -> None:
         ]
         batch = torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2)
         views = ImageViews(
-            size, area=(0.08, 1.0), jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2,
-            grayscale=0.2, blur=0.5,
-        )  # fmt: skip
+            size,
+            area=(0.08, 1.0),
+            jitter=0.8,
+            brightness=0.8,
+            contrast=0.8,
+            saturation=0.8,
+            hue=0.2,
+            grayscale=0.2,
+            blur=0.5,
+        )
         generator = torch.Generator().manual_seed(0)
         transform = SimCLRTransform(input_size=size, normalize=None)
 

@@ -1,4 +1,5 @@
-"""moco on CIFAR-10 with the authors' settings; 82.6 % kNN after 200 epochs in the authors' notebook.
+"""moco on CIFAR-10 with the authors' settings; 82.6 % kNN after 200 epochs in the authors'
+notebook.
 
 Wants a GPU and `cifar10`; it has not been run to the end here.
 

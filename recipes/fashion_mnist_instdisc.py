@@ -1,4 +1,6 @@
-"""InstDisc on Fashion-MNIST. `python recipes/fashion_mnist_instdisc.py [SEED ...]` writes the .json beside it."""
+"""InstDisc on Fashion-MNIST. `python recipes/fashion_mnist_instdisc.py [SEED ...]` writes the .json
+beside it.
+"""
 
 from recipe import Recipe
 

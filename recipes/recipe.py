@@ -1,8 +1,9 @@
-"""What every recipe does: train a preset for a fixed number of steps, draw its curve on the validation part,
-score the test part once at the end, and write the numbers with their pedigree beside the recipe.
+"""Base of all recipes: train a preset for a fixed number of steps, log its curve on the
+validation part, score the test part once at the end, and write the numbers with their pedigree
+beside the recipe.
 
-The validation part is 10,000 training items cut by hash; training never sees them. The test part is scored by the
-neighbours among all 60,000 training items.
+The validation part is 10,000 training items cut by hash; training never sees them. The test part is
+scored by the neighbours among all 60,000 training items.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ CURVE_ROWS = 3  # the curve is drawn with every third training item as a neighbo
 
 @dataclass
 class Recipe:
-    """One claimed result: its name, method, data, configuration, and epochs between two points of the curve.
+    """One claimed result: its name, method, data, configuration, and epochs between two points of
+    the curve.
 
-    `validation`: training items held out for the curve; 0 trains on all of them, as papers do, and draws no curve.
+    `validation`: training items held out for the curve; 0 trains on all of them, as papers do, and
+    draws no curve.
     """
 
     name: str
@@ -59,7 +62,9 @@ class Recipe:
             self.save(self.train(seed))
 
     def train(self, seed: int) -> dict[str, Any]:
-        """One seed, from nothing to its scores; on a CPU `seconds` are of the processor, so pauses do not count."""
+        """One seed, from nothing to its scores; on a CPU `seconds` are of the processor, so pauses
+        do not count.
+        """
         config = replace(self.config, seed=seed, validation=self.validation)
         source = open_source(self.data, image_size=config.image_size)
         part = training_part(source, config)
@@ -108,7 +113,9 @@ class Recipe:
     def score(
         self, trainer: Trainer, near: Any, held: Any, ks: tuple[int, ...], linear: bool = False
     ) -> dict[str, Any]:
-        """kNN (and logistic regression) of `held` among `near`, on the features and on the embedding."""
+        """kNN (and logistic regression) of `held` among `near`, on the features and on the
+        embedding.
+        """
         found: dict[str, Any] = {}
         for output in ("features", "embedding"):
             train = embeddings.embed(trainer.encoder, near, output=output)
@@ -121,7 +128,9 @@ class Recipe:
         return found
 
     def save(self, result: dict[str, Any]) -> None:
-        """Add a seed to NAME.json, with mean and standard deviation over the seeds there of the same settings."""
+        """Add a seed to NAME.json, with mean and standard deviation over the seeds there of the
+        same settings.
+        """
         file = HERE / f"{self.name}.json"
         before = json.loads(file.read_text()) if file.exists() else {}
         same = before.get("config") == json.loads(json.dumps(self.config.to_dict()))

@@ -1,4 +1,6 @@
-"""InstDisc on scenes:fashion-mnist. `python recipes/scenes_instdisc.py [SEED ...]` writes scenes_instdisc.json."""
+"""InstDisc on scenes:fashion-mnist. `python recipes/scenes_instdisc.py [SEED ...]` writes
+scenes_instdisc.json.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,6 @@
-"""MoCo on scenes:fashion-mnist. `python recipes/scenes_moco.py [SEED ...]` writes scenes_moco.json."""
+"""MoCo on scenes:fashion-mnist. `python recipes/scenes_moco.py [SEED ...]` writes
+scenes_moco.json.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,6 @@
-"""SimCLR on scenes:fashion-mnist. `python recipes/scenes_simclr.py [SEED ...]` writes scenes_simclr.json."""
+"""SimCLR on scenes:fashion-mnist. `python recipes/scenes_simclr.py [SEED ...]` writes
+scenes_simclr.json.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,6 @@
-"""Spread on scenes:fashion-mnist. `python recipes/scenes_spread.py [SEED ...]` writes scenes_spread.json."""
+"""Spread on scenes:fashion-mnist. `python recipes/scenes_spread.py [SEED ...]` writes
+scenes_spread.json.
+"""
 
 from dataclasses import replace
 

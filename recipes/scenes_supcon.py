@@ -1,4 +1,6 @@
-"""SupCon, with labels, on scenes. `python recipes/scenes_supcon.py [SEED ...]` writes scenes_supcon.json."""
+"""SupCon, with labels, on scenes. `python recipes/scenes_supcon.py [SEED ...]` writes
+scenes_supcon.json.
+"""
 
 from dataclasses import replace
 

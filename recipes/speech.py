@@ -1,9 +1,13 @@
-"""CPC on speech, both claims of it: phones named frame by frame, and speakers named from the mean of c_t.
+"""CPC on speech, both claims of it: phones named frame by frame, and speakers named from the mean
+of c_t.
 
-    python scripts/prepare_speech.py phones data/phones 2400 && python recipes/speech.py phones data/phones
-    python scripts/prepare_speech.py prompts data/prompts && python recipes/speech.py prompts data/prompts
+    python scripts/prepare_speech.py phones data/phones 2400 && python recipes/speech.py phones
+    data/phones
+    python scripts/prepare_speech.py prompts data/prompts && python recipes/speech.py prompts
+    data/prompts
 
-writes speech_phones.json and speech_prompts.json. One thread; labels are read by the classifiers alone, after training.
+writes speech_phones.json and speech_prompts.json. One thread; labels are read by the classifiers
+alone, after training.
 """
 
 from __future__ import annotations
@@ -36,14 +40,26 @@ from tellapart.training.trainer import Trainer
 from tellapart.views.audio import SequenceViews
 
 PHONES = replace(
-    presets.cpc_audio(), sample_rate=8000, kernels=(10, 8, 4, 4), strides=(5, 4, 2, 2),  # a frame every 10 ms
-    batch_size=16, steps=2600, lr=1.5e-3, context_width=256, threads=1,
+    presets.cpc_audio(),
+    sample_rate=8000,
+    kernels=(10, 8, 4, 4),
+    strides=(5, 4, 2, 2),  # a frame every 10 ms
+    batch_size=16,
+    steps=2600,
+    lr=1.5e-3,
+    context_width=256,
+    threads=1,
     objective=CPCOptions(draw="sequence"),  # what stays the same in a sentence is of no use here
-)  # fmt: skip
-PROMPTS = replace(  # frames of others alone as negatives: the speaker is the first thing that tells them apart
-    presets.cpc_audio(), batch_size=16, steps=1200, lr=1.5e-3, context_width=256, threads=1,
+)
+PROMPTS = replace(  # negatives from other prompts only: the speaker tells them apart first
+    presets.cpc_audio(),
+    batch_size=16,
+    steps=1200,
+    lr=1.5e-3,
+    context_width=256,
+    threads=1,
     objective=CPCOptions(draw="others"),
-)  # fmt: skip
+)
 CUTS = (2.0, 1.0, 0.5, 0.25, 0.12)  # seconds of a prompt that are judged
 
 
@@ -55,9 +71,13 @@ def trained(config: SequenceConfig, data: str, folder: Path) -> dict[str, Any]:
     began = time.process_time()
     session.train_into(run, trainer, Console())
     return {
-        "command": " ".join(["python", *sys.argv]), "config": config.to_dict(), "hardware": hardware(trainer.machine),
-        "commit": COMMIT, "seconds of the processor": round(time.process_time() - began), "data": source.described,
-    }  # fmt: skip
+        "command": " ".join(["python", *sys.argv]),
+        "config": config.to_dict(),
+        "hardware": hardware(trainer.machine),
+        "commit": COMMIT,
+        "seconds of the processor": round(time.process_time() - began),
+        "data": source.described,
+    }
 
 
 def cut(features: Any, source: SequenceSource, seconds: float) -> Embeddings:

@@ -1,6 +1,8 @@
-"""Write docs/objectives/METHOD.md from the docstrings, the options, the presets and the recipes' results.
+"""Write docs/objectives/METHOD.md from the docstrings, the options, the presets and the recipes'
+results.
 
-`python scripts/objective_pages.py` writes them; `scripts/check` fails where one differs from what it would write.
+`python scripts/objective_pages.py` writes them; `scripts/check` fails where one differs from what
+it would write.
 """
 
 from __future__ import annotations

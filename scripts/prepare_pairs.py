@@ -2,8 +2,8 @@
 
     python scripts/prepare_pairs.py FILE.tsv
 
-The one-line description of each installed package and the first sentence of its long one. To judge retrieval with:
-`tellapart eval RUN --data FILE.tsv`.
+The one-line description of each installed package and the first sentence of its long one. To judge
+retrieval with: `tellapart eval RUN --data FILE.tsv`.
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
     python scripts/prepare_speech.py prompts FOLDER
     python scripts/prepare_speech.py phones FOLDER [HOW MANY]
 
-prompts: the asterisk-core-sounds-*-wav packages, one folder per speaker and language, every prompt at one loudness
-(-26 dB of full scale), so that loudness tells no speaker. phones: English sentences spoken by espeak-ng in six voices
-at 16,000 Hz, each with its phonemes and their times beside it in NAME.lab (start, end in seconds, phoneme); every fifth
-sentence is of the test part, in all voices. The sentences are those of scikit-learn's descriptions of its data sets.
+prompts: the asterisk-core-sounds-*-wav packages, one folder per speaker and language, every prompt
+at one loudness (-26 dB of full scale), so that loudness tells no speaker. phones: English sentences
+spoken by espeak-ng in six voices at 16,000 Hz, each with its phonemes and their times beside it in
+NAME.lab (start, end in seconds, phoneme); every fifth sentence is of the test part, in all voices.
+The sentences are those of scikit-learn's descriptions of its data sets.
 
     apt-get install asterisk-core-sounds-{en,es,fr,it,ru}-wav espeak-ng
 """
@@ -61,10 +62,15 @@ class _Id(ctypes.Union):
 
 class _Event(ctypes.Structure):
     _fields_ = (
-        ("type", ctypes.c_int), ("unique_identifier", ctypes.c_uint), ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int), ("audio_position", ctypes.c_int), ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p), ("id", _Id),
-    )  # fmt: skip
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _Id),
+    )
 
 
 class Espeak:

@@ -1,4 +1,5 @@
-"""What the recipes have to beat: raw pixels (centred or not) and untrained encoders, kNN on the test part.
+"""Baselines of the recipes: raw pixels (centred or not) and untrained encoders, kNN on the
+test part.
 
 python studies/baselines.py      writes studies/baselines.json
 """

@@ -1,11 +1,13 @@
-"""CPC's two ablations on spoken sentences: how many steps ahead are predicted, and where the negatives come from.
+"""CPC's two ablations on spoken sentences: how many steps ahead are predicted, and where the
+negatives come from.
 
     python scripts/prepare_speech.py phones FOLDER 2400
     python studies/cpc.py FOLDER [STEPS]      writes studies/cpc.json
 
-Each row trains from nothing for 600 steps of 16 windows of 1.28 s at 8,000 Hz (a frame every 10 ms), one seed. Scored
-by the linear classifier of single frames (`evaluation.frames`) on sentences never heard, and by the speaker named from
-the mean of c_t; beside log-mel and the untrained network. van den Oord 2018, table 2.
+Each row trains from nothing for 600 steps of 16 windows of 1.28 s at 8,000 Hz (a frame every 10
+ms), one seed. Scored by the linear classifier of single frames (`evaluation.frames`) on sentences
+never heard, and by the speaker named from the mean of c_t; beside log-mel and the untrained
+network. van den Oord 2018, table 2.
 """
 
 from __future__ import annotations
@@ -43,9 +45,15 @@ def main() -> None:
     source = open_source(f"audio:{folder}", sample_rate=8000)
     train, test = source.split("train"), source.split("test")
     config = replace(
-        presets.cpc_audio(), kernels=(10, 8, 4, 4), strides=(5, 4, 2, 2), batch_size=16,
-        steps=steps, lr=1e-3, threads=1, context_width=256,
-    )  # fmt: skip
+        presets.cpc_audio(),
+        kernels=(10, 8, 4, 4),
+        strides=(5, 4, 2, 2),
+        batch_size=16,
+        steps=steps,
+        lr=1e-3,
+        threads=1,
+        context_width=256,
+    )
     fresh = build_encoder(config, train).eval()
     scores, _, counts = frame_probe.score(
         {"log-mel": LogMel(8000, fresh.hop).frames, "random init": fresh.context_of},
@@ -69,8 +77,10 @@ def main() -> None:
         speaker = linear_probe(embed(encoder, train), embed(encoder, test))["logistic"]
         found["rows"][name] = {
             "phones": [round(v, 4) for v in (score.value, score.low, score.high)],
-            "speaker": round(speaker, 4), "loss": round(sum(loss) / len(loss), 3), "seconds": round(seconds),
-        }  # fmt: skip
+            "speaker": round(speaker, 4),
+            "loss": round(sum(loss) / len(loss), 3),
+            "seconds": round(seconds),
+        }
         print(name, found["rows"][name], file=sys.stderr, flush=True)
         Path(__file__).with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
 

@@ -1,7 +1,7 @@
-"""A map of the digits 4 and 9 in two dimensions by springs (Hadsell et al. 2006, fig. 6): similar are the five nearest
-images by pixels, no labels. Draws docs/images/margin_map.png (each test digit at its place, 4 blue, 9 red) and writes
-studies/digit_map.json: how often the nearest item on the map has the same label, against the two first principal
-components of the pixels.
+"""A map of the digits 4 and 9 in two dimensions by springs (Hadsell et al. 2006, fig. 6): similar
+are the five nearest images by pixels, no labels. Draws docs/images/margin_map.png (each test digit
+at its place, 4 blue, 9 red) and writes studies/digit_map.json: how often the nearest item on the
+map has the same label, against the two first principal components of the pixels.
 
     python studies/digit_map.py
 """
@@ -58,7 +58,9 @@ def main() -> None:
 
 
 def fours_and_nines(split: str) -> ImageSource:
-    """The two classes of one split; labels choose the items and colour the picture, training sees none."""
+    """The two classes of one split; labels choose the items and colour the picture, training sees
+    none.
+    """
     part = open_source("digits").split(split)
     return part.subset(np.flatnonzero(np.isin(part.labels, list(COLOURS))))
 

@@ -1,7 +1,8 @@
-"""What a budget of labels buys on the scenes: SimCLR v2's table at our size (docs/results.md).
+"""Accuracy by budget of labels on the scenes: SimCLR v2's table at our size (docs/results.md).
 
-Takes the encoder of the recipe scenes_simclr (seed 0, 1 or 2: runs/scenes_simclr-SEED) and, for each share of the
-labels, trains every way of `evaluation.label_budget` on class-balanced draws. The test part is scored once.
+Takes the encoder of the recipe scenes_simclr (seed 0, 1 or 2: runs/scenes_simclr-SEED) and, for
+each share of the labels, trains every way of `evaluation.label_budget` on class-balanced draws. The
+test part is scored once.
 
     python studies/few_labels.py [SEED]        # writes studies/few_labels.json
 """
@@ -19,8 +20,13 @@ from tellapart.evaluation.label_budget import Effort, label_budget
 from tellapart.training.loading import open_subject, untrained
 
 HERE = Path(__file__).resolve().parent
-EFFORTS = {0.01: Effort(draws=3), 0.1: Effort(draws=1), 0.02: Effort(draws=1, distil=False),
-           0.04: Effort(draws=1, distil=False), 0.2: Effort(draws=1, distil=False)}  # fmt: skip
+EFFORTS = {
+    0.01: Effort(draws=3),
+    0.1: Effort(draws=1),
+    0.02: Effort(draws=1, distil=False),
+    0.04: Effort(draws=1, distil=False),
+    0.2: Effort(draws=1, distil=False),
+}
 
 
 def main() -> None:
@@ -37,9 +43,14 @@ def main() -> None:
     for share, effort in EFFORTS.items():
         assert subject.encoder is not None
         rows[f"{share:.0%}"] = label_budget(
-            subject.encoder, fresh, source.split("train"), source.split("test"), share=share, effort=effort,
+            subject.encoder,
+            fresh,
+            source.split("train"),
+            source.split("test"),
+            share=share,
+            effort=effort,
             say=lambda line: print(line, flush=True),
-        )  # fmt: skip
+        )
         about = {"command": f"python studies/few_labels.py {seed}", "commit": commit.stdout.strip()}
         about |= {
             "encoder": f"scenes_simclr, seed {seed}",

@@ -1,9 +1,11 @@
-"""Every estimator of mutual information on a Gaussian whose information is known, and on the cube of one side.
+"""Every estimator of mutual information on a Gaussian whose information is known, and on the cube
+of one side.
 
-The protocol of CLUB's authors (Cheng 2020, sec. 4.1): x, y of 20 dimensions, correlation rho in each; I = 2, 4, 6, 8,
-10 nats, 4,000 steps each, the network carried from level to level; batches of 64, Adam 0.005, the estimate taken before
-each update; bias, variance and mean squared error over the last 500. Beside it the exact values. Cubing y changes no
-information. Then each upper bound is minimised: the correlation of two dimensions, I = 1.58, is learned.
+The protocol of CLUB's authors (Cheng 2020, sec. 4.1): x, y of 20 dimensions, correlation rho in
+each; I = 2, 4, 6, 8, 10 nats, 4,000 steps each, the network carried from level to level; batches of
+64, Adam 0.005, the estimate taken before each update; bias, variance and mean squared error over
+the last 500. Beside it the exact values. Cubing y changes no information. Then each upper bound is
+minimised: the correlation of two dimensions, I = 1.58, is learned.
 
     python studies/mutual_information.py
 
@@ -73,7 +75,9 @@ def summary(values: list[float]) -> dict[str, dict[str, float]]:
 
 
 def minimised(name: str, steps: int = 3300) -> dict[str, float]:
-    """The true information of two pairs whose correlation is learned to make the estimate small (I = 1.58 at first)."""
+    """The true information of two pairs whose correlation is learned to make the estimate small (I
+    = 1.58 at first).
+    """
     generator = torch.Generator().manual_seed(0)
     raw = torch.nn.Parameter(torch.atanh(torch.full((2,), mi.correlation_of(1.58, 2))))
     estimator = mi.Estimator(name, 2, 2, hidden=16)
@@ -126,7 +130,9 @@ def line(corner: tuple[int, int], values: list[float], colour: str) -> str:
 
 
 def picture(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """Small panels, one for each estimator: the truth as steps, the estimate smoothed; gaussian and cubic."""
+    """Small panels, one for each estimator: the truth as steps, the estimate smoothed; gaussian and
+    cubic.
+    """
     parts = []
     for i, (name, both) in enumerate(curves.items()):
         corner = (i % COLUMNS) * (PANEL[0] + GAP) + 30, (i // COLUMNS) * (PANEL[1] + 2 * GAP) + 30
@@ -145,7 +151,8 @@ def picture(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
     height = -(-len(curves) // COLUMNS) * (PANEL[1] + 2 * GAP) + 30
     said = "black: the truth, 2 to 10 nats (a panel ends at 20); blue: gaussian; orange: cubic"
     path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+        'font-family="sans-serif" '
         f'font-size="12"><rect width="100%" height="100%" fill="white"/>{"".join(parts)}'
         f'<text x="30" y="{height - 8}">{said}</text></svg>\n'
     )

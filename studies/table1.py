@@ -1,11 +1,12 @@
-"""Table 1 of Wu et al. 2018 in miniature: parametric softmax, non-parametric softmax, NCE with m = 1, 10, 512, 4096.
+"""Table 1 of Wu et al. 2018 in miniature: parametric softmax, non-parametric softmax, NCE with m =
+1, 10, 512, 4096.
 
     python studies/table1.py [ROW ...]      writes studies/table1.json (a row at a time; one seed)
 
-The same encoder, views, optimiser and number of steps for every row; only the loss differs. Trained on 50,000 scenes
-of scenes:fashion-mnist, scored once on the 10,000 test scenes with all 60,000 training scenes as neighbours.
-The paper, on CIFAR-10 (linear SVM / kNN): parametric 60.3 / 63.0, non-parametric 75.4 / 80.8,
-NCE 44.3 / 42.5, 60.2 / 63.4, 64.3 / 78.4, 70.2 / 80.4.
+The same encoder, views, optimiser and number of steps for every row; only the loss differs. Trained
+on 50,000 scenes of scenes:fashion-mnist, scored once on the 10,000 test scenes with all 60,000
+training scenes as neighbours. The paper, on CIFAR-10 (linear SVM / kNN): parametric 60.3 / 63.0,
+non-parametric 75.4 / 80.8, NCE 44.3 / 42.5, 60.2 / 63.4, 64.3 / 78.4, 70.2 / 80.4.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ FILE = Path(__file__).with_suffix(".json")
 
 
 def rows() -> dict[str, tuple[str, TrainConfig]]:
-    """Name of each row -> method and configuration. Small m is drawn per instance, as the paper has it."""
+    """Name of each row -> method and configuration. Small m is drawn per instance, as the paper has
+    it.
+    """
     base = replace(instdisc_scenes(), epochs=EPOCHS, validation=10_000)
 
     def nce(m: int) -> tuple[str, TrainConfig]:
@@ -79,9 +82,14 @@ def train(name: str) -> dict[str, Any]:
         held = embeddings.embed(trainer.encoder, source.split("test"), output=output)
         scores[output] = knn(near, held, k=200) | linear_probe(near, held)
     return {
-        "config": config.to_dict(), "steps": trainer.total, "seconds": round(seconds, 1), "loss": round(step.loss, 4),
-        "chance": trainer.chance, "hardware": hardware(trainer.machine), "scores": scores,
-    }  # fmt: skip
+        "config": config.to_dict(),
+        "steps": trainer.total,
+        "seconds": round(seconds, 1),
+        "loss": round(step.loss, 4),
+        "chance": trainer.chance,
+        "hardware": hardware(trainer.machine),
+        "scores": scores,
+    }
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""How far measures without labels rank encoders as kNN accuracy does: runs that differ, and their checkpoints.
+"""How far measures without labels rank encoders as kNN accuracy does: runs that differ, and their
+checkpoints.
 
-Eight trainings on the scenes, good and bad on purpose (a shortcut left open, a temperature too high, a rate too high),
-each looked at eight times: every label-free measure as the training's watch takes it, and kNN (k = 20) of 1,000
-held-out items among 5,000. Reported: Spearman's rank correlation of each measure with kNN over all checkpoints, over
-the runs' last ones, and within runs (mean); and the accuracy lost by taking the checkpoint that a measure
-ranks best, per run.
+Eight trainings on the scenes, good and bad on purpose (a shortcut left open, a temperature too
+high, a rate too high), each looked at eight times: every label-free measure as the training's watch
+takes it, and kNN (k = 20) of 1,000 held-out items among 5,000. Reported: Spearman's rank
+correlation of each measure with kNN over all checkpoints, over the runs' last ones, and within runs
+(mean); and the accuracy lost by taking the checkpoint that a measure ranks best, per run.
 
     python studies/unlabelled.py        # writes studies/unlabelled.json; one seed, 600 steps a run
 """
@@ -90,7 +91,9 @@ def main() -> None:
 
 
 def correlations(points: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """For each measure, signed so that more is better: its rank correlations with kNN, and what its choice loses."""
+    """For each measure, signed so that more is better: its rank correlations with kNN, and what its
+    choice loses.
+    """
     out = {}
     for measure in sorted(k for k in points[0] if k.startswith("features_")):
         sign = -1.0 if measure in SMALLER_IS_BETTER else 1.0

@@ -1,8 +1,10 @@
-"""The unseen-class protocol of Ye et al. 2019: learn on some classes without labels, retrieve among others.
+"""The unseen-class protocol of Ye et al. 2019: learn on some classes without labels, retrieve among
+others.
 
-Trains `spread` (both forms of its loss) and `instdisc` on the scenes of classes 0 to 4 and scores the test scenes of
-classes 5 to 9, each a query among the others: recall at 1, 2, 4, 8 (a neighbour of the same class among the first k)
-and NMI of k-means with five clusters. Labels choose the classes and score, nothing else.
+Trains `spread` (both forms of its loss) and `instdisc` on the scenes of classes 0 to 4 and scores
+the test scenes of classes 5 to 9, each a query among the others: recall at 1, 2, 4, 8 (a neighbour
+of the same class among the first k) and NMI of k-means with five clusters. Labels choose the
+classes and score, nothing else.
 
     python studies/unseen.py        # writes studies/unseen.json; one seed, 3 epochs a row
 """

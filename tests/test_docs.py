@@ -26,10 +26,30 @@ def test_public_names_are_sorted_and_there():
     )
 
 
-@pytest.mark.parametrize("block", _blocks("README.md", "python"))
-def test_python_of_the_readme_runs(block, tmp_path):
+def test_the_output_shown_in_the_readme_is_what_its_program_prints(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    program, shown = re.search(r"```python\n(.*?)```\n+```\n(.*?)```", text, re.DOTALL).groups()
     done = subprocess.run(
-        [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout == shown, done.stderr
+
+
+PAGES = [
+    "docs/api/training.md",
+    "docs/howto/few-labels.md",
+    "docs/howto/scikit-learn.md",
+    "docs/howto/search.md",
+    "docs/scenes.md",
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_of_the_pages_runs(page, tmp_path):
+    code = "\n".join(_blocks(page, "python"))
+    assert code
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 

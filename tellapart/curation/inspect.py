@@ -1,4 +1,4 @@
-"""What `inspect` does: a source looked at before training, for what is in it, twice in it, odd in it, and what follows.
+"""Inspect a source before training: contents, duplicates, outliers, and consequences.
 
 Shapes: S items, N of a batch, K neighbours.
 """
@@ -112,7 +112,7 @@ def verdict(result: dict[str, Any]) -> str:
     ]  # fmt: skip
     if copies["leaks"]["items"]:
         said.append(
-            f"{copies['leaks']['items']:,} training item(s) are in the test part too: scores would flatter"
+            f"{copies['leaks']['items']:,} training item(s) are in the test part too: test scores would be optimistic"
         )
     if result["skipped"]["files"]:
         said.append(f"{result['skipped']['files']:,} could not be used")
@@ -224,7 +224,7 @@ def _odd_labels(source: Source, near: Tensor) -> dict[str, Any] | None:
 def _training(
     method: str, data: str, source: Source, settings: CommonConfig, copies: duplicates.Copies
 ) -> dict[str, Any]:
-    """What `train` would choose, why, and what copies do to its batches."""
+    """The defaults of `train`, their reasons, and the effect of copies on its batches."""
     part = training_part(source, settings)
     batch = min(settings.batch_size, len(part))
     inside = set(part.rows.tolist())

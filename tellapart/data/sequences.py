@@ -200,7 +200,7 @@ def _places(
 
 
 def load(folder: Path) -> Packed:
-    """What `pack` wrote, the values memory-mapped."""
+    """Read the files of `pack`; the values are memory-mapped."""
     about = json.loads((folder / "about.json").read_text())
     with np.load(folder / "table.npz") as table:
         dtype, channels = about["kind"] or ("int16", 1)

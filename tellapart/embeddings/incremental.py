@@ -1,4 +1,4 @@
-"""What `embed` does: any encoder over any source of its kind, pooled or patch by patch, only the files that are new.
+"""Embed a source with any encoder, pooled or by patches; a second run embeds only new files.
 
 Shapes: S items, P patches of an item (1 where features are pooled), F width.
 """

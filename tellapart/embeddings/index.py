@@ -192,7 +192,7 @@ class Index:
         """Read what `save` wrote, its vectors memory-mapped; of a folder of embeddings alone the exact index.
 
         Raises:
-            DataError: missing, damaged, or of two times: a save was cut off.
+            DataError: missing, damaged, or not matching (an earlier save was interrupted).
         """
         folder = Path(path)
         embeddings = Embeddings.load(folder)
@@ -217,7 +217,8 @@ class Index:
                 numbers is not None and len(numbers) != len(embeddings)
             ):
                 raise DataError(
-                    f"{folder} holds files of two times: a save was cut off; build it again"
+                    f"{folder}: index files do not match (an earlier save was interrupted); "
+                    "rebuild it"
                 )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             if isinstance(error, DataError):

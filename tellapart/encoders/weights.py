@@ -70,7 +70,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], str | None]:
 def match(
     weights: dict[str, Tensor], network: torch.nn.Module
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """What `weights` give `network`, by its names, under the prefix that gives most; and stages it has no place for."""
+    """Weights that fit `network`, by its names, under the best prefix; and stages that do not fit."""
     wanted = network.state_dict()
     best: tuple[dict[str, Tensor], list[str]] = {}, []
     for prefix in PREFIXES:

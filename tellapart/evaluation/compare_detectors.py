@@ -1,4 +1,4 @@
-"""What `detect` does: the same detector on the encoder, on random weights and on the supervised encoder."""
+"""Train one detector on the encoder, on random weights and on the supervised encoder."""
 
 from __future__ import annotations
 

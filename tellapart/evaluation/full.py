@@ -1,4 +1,4 @@
-"""What `eval --full` adds: every stage, a linear layer by SGD, retrieval, budgets of labels, what the head discards."""
+"""Scores of `eval --full`: stages, SGD linear, retrieval, label budgets, the head's losses."""
 
 from __future__ import annotations
 

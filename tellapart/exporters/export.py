@@ -1,4 +1,4 @@
-"""What `export` does: a folder that anyone can load without us, checked before it appears.
+"""Export an encoder as a folder that loads without tellapart, checked before it appears.
 
 model.safetensors    the network without its head; of images under the plain names of its library
 model.py             the network as a program of plain torch (and its library), and what prepares its input

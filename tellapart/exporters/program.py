@@ -272,7 +272,7 @@ def decoding_source() -> str:
 
 
 def reading_constants(description: dict[str, Any]) -> dict[str, Any]:
-    """What `view` of an exported program reads images by.
+    """Constants by which `view` of an exported program reads images.
 
     Args: description: as config.json of a run's encoder holds it, and "reading": fit and ranges.
     """

@@ -162,7 +162,7 @@ def is_embeddings(path: Any) -> bool:
 
 
 def load_encoder(run: Run, checkpoint: str = "last") -> AnyEncoder:
-    """The encoder of a run in eval mode: as it ended, as the label-free measures liked it best, or from a file.
+    """The encoder of a run in eval mode: the last checkpoint, the best label-free one, or a file.
 
     Raises:
         RunError: missing, damaged, or weights of another network.
@@ -200,7 +200,7 @@ def source_of(
     """
     about = subject.run.manifest["data"] if subject.run else {}
     if not data and not about:
-        raise ConfigError(f"{subject.name} brings no images; name them with --data")
+        raise ConfigError(f"{subject.name} has no training data of its own; pass --data")
     if subject.run:
         same = like_the_run(subject.run, data, image_size=image_size, progress=progress)
         return same.with_labels(labels) if labels else same

@@ -241,7 +241,7 @@ class Run:
         )
 
     def encoder_files(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """What `save_encoder` wrote: the description and the weights.
+        """Read the files of `save_encoder`: description and weights.
 
         Raises:
             RunError: missing or damaged.

@@ -389,7 +389,7 @@ def test_what_cannot_be_judged_is_an_error(run, tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'eval-v2'"):
         api.evaluate(run, protocol="eval-v22", console=QUIET)
     torch.save(_resnet(), tmp_path / "w.pth")
-    with pytest.raises(ConfigError, match="brings no images; name them with --data"):
+    with pytest.raises(ConfigError, match="has no training data of its own; pass --data"):
         api.evaluate(tmp_path / "w.pth", console=QUIET)
     with pytest.raises(RunError, match=r"holds: .*last.pt"):
         api.evaluate(run, checkpoint="step-77.pt", console=QUIET)
