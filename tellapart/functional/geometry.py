@@ -1,4 +1,4 @@
-"""Label-free measures of a set of embeddings: where the points lie on the sphere, and how many ways they vary.
+"""Label-free measures of a set of embeddings: their place on the sphere and their dimensions.
 
 Shapes: N items, V views, D width, K neighbours.
 """
@@ -26,7 +26,7 @@ def unit_rows(rows: npt.NDArray[Any]) -> npt.NDArray[Any]: ...
 def unit_rows(rows: Tensor | npt.NDArray[Any]) -> Tensor | npt.NDArray[Any]:
     """Scale every vector along the last axis to Euclidean length 1.
 
-    The one place where vectors are put on the unit sphere: inner products of the result are cosines.
+    Inner products of the result are cosines. All code that needs unit vectors calls this.
 
     Args:
         rows: (..., D) floating-point tensor or NumPy array; it is not changed. Half precision and
@@ -50,11 +50,21 @@ def unit_rows(rows: Tensor | npt.NDArray[Any]) -> Tensor | npt.NDArray[Any]:
 
 
 def alignment(a: Tensor, b: Tensor, *, alpha: float = 2) -> Tensor:
-    """Mean distance between two embeddings of the same item: E |a - b|^alpha.
+    """Mean distance of two embeddings of the same item: E |a - b|^alpha.
 
-    Args: a, b (N, D) unit rows, row i of both from one item; alpha > 0.
-    Returns: scalar in [0, 2^alpha]; 0 when both views land on one point.
-    Source: Wang & Isola 2020 (arXiv 2005.10242), eq. 3.
+    Args:
+        a: (N, D) unit rows.
+        b: (N, D) unit rows; row i of both is from one item.
+        alpha: > 0.
+
+    Returns:
+        Scalar in [0, 2^alpha]; 0 if both views have equal embeddings.
+
+    Raises:
+        ConfigError: shapes that do not match.
+
+    Source:
+        Wang & Isola 2020 (arXiv 2005.10242), eq. 3.
 
     >>> alignment(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
     tensor(2.0000)
@@ -68,12 +78,21 @@ def alignment(a: Tensor, b: Tensor, *, alpha: float = 2) -> Tensor:
 
 
 def uniformity(z: Tensor, *, t: float = 2) -> Tensor:
-    """log of the mean over the pairs i < j of exp(-t |z_i - z_j|^2): the lower, the more evenly spread.
+    """log of the mean over the pairs i < j of exp(-t |z_i - z_j|^2): lower is more uniform.
 
-    Args: z (N, D) unit rows, N >= 2; t > 0.
-    Returns: scalar in [-4t, 0]; 0 when all points coincide, about -2t for points spread evenly in many
+    Args:
+        z: (N, D) unit rows, N >= 2.
+        t: > 0.
+
+    Returns:
+        Scalar in [-4t, 0]; 0 if all points coincide, about -2t for points spread evenly in many
         dimensions.
-    Source: Wang & Isola 2020, eq. 4.
+
+    Raises:
+        ConfigError: fewer than two points.
+
+    Source:
+        Wang & Isola 2020 (arXiv 2005.10242), eq. 4.
 
     >>> uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))   # one pair at distance 2: -t 2^2
     tensor(-8.)
@@ -84,11 +103,16 @@ def uniformity(z: Tensor, *, t: float = 2) -> Tensor:
 
 
 def effective_rank(z: Tensor) -> Tensor:
-    """RankMe: exp of the entropy of the singular values, the number of directions that carry the set.
+    """RankMe: exp of the entropy of the singular values, the effective number of dimensions.
 
-    Args: z (N, D).
-    Returns: scalar in [1, min(N, D)]; 1 when all points lie on one line through the origin.
-    Source: Garrido et al. 2023 (arXiv 2210.02885), eq. 1; Roy & Vetterli 2007.
+    Args:
+        z: (N, D).
+
+    Returns:
+        Scalar in [1, min(N, D)]; 1 if all points lie on one line through the origin.
+
+    Source:
+        Garrido et al. 2023 (arXiv 2210.02885), eq. 1; Roy & Vetterli 2007.
 
     >>> round(float(effective_rank(torch.eye(3))), 3)
     3.0
@@ -97,10 +121,13 @@ def effective_rank(z: Tensor) -> Tensor:
 
 
 def relative_std(z: Tensor) -> Tensor:
-    """Spread of the points around their mean, sqrt(E |z - mean|^2): 0 when collapsed, 1 when centred.
+    """Spread of the points around their mean: sqrt(E |z - mean|^2).
 
-    Args: z (N, D) unit rows.
-    Returns: scalar in [0, 1]: sqrt(1 - |mean|^2).
+    Args:
+        z: (N, D) unit rows.
+
+    Returns:
+        Scalar sqrt(1 - |mean|^2) in [0, 1]; 0 if collapsed, 1 if the mean is 0.
 
     >>> relative_std(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
     tensor(1.)
@@ -109,16 +136,25 @@ def relative_std(z: Tensor) -> Tensor:
 
 
 def lidar(z: Tensor, *, delta: float = 1e-4) -> Tensor:
-    """LiDAR: the effective rank of what tells items apart, measured in units of what views of one item vary by.
+    """LiDAR: the effective rank of the differences between items, relative to those between views.
 
-    exp of the entropy of the eigenvalues of S_w^-1/2 S_b S_w^-1/2: S_b the covariance of the items' means, S_w that
-    of the views around them plus delta I.
+    exp of the entropy of the eigenvalues of S_w^-1/2 S_b S_w^-1/2, where S_b is the covariance of
+    the means of the items, and S_w that of the views around them plus delta I.
 
-    Args: z (N, V, D), V >= 2 views of each item; delta > 0, in squared units of z.
-    Returns: scalar in [1, min(N - 1, D)].
-    Source: Thilak et al. 2023 (arXiv 2312.04000), eq. 1 to 3.
+    Args:
+        z: (N, V, D), V >= 2 views of each of N >= 2 items.
+        delta: > 0, in squared units of z.
 
-    >>> items = torch.eye(3)[:, None].expand(3, 2, 3)       # three items in a plane, views that coincide
+    Returns:
+        Scalar in [1, min(N - 1, D)].
+
+    Raises:
+        ConfigError: fewer than two items or views.
+
+    Source:
+        Thilak et al. 2023 (arXiv 2312.04000), eq. 1 to 3.
+
+    >>> items = torch.eye(3)[:, None].expand(3, 2, 3)   # three items in a plane, equal views
     >>> round(float(lidar(items)), 3)
     2.0
     """
@@ -142,14 +178,23 @@ def lidar(z: Tensor, *, delta: float = 1e-4) -> Tensor:
 
 
 def alpha_req(z: Tensor) -> Tensor:
-    """alpha-ReQ: how fast the spectrum falls, the slope of log eigenvalue over log rank with its sign turned.
+    """alpha-ReQ: minus the slope of log eigenvalue over log rank of the covariance.
 
-    Args: z (N, D), N >= 3. Eigenvalues of the covariance below 1e-6 of the largest are left out.
-    Returns: scalar >= 0; 0 for a flat spectrum, 1 for eigenvalues 1, 1/2, 1/3, ...; the paper finds about 1 best.
-    Source: Agrawal et al. 2022 (arXiv 2202.05808), sec. 3.
+    Args:
+        z: (N, D), N >= 3. Eigenvalues below 1e-6 of the largest are left out.
+
+    Returns:
+        Scalar >= 0: 0 for a flat spectrum, 1 for eigenvalues 1, 1/2, 1/3, ...; infinite if one
+        direction carries everything. The paper finds values near 1 best.
+
+    Raises:
+        ConfigError: fewer than three points.
+
+    Source:
+        Agrawal et al. 2022 (arXiv 2202.05808), sec. 3.
 
     >>> points = torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0])).rsqrt().nan_to_num(posinf=0.0)
-    >>> round(float(alpha_req(torch.cat([points, -points]))), 3)      # covariance in ratios 1, 1/2, 1/3, 1/4
+    >>> round(float(alpha_req(torch.cat([points, -points]))), 3)   # eigenvalues 1, 1/2, 1/3, 1/4
     1.0
     """
     require(len(z) >= 3, f"alpha-ReQ needs three points or more, got {len(z)}")
@@ -164,13 +209,22 @@ def alpha_req(z: Tensor) -> Tensor:
 
 
 def hubness(z: Tensor, *, k: int = 10) -> Tensor:
-    """Skewness of how often an item is among the k nearest of the others: a few hubs make it large.
+    """Skewness of how often an item is among the k nearest of the others: high with a few hubs.
 
-    Args: z (N, D) unit rows, N > k.
-    Returns: scalar; 0 when every item is as often a neighbour.
-    Source: Radovanovic et al. 2010 (JMLR 11), eq. 1.
+    Args:
+        z: (N, D) unit rows, N > k.
+        k: number of neighbours, >= 1.
 
-    >>> hubness(torch.eye(4).repeat_interleave(2, 0), k=1)      # pairs: each is the nearest of one
+    Returns:
+        Scalar; 0 if every item is equally often a neighbour.
+
+    Raises:
+        ConfigError: k outside 1..N - 1.
+
+    Source:
+        Radovanovic et al. 2010 (JMLR 11), eq. 1.
+
+    >>> hubness(torch.eye(4).repeat_interleave(2, 0), k=1)   # pairs: each is the nearest of one
     tensor(0.)
     """
     count = torch.bincount(top_k.top_k_of_others(z, k)[1].flatten(), minlength=len(z)).float()
@@ -179,12 +233,21 @@ def hubness(z: Tensor, *, k: int = 10) -> Tensor:
 
 
 def neighbour_agreement(a: Tensor, b: Tensor, *, k: int = 10) -> Tensor:
-    """Share of an item's k nearest that stay when every item is seen in another view.
+    """Share of the k nearest neighbours of an item that two views have in common.
 
-    Args: a, b (N, D) unit rows, row i of both from one item; N > k.
-    Returns: scalar in [0, 1]; about k / (N - 1) for unrelated views.
+    Args:
+        a: (N, D) unit rows, N > k.
+        b: (N, D) unit rows; row i of both is from one item.
+        k: number of neighbours, >= 1.
 
-    >>> z = torch.nn.functional.normalize(torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    Returns:
+        Scalar in [0, 1]; k / (N - 1) is expected of unrelated views.
+
+    Raises:
+        ConfigError: shapes that do not match, or k outside 1..N - 1.
+
+    >>> draw = torch.Generator().manual_seed(0)
+    >>> z = F.normalize(torch.randn(20, 3, generator=draw), dim=1)
     >>> neighbour_agreement(z, z, k=5)
     tensor(1.)
     """
@@ -194,11 +257,21 @@ def neighbour_agreement(a: Tensor, b: Tensor, *, k: int = 10) -> Tensor:
 
 
 def view_retrieval(a: Tensor, b: Tensor) -> Tensor:
-    """Share of items whose view in `a` has the item's own view in `b` as its nearest of all N.
+    """Share of items in `a` whose nearest of all N rows of `b` is the item's own.
 
-    Args: a, b (N, D) unit rows, row i of both from one item.
-    Returns: scalar in [0, 1]; 1 / N by chance. Ties count as misses.
-    Source: the pretext accuracy of Wu et al. 2018 and SimCLR (app. B), with N fixed instead of the batch.
+    Args:
+        a: (N, D) unit rows.
+        b: (N, D) unit rows; row i of both is from one item.
+
+    Returns:
+        Scalar in [0, 1]; 1 / N by chance. Ties count as misses.
+
+    Raises:
+        ConfigError: shapes that do not match.
+
+    Source:
+        The pretext accuracy of Wu et al. 2018 and SimCLR (appendix B), over a fixed N instead of
+        the batch.
 
     >>> view_retrieval(torch.eye(3), torch.eye(3))
     tensor(1.)
@@ -211,7 +284,15 @@ def view_retrieval(a: Tensor, b: Tensor) -> Tensor:
 
 
 def found_again(a: Tensor, b: Tensor) -> Tensor:
-    """(N,) bool: of which items `view_retrieval` finds the other view."""
+    """Which items `view_retrieval` counts.
+
+    Args:
+        a: (N, D) unit rows.
+        b: (N, D) unit rows.
+
+    Returns:
+        (N,) bool.
+    """
     rivals = a @ b.T
     own = (
         rivals.diagonal().clone()

@@ -1,12 +1,15 @@
-"""Mutual information in nats: closed forms, lower and upper bounds, and how much each can be trusted.
+"""Mutual information in nats: closed forms, lower and upper bounds, and their limits.
 
-A score matrix (N, N) holds f(x_i, y_j); its diagonal are the pairs that belong together. For the upper bounds the score
-is log q(y_j | x_i) of a conditional model. Every estimator says of itself whether it is a bound and where it saturates
-(`ESTIMATORS`). Shapes: N pairs, X and Y widths.
+A score matrix (N, N) holds f(x_i, y_j); its diagonal are the true pairs. For the upper bounds the
+score is ln q(y_j | x_i) of a conditional model. `ESTIMATORS` states of each estimator whether it is
+a bound and where it fails.
 
-Sources: InfoNCE, van den Oord 2018 (arXiv 1807.03748); NWJ, Nguyen et al. 2010; Donsker-Varadhan as MINE, Belghazi
-2018 (arXiv 1801.04062); JS and the overview, Poole 2019 (arXiv 1905.06922); the variational upper bound, Barber &
-Agakov 2003 and Alemi 2017; CLUB, Cheng 2020 (arXiv 2006.12013); leave-one-out, Poole 2019, eq. 13.
+Shapes: N pairs, X and Y widths.
+
+Sources: InfoNCE, van den Oord 2018 (arXiv 1807.03748); NWJ, Nguyen et al. 2010; Donsker-Varadhan as
+MINE, Belghazi 2018 (arXiv 1801.04062); JS and the overview, Poole 2019 (arXiv 1905.06922); the
+variational upper bound, Barber & Agakov 2003 and Alemi 2017; CLUB, Cheng 2020 (arXiv 2006.12013);
+leave-one-out, Poole 2019, eq. 13.
 """
 
 from __future__ import annotations
@@ -21,37 +24,71 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import require, unknown
+from .tiled import softplus
 
 # closed forms -------------------------------------------------------------------------------------
 
 
 def entropy(p: Tensor) -> Tensor:
-    """-sum p ln p of a table of probabilities, of any shape.
+    """-sum p ln p of a table of probabilities.
+
+    Args:
+        p: probabilities of any shape, >= 0, summing to 1.
+
+    Returns:
+        Scalar in nats, >= 0.
+
+    Raises:
+        ConfigError: not a table of probabilities.
 
     >>> entropy(torch.full((4,), 0.25))   # ln 4
     tensor(1.3863)
     """
     _check_table(p)
-    found: Tensor = -torch.special.xlogy(p, p).sum()
-    return found
+    value: Tensor = -torch.special.xlogy(p, p).sum()
+    return value
 
 
 def conditional_entropy(joint: Tensor) -> Tensor:
-    """H(Y | X) of a table (X, Y) of joint probabilities: H(X, Y) - H(X)."""
+    """H(Y | X) = H(X, Y) - H(X).
+
+    Args:
+        joint: (X, Y) table of joint probabilities.
+
+    Returns:
+        Scalar in nats.
+    """
     return entropy(joint) - entropy(joint.sum(1))
 
 
 def discrete_information(joint: Tensor) -> Tensor:
-    """I(X; Y) of a table (X, Y) of joint probabilities: H(X) + H(Y) - H(X, Y).
+    """I(X; Y) = H(X) + H(Y) - H(X, Y).
 
-    >>> discrete_information(torch.eye(2) / 2), discrete_information(torch.full((2, 2), 0.25))   # ln 2, 0
-    (tensor(0.6931), tensor(0.))
+    Args:
+        joint: (X, Y) table of joint probabilities.
+
+    Returns:
+        Scalar in nats, >= 0.
+
+    >>> discrete_information(torch.eye(2) / 2)   # ln 2
+    tensor(0.6931)
+    >>> discrete_information(torch.full((2, 2), 0.25))
+    tensor(0.)
     """
     return entropy(joint.sum(1)) + entropy(joint.sum(0)) - entropy(joint)
 
 
 def gaussian_entropy(covariance: Tensor) -> Tensor:
-    """1/2 ln det(2 pi e covariance) of a Gaussian (D, D).
+    """1/2 ln det(2 pi e covariance) of a Gaussian.
+
+    Args:
+        covariance: (D, D), positive definite.
+
+    Returns:
+        Scalar in nats.
+
+    Raises:
+        ConfigError: not a square matrix, or not positive definite.
 
     >>> gaussian_entropy(torch.eye(1))   # ln(2 pi e) / 2
     tensor(1.4189)
@@ -62,17 +99,32 @@ def gaussian_entropy(covariance: Tensor) -> Tensor:
     )
     sign, logdet = torch.linalg.slogdet(covariance)
     require(bool(sign > 0), "the covariance is not positive definite")
-    found: Tensor = 0.5 * (d * math.log(2 * math.pi * math.e) + logdet)
-    return found
+    value: Tensor = 0.5 * (d * math.log(2 * math.pi * math.e) + logdet)
+    return value
 
 
 def gaussian_conditional_entropy(covariance: Tensor, x_width: int) -> Tensor:
-    """H(Y | X) of a Gaussian (X + Y, X + Y) whose first `x_width` values are X."""
+    """H(Y | X) of a Gaussian.
+
+    Args:
+        covariance: (X + Y, X + Y), X first.
+        x_width: number of values of X.
+
+    Returns:
+        Scalar in nats.
+    """
     return gaussian_entropy(covariance) - gaussian_entropy(covariance[:x_width, :x_width])
 
 
 def gaussian_information(covariance: Tensor, x_width: int) -> Tensor:
-    """I(X; Y) of a Gaussian whose first `x_width` values are X: -d/2 ln(1 - rho^2) for d pairs of correlation rho.
+    """I(X; Y) of a Gaussian: -d/2 ln(1 - rho^2) for d independent pairs of correlation rho.
+
+    Args:
+        covariance: (X + Y, X + Y), X first.
+        x_width: number of values of X.
+
+    Returns:
+        Scalar in nats, >= 0.
 
     >>> gaussian_information(torch.tensor([[1.0, 0.6], [0.6, 1.0]]), 1)   # -ln(0.64) / 2
     tensor(0.2231)
@@ -82,7 +134,17 @@ def gaussian_information(covariance: Tensor, x_width: int) -> Tensor:
 
 
 def correlation_of(information: float, width: int) -> float:
-    """The correlation of each of `width` independent pairs that together carry so many nats.
+    """The correlation of each of several independent Gaussian pairs of a given total information.
+
+    Args:
+        information: nats, >= 0.
+        width: number of pairs.
+
+    Returns:
+        The correlation, in [0, 1).
+
+    Raises:
+        ConfigError: information below 0.
 
     >>> round(correlation_of(6.0, 20), 4)
     0.6717
@@ -92,7 +154,14 @@ def correlation_of(information: float, width: int) -> float:
 
 
 def exact_club(correlation: float, width: int) -> float:
-    """What CLUB with the true conditional says of `width` pairs of a correlation: d rho^2 / (1 - rho^2), not I.
+    """The value of CLUB with the true conditional: d rho^2 / (1 - rho^2), which is not I.
+
+    Args:
+        correlation: rho of each pair.
+        width: d, number of independent pairs.
+
+    Returns:
+        Nats.
 
     >>> [round(exact_club(correlation_of(i, 20), 20), 2) for i in (2, 4, 6, 8, 10)]
     [4.43, 9.84, 16.44, 24.51, 34.37]
@@ -104,7 +173,16 @@ def exact_club(correlation: float, width: int) -> float:
 
 
 def info_nce(scores: Tensor) -> Tensor:
-    """ln N + mean_i [ s_ii - ln sum_j e^s_ij ] <= I; never above ln N.
+    """ln N + mean_i [s_ii - ln sum_j e^s_ij], a lower bound of I that never exceeds ln N.
+
+    Args:
+        scores: (N, N) of f(x_i, y_j), N >= 2.
+
+    Returns:
+        Scalar in nats.
+
+    Source:
+        van den Oord et al. 2018, eq. 4; Poole et al. 2019, eq. 10.
 
     >>> info_nce(100 * torch.eye(8))   # ln 8
     tensor(2.0794)
@@ -114,21 +192,51 @@ def info_nce(scores: Tensor) -> Tensor:
 
 
 def nwj(scores: Tensor) -> Tensor:
-    """E_joint[f] - E_product[e^(f - 1)] <= I; its variance grows like e^I."""
+    """E_joint[f] - E_product[e^(f - 1)], a lower bound of I whose variance grows like e^I.
+
+    Args:
+        scores: (N, N) of f(x_i, y_j), N >= 2.
+
+    Returns:
+        Scalar in nats.
+
+    Source:
+        Nguyen et al. 2010; Poole et al. 2019, eq. 6.
+    """
     _check_scores(scores)
     return scores.diagonal().mean() - _log_mean_exp_apart(scores - 1).exp()
 
 
 def donsker_varadhan(scores: Tensor) -> Tensor:
-    """E_joint[f] - ln E_product[e^f]; a bound of I over the population, but above it on average over small batches."""
+    """E_joint[f] - ln E_product[e^f]: a lower bound of I for exact expectations.
+
+    Over small batches it lies above that bound on average, by the concavity of the logarithm.
+
+    Args:
+        scores: (N, N) of f(x_i, y_j), N >= 2.
+
+    Returns:
+        Scalar in nats.
+
+    Source:
+        Belghazi et al. 2018, eq. 10.
+    """
     _check_scores(scores)
     return scores.diagonal().mean() - _log_mean_exp_apart(scores)
 
 
 def mine_loss(scores: Tensor, running: Tensor) -> tuple[Tensor, Tensor]:
-    """What MINE minimises, and the running mean of E_product[e^f] that corrects the bias of its gradient.
+    """The loss of MINE, and the running mean of E_product[e^f] that unbiases its gradient.
 
-    Args: running: that mean over earlier batches, with a decay of 0.99; 0 before the first one.
+    Args:
+        scores: (N, N) of f(x_i, y_j), N >= 2.
+        running: that mean over earlier batches, with a decay of 0.99; 0 before the first batch.
+
+    Returns:
+        The loss and the new running mean.
+
+    Source:
+        Belghazi et al. 2018, eq. 12.
     """
     product = _log_mean_exp_apart(scores).exp()
     now = product.detach()
@@ -137,45 +245,109 @@ def mine_loss(scores: Tensor, running: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def jensen_shannon(scores: Tensor) -> Tensor:
-    """NWJ's value at f + 1 for scores that were learned by `jensen_shannon_loss`, which is steadier than NWJ's own."""
+    """NWJ at f + 1, for scores trained by `jensen_shannon_loss`: a lower bound of I.
+
+    Its variance is not below that of NWJ: 21 against 1 at I = 6 in studies/mutual_information.json.
+
+    Args:
+        scores: (N, N) of f(x_i, y_j), N >= 2.
+
+    Returns:
+        Scalar in nats.
+
+    Source:
+        Poole et al. 2019, sec. 2.
+    """
     return nwj(scores + 1)
 
 
 def jensen_shannon_loss(scores: Tensor) -> Tensor:
-    """E_joint[softplus(-f)] + E_product[softplus(f)]: pairs told from others by a logistic loss."""
+    """E_joint[softplus(-f)] + E_product[softplus(f)]: classify pairs by a logistic loss.
+
+    Args:
+        scores: (N, N) of f(x_i, y_j), N >= 2.
+
+    Returns:
+        Scalar; 2 ln 2 for scores of 0.
+    """
     n = _check_scores(scores)
-    apart = F.softplus(scores).sum() - F.softplus(scores.diagonal()).sum()
-    return F.softplus(-scores.diagonal()).mean() + apart / (n * (n - 1))
+    apart = softplus(scores).sum() - softplus(scores.diagonal()).sum()
+    return softplus(-scores.diagonal()).mean() + apart / (n * (n - 1))
 
 
 # upper bounds, of log q(y_j | x_i) (N, N) ---------------------------------------------------------
 
 
 def variational_upper(log_q: Tensor, log_r: Tensor) -> Tensor:
-    """E_joint[ln q(y | x) - ln r(y)]: an upper bound where q is the true conditional, whatever the marginal r.
+    """E_joint[ln q(y | x) - ln r(y)]: an upper bound if q is the true conditional, for any r.
 
-    Args: log_q: (N,) of the pairs. log_r: (N,) of a marginal model, for example a standard normal.
+    Args:
+        log_q: (N,) ln q(y_i | x_i).
+        log_r: (N,) ln r(y_i) of a model of the marginal, for example a standard normal.
+
+    Returns:
+        Scalar in nats.
+
+    Raises:
+        ConfigError: shapes that do not match.
+
+    Source:
+        Barber & Agakov 2003; Alemi et al. 2017.
     """
+    require(
+        log_q.ndim == 1 and log_q.shape == log_r.shape,
+        f"two (N,) are needed, got {tuple(log_q.shape)} and {tuple(log_r.shape)}",
+    )
     return (log_q - log_r).mean()
 
 
 def club(log_q: Tensor) -> Tensor:
-    """E_joint[ln q] - E_product[ln q], all N^2 pairs in the second mean; an upper bound where q is near the truth."""
+    """E_joint[ln q] - E_product[ln q] over all N^2 pairs: an upper bound if q is near the truth.
+
+    Args:
+        log_q: (N, N) ln q(y_j | x_i), N >= 2.
+
+    Returns:
+        Scalar in nats.
+
+    Source:
+        Cheng et al. 2020, eq. 9.
+    """
     _check_scores(log_q)
     return log_q.diagonal().mean() - log_q.mean()
 
 
 def club_sampled(log_q: Tensor, generator: torch.Generator) -> Tensor:
-    """CLUB with one drawn y for each x: as right on average, cheaper (N values of q), noisier."""
+    """CLUB with one drawn y for each x: the same expectation, N values of q, a larger variance.
+
+    Args:
+        log_q: (N, N) ln q(y_j | x_i), N >= 2.
+        generator: draws the permutation.
+
+    Returns:
+        Scalar in nats.
+    """
     n = _check_scores(log_q)
     drawn = torch.randperm(n, generator=generator, device=log_q.device)
     return (log_q.diagonal() - log_q[torch.arange(n, device=log_q.device), drawn]).mean()
 
 
 def leave_one_out(log_q: Tensor) -> Tensor:
-    """mean_i [ ln q(y_i | x_i) - ln 1/(N - 1) sum_{j != i} q(y_i | x_j) ]; an upper bound where q is the truth.
+    """mean_i [ln q(y_i | x_i) - ln 1/(N - 1) sum_{j != i} q(y_i | x_j)]: an upper bound.
 
-    In a widely used implementation a mask of shape (N, N, 1) makes it equal to CLUB; here the own x is left out.
+    A bound if q is the true conditional.
+
+    In a widely used implementation a mask of shape (N, N, 1) makes it equal to CLUB; here the
+    own x is left out.
+
+    Args:
+        log_q: (N, N) ln q(y_j | x_i), N >= 2.
+
+    Returns:
+        Scalar in nats.
+
+    Source:
+        Poole et al. 2019, eq. 13.
     """
     n = _check_scores(log_q)
     own = torch.eye(n, dtype=torch.bool, device=log_q.device)
@@ -188,10 +360,16 @@ def leave_one_out(log_q: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """What an estimator claims: "lower bound", "upper bound" or "estimate", of what it learns, and where it fails."""
+    """What an estimator claims and where it fails.
+
+    Attributes:
+        bound: "lower bound", "upper bound" or "estimate".
+        learns: "critic", f(x, y), or "conditional", q(y | x).
+        fails: its known limit.
+    """
 
     bound: str
-    learns: str  # "critic", f(x, y), or "conditional", q(y | x)
+    learns: str
     fails: str
 
 
@@ -231,9 +409,17 @@ class Critic(nn.Module):
         self.out = nn.Linear(hidden, 1)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N, N): rows x_i, columns y_j. The first layer of a pair is the sum of two, so it is made 2 N times."""
-        found: Tensor = self.out(F.relu(self.x(x)[:, None] + self.y(y)[None]))[:, :, 0]
-        return found
+        """Score all pairs; the first layer of a pair is a sum of two, so it runs 2 N times.
+
+        Args:
+            x: (N, X).
+            y: (N, Y).
+
+        Returns:
+            (N, N): rows x_i, columns y_j.
+        """
+        value: Tensor = self.out(F.relu(self.x(x)[:, None] + self.y(y)[None]))[:, :, 0]
+        return value
 
 
 class GaussianConditional(nn.Module):
@@ -256,10 +442,15 @@ class GaussianConditional(nn.Module):
 
 
 class Estimator(nn.Module):
-    """An estimator by name, with the small network that it learns.
+    """An estimator by name, with the small network that it trains.
 
     Args:
-        name: of `ESTIMATORS`. x_width, y_width: X, Y. hidden: units of the network. seed: of its weights and draws.
+        name: a key of `ESTIMATORS`.
+        x_width: width of x.
+        y_width: width of y.
+        hidden: units of the network.
+        seed: of its weights and draws.
+
     Raises:
         ConfigError: an unknown name, with the nearest one.
     """
@@ -288,7 +479,15 @@ class Estimator(nn.Module):
         self.register_buffer("running", torch.zeros(()))
 
     def learning_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """What its network minimises on a batch (N, X), (N, Y); a bound where it is one, else the likelihood."""
+        """What the network minimises: minus the bound, or minus the likelihood.
+
+        Args:
+            x: (N, X).
+            y: (N, Y).
+
+        Returns:
+            Scalar.
+        """
         if self.kind.learns == "conditional":
             likelihood: Tensor = self.network.pairs(x, y).mean()
             return (
@@ -306,7 +505,15 @@ class Estimator(nn.Module):
         return -(info_nce if self.name == "infonce" else nwj)(scores)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """The estimate on a batch, nats; differentiable in x and y, so that it can be made larger or smaller."""
+        """The estimate on a batch.
+
+        Args:
+            x: (N, X).
+            y: (N, Y).
+
+        Returns:
+            Scalar in nats; differentiable in x and y, so that it can be maximised or minimised.
+        """
         if self.name.startswith("vub"):
             return variational_upper(self.network.pairs(x, y), self._marginal(y))
         scores: Tensor = self.network(x, y)
@@ -317,9 +524,13 @@ class Estimator(nn.Module):
             )
             return club_sampled(scores, generator)
         rules: dict[str, Callable[[Tensor], Tensor]] = {
-            "infonce": info_nce, "nwj": nwj, "mine": donsker_varadhan, "js": jensen_shannon, "club": club,
+            "infonce": info_nce,
+            "nwj": nwj,
+            "mine": donsker_varadhan,
+            "js": jensen_shannon,
+            "club": club,
             "leave-one-out": leave_one_out,
-        }  # fmt: skip
+        }
         return rules[self.name](scores)
 
     def _marginal(self, y: Tensor) -> Tensor:
@@ -338,10 +549,21 @@ def measure(
     hidden: int = 64,
     seed: int = 0,
 ) -> float:
-    """An estimate of I(X; Y) in nats from samples: learned on four fifths of them, measured on the rest.
+    """Estimate I(X; Y) from samples: trained on four fifths of them, measured on the rest.
 
     Args:
-        name: of `ESTIMATORS`. x, y: (S, X), (S, Y), row by row of one pair. steps, batch, lr: of Adam.
+        name: a key of `ESTIMATORS`.
+        x: (S, X), S >= 10.
+        y: (S, Y), row by row of one pair.
+        steps: of Adam.
+        batch: pairs per step.
+        lr: learning rate of Adam.
+        hidden: units of the network.
+        seed: of the split, the weights and the draws.
+
+    Returns:
+        Nats.
+
     Raises:
         ConfigError: shapes that do not match, or fewer than ten pairs.
     """

@@ -16,17 +16,23 @@ DEPTH = 8  # members of a group of columns
 
 
 def top_k(q: Tensor, rows: Tensor, k: int, *, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The k rows of largest inner product with each query: exact, best first, ties in no promised order.
+    """Find the k rows of largest inner product with each query, exactly.
 
-    The cost of a plain search is not the products but the selection. Here the columns of a tile are dealt
-    into groups; the k largest values can only lie in the k groups of largest maximum (any other group has k
-    values above all of its own), so the selection runs over k small groups instead of all columns.
+    Selecting costs more than the products. The columns of a tile are therefore dealt into groups:
+    the k largest values can only lie in the k groups of largest maximum (any other group has k
+    values above all of its own), so the selection runs over k small groups.
 
     Args:
-        q: (N, D). rows: (S, D), any float type. k: 1 to S.
-        scale: (S,) a factor of each row's products: 1 / its length makes them cosines without a copy of the rows.
+        q: (N, D) queries.
+        rows: (S, D), any float type.
+        k: 1 to S.
+        scale: (S,) factor of each row's products; 1 / its length gives cosines without a copy of
+            the rows.
+
     Returns:
-        similarity (N, K) float32 or float64, row (N, K) int64.
+        Similarity (N, K) float32 or float64, row (N, K) int64, best first; the order of ties is
+        not defined.
+
     Raises:
         ConfigError: k outside 1..S.
 
@@ -46,12 +52,16 @@ def top_k(q: Tensor, rows: Tensor, k: int, *, scale: Tensor | None = None) -> tu
 
 
 def top_k_of_others(rows: Tensor, k: int, of: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The k nearest other rows of every row: as `top_k`, each row itself left out.
+    """Find the k nearest other rows of every row: as `top_k`, without the row itself.
 
     Args:
-        rows: (S, D). k: 1 to S - 1. of: (N,) int64, the rows to find neighbours of; None: all.
+        rows: (S, D).
+        k: 1 to S - 1.
+        of: (N,) int64, the rows whose neighbours are wanted; None: all.
+
     Returns:
-        similarity (N, K), row (N, K), best first.
+        Similarity (N, K), row (N, K), best first.
+
     Raises:
         ConfigError: k outside 1..S - 1.
 

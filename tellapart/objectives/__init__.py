@@ -72,9 +72,18 @@ __all__ = [
 ]
 
 METHODS = {
-    "instdisc": "InstDisc", "exemplar": "Exemplar", "spread": "Spread", "moco": "MoCo", "simclr": "SimCLR",
-    "supcon": "SupCon", "margin": "Margin", "triplet": "Triplet", "nce": "NCE", "cpc": "CPC", "simcse": "SimCSE",
-}  # fmt: skip
+    "instdisc": "InstDisc",
+    "exemplar": "Exemplar",
+    "spread": "Spread",
+    "moco": "MoCo",
+    "simclr": "SimCLR",
+    "supcon": "SupCon",
+    "margin": "Margin",
+    "triplet": "Triplet",
+    "nce": "NCE",
+    "cpc": "CPC",
+    "simcse": "SimCSE",
+}
 """Name of a method -> its class, in the module of the same name."""
 
 __getattr__, __dir__ = lazy.attributes(

@@ -1,4 +1,4 @@
-"""Draws from any distribution over a finite vocabulary, in constant time a draw (Walker's alias method)."""
+"""Draws from any distribution over a vocabulary in constant time (Walker's alias method)."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ class CPC(Objective):
         like = next(encoder.parameters())
         if options.predictor == "transformer" and width % HEADS:
             raise ConfigError(
-                f"--objective.predictor transformer wants a context of {HEADS} equal parts, it has {width}"
+                f"--objective.predictor transformer needs --context-width divisible by {HEADS}, "
+                f"got {width}"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -75,7 +76,7 @@ class CPC(Objective):
                 self.attention = layer.to(like)
 
     def embed(self, encoder: Any, batch: Batch) -> Embedded:
-        """Frames and contexts: z, c (N, G, T, .), G sequences side by side of an instance (columns of an image)."""
+        """Frames and contexts z, c (N, G, T, .); G sequences per instance (columns of an image)."""
         z, c, count = encoder.sequence(batch.views[0])
         if z.ndim == 3:
             z, c = z[:, None], c[:, None]
@@ -116,7 +117,8 @@ class CPC(Objective):
         )
         if not bool(counted.any()):  # steps that no sequence of any rank reaches do not count
             raise DataError(
-                f"no sequence of this batch has more than {options.first} frame(s); raise --batch-size"
+                f"no sequence of this batch has more than {options.first} frames; "
+                "raise --batch-size"
             )
         pooled = F.normalize(c.mean((1, 2)), dim=1).detach()
         logs = {"accuracy": torch.stack(right)[counted].mean()}
@@ -136,7 +138,7 @@ class CPC(Objective):
         return out.view_as(c)
 
     def _draw(self, z: Tensor, count: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
-        """(N, M) for each sequence the rows of its negatives among the frames of all ranks; no padding among them."""
+        """(N, M) rows of each sequence's negatives among the frames of all processes."""
         n, groups, t, _ = z.shape
         counts, me = (
             distributed.gather(count),

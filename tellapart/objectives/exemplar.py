@@ -1,4 +1,4 @@
-"""The parametric softmax over instances: a trained weight per image, the baseline of Wu et al. 2018, Table 1."""
+"""The parametric softmax over instances, the baseline of Wu et al. 2018 (arXiv 1805.01978)."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class InstDisc(Objective):
         return losses.similarity(z, self._shared_rows(noise), place)
 
     def _noise(self, index: Tensor, generator: torch.Generator) -> Tensor:
-        """Instances drawn uniformly with replacement: (M,) for the batch, or (N, M) for each row."""
+        """Instances drawn uniformly with replacement: (M,) for the batch, or (N, M) per row."""
         size, m = self._size(), self.options.negatives
         everyone = distributed.gather(index)
         n = len(everyone)

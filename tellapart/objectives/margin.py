@@ -45,7 +45,8 @@ class Margin(Objective):
         if self.options.pairs == "neighbours":
             require(
                 self.options.neighbours < len(source),
-                f"--objective.neighbours must be below the {len(source)} images, got {self.options.neighbours}",
+                f"--objective.neighbours must be below the {len(source)} images, "
+                f"got {self.options.neighbours}",
             )
             near = nearest_by_pixels(source, self.options.neighbours, encoder.device)
             self.register_buffer("near", near, persistent=False)
@@ -69,7 +70,7 @@ class Margin(Objective):
         )
 
     def _similar(self, batch: Batch, index: Tensor) -> Tensor:
-        """(N, R N) bool: whether the first view of a row and the second view of a column are a similar pair."""
+        """(N, R N) bool: whether the first view of a row and the second of a column are similar."""
         own = batch.index[:, None] == index
         if self.options.pairs == "labels":
             names = classes(batch)

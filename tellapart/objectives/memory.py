@@ -133,7 +133,7 @@ class Queue(nn.Module):
 
 
 def _last_of_each(index: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Each index once, with the last of its rows: writing to one place twice has no defined order."""
+    """Each index once, with the last of its rows: repeated writes have no defined order."""
     order = index.argsort(stable=True)
     ordered = index[order]
     last = torch.ones_like(ordered, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Momentum contrast v1 and v2 (He et al., CVPR 2020, arXiv 1911.05722; Chen et al. 2020, arXiv 2003.04297)."""
+"""Momentum contrast (He et al., CVPR 2020, arXiv 1911.05722; v2: Chen et al., 2003.04297)."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class MoCo(Objective):
         ).to(device)
         if self.options.queue > len(source) and distributed.is_main():
             warnings.warn(
-                f"--objective.queue {self.options.queue} is larger than the {len(source)} images: an older key of the "
-                "same image is among its negatives",
+                f"--objective.queue {self.options.queue} is larger than the {len(source)} images: "
+                "an older key of the same image is among its negatives",
                 stacklevel=2,
             )
 
@@ -106,7 +106,7 @@ class MoCo(Objective):
                 queue.push(distributed.gather(out.writes[name]))
 
     def _orders(self, n: int) -> list[Tensor | None]:
-        """The order in which each view's keys are normalised, over all processes; None: as given."""
+        """The order in which each view's keys are normalised; None: as given."""
         key, _ = self._parts()
         views = 2 if self.options.symmetric else 1
         if not (self.options.shuffle and batchnorms(key)):
@@ -125,7 +125,7 @@ class MoCo(Objective):
 
     @torch.no_grad()
     def _keys(self, view: Any, order: Tensor | None, bounds: list[tuple[int, int]]) -> Tensor:
-        """Keys (N, D) of a view, computed on its rows in `order`, a piece (start, stop) at a time."""
+        """Keys (N, D) of a view, computed on its rows in `order`, piece by piece."""
         key, _ = self._parts()
         key.train()
         columns = view if isinstance(view, dict) else {"": view}

@@ -111,7 +111,7 @@ class SimCSE(Objective):
         return None if self.options.mlm or self.columns == 3 else math.log(n)
 
     def _hidden_tokens(self, encoder: TextEncoder, side: dict[str, Tensor]) -> Tensor:
-        """(N,) the mean loss of naming the hidden tokens of each sentence; of the hidden, a tenth is shown (Devlin)."""
+        """(N,) masked-language-model loss of each sentence; a tenth of the tokens stays visible."""
         ids, real = side["ids"], side["word"] >= 0
         hidden = (torch.rand(ids.shape, device=ids.device) < self.options.mlm_rate) & real
         shown = torch.rand(ids.shape, device=ids.device) < 0.1

@@ -1,4 +1,4 @@
-"""The triplet loss with mining inside the batch (Schroff et al., CVPR 2015, arXiv 1503.03832: FaceNet)."""
+"""The triplet loss with mining in the batch (FaceNet: Schroff et al. 2015, arXiv 1503.03832)."""
 
 from __future__ import annotations
 
