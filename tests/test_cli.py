@@ -459,7 +459,7 @@ def test_a_big_batch_goes_in_pieces_and_says_what_batchnorm_sees(capsys, tmp_pat
     )  # fmt: skip
     assert status == 0
     assert "steps of 1024" in said
-    assert "BatchNorm sees 128 images at a time, not 1024" in said
+    assert "BatchNorm normalises groups of 32 images" in said
 
 
 def test_a_model_card_says_whether_labels_were_used(capsys, tmp_path, run):
