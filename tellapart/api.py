@@ -6,6 +6,7 @@ is imported before a function is called.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -250,7 +251,8 @@ def train(
     from .runtime import distributed
     from .training import session
 
-    with distributed.joined():
+    # The lock of the run is held to the end of the training.
+    with distributed.joined(), contextlib.ExitStack() as held:
         main = distributed.is_main()
         console = console if console and main else Console(quiet=not main)
         opened = session.start(
@@ -262,10 +264,12 @@ def train(
             config=config,
             options=options,
             console=console,
+            held=held,
         )
         if opened.trainer is None:
             ended = opened.manifest
-            return Trained(str(out), ended["step"], False, ended["verdict"]["sentence"])
+            verdict = (ended.get("verdict") or {}).get("sentence", "")
+            return Trained(str(out), ended.get("step", 0), False, verdict)
         trainer = opened.trainer
         watch = monitor.Watch(
             opened.settings,
@@ -273,10 +277,10 @@ def train(
             batch=trainer.batch,
             views_per_item=trainer.objective.views,
         )
-        run = session.begin(opened, Path(out), console)
-        verdict = session.train_into(run, trainer, console, watch)
-        console.say(f"{verdict.sentence}\n{clock(run.manifest['seconds'])} in {out}")
-        return Trained(str(out), trainer.number, True, verdict.sentence)
+        run = session.begin(opened, Path(out), console, held)
+        found = session.train_into(run, trainer, console, watch)
+        console.say(f"{found.sentence}\n{clock(run.manifest['seconds'])} in {out}")
+        return Trained(str(out), trainer.number, True, found.sentence)
 
 
 def method_name(method: Any) -> str:
@@ -348,8 +352,8 @@ def evaluate(
     from .evaluation import protocol as protocols
     from .evaluation import verdicts
     from .reports.tables import print_table
+    from .runtime import files
     from .training import loading
-    from .training.run import write_json
 
     protocols.checked(protocol)
     console = console or Console()
@@ -367,14 +371,14 @@ def evaluate(
         )
 
     sources = _sources(data)
-    folder = Path()
+    run: Any = None
     if loading.is_embeddings(subject):
         if sources[0] or labels or image_size or encoder or quick or checkpoint != "last":
             raise ConfigError("embeddings accept only --test, --full, --protocol and --out")
         result = evaluation.evaluate_vectors(subject, test, full=full, name=protocol)
     else:
         opened = open_again()
-        folder = opened.run.path if opened.run else folder
+        run = opened.run
         if test:
             raise ConfigError("--test is for embeddings (.npz); name images with --data")
         results = {
@@ -400,8 +404,11 @@ def evaluate(
                 "transfer": results,
                 "verdict": verdicts.transfer(results),
             }
-    file = Path(out) if out else folder / "eval.json"
-    write_json(file, result)
+    file = Path(out) if out else run.evaluation_file if run else Path("eval.json")
+    if out or run is None:
+        files.write_json(file, result)
+    else:
+        run.save_evaluation(result)
     print_table(result, console)
     return Measured(result["verdict"], file, result)
 
@@ -441,17 +448,20 @@ def detect(
     config = dataclasses.replace(PRESETS[preset](), **options)
     from .data.detection import open_boxes
     from .evaluation import compare_detectors
+    from .runtime import files
     from .training import loading
-    from .training.run import write_json
 
     console = console or Console()
     opened = loading.open_subject(subject, checkpoint=checkpoint, encoder=encoder, width=width)
     result = compare_detectors.compare_as_backbones(
         opened, open_boxes(data), config, supervised=supervised, console=console
     )
-    folder = opened.run.path if opened.run else Path()
-    file = Path(out) if out else folder / "detection.json"
-    write_json(file, result)
+    own = opened.run.detection_file if opened.run else Path("detection.json")
+    file = Path(out) if out else own
+    if out or opened.run is None:
+        files.write_json(file, result)
+    else:
+        opened.run.save_detection(result)
     compare_detectors.print_detection(result, console)
     return Measured(str(result.get("verdict", "")), file, result)
 

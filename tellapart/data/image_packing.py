@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..runtime.files import appearing_folder
 from . import image_decoding
 from .bounded import in_order
+from .cache import SCRATCH
 from .files import digest_of, open_regular, reason
 from .image_decoding import MEGAPIXELS, Cost
 from .images import Pixels
@@ -120,23 +119,9 @@ def save_array(folder: Path, images: Array) -> None:
         np.save(work / "images.npy", images)
 
 
-@contextlib.contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
+def appearing(folder: Path) -> contextlib.AbstractContextManager[Path]:
     """A scratch folder that takes the name `folder` once all of it is written."""
-    work = None
-    try:
-        work = Path(tempfile.mkdtemp(prefix=".packing-", dir=folder.parent))
-        yield work
-        os.replace(work, folder)
-    except OSError as error:
-        # Another process may have packed the same files first: its result serves.
-        if not folder.exists():
-            raise DataError(
-                f"cannot write the cache {folder}: {error.strerror}; give another --cache"
-            ) from error
-    finally:
-        if work:
-            shutil.rmtree(work, ignore_errors=True)
+    return appearing_folder(folder, prefix=SCRATCH, error=DataError, replace=True)
 
 
 def load(folder: Path) -> Packed:

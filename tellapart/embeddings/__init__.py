@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from ..runtime import lazy
 
 if TYPE_CHECKING:
-    from .embeddings import Embeddings, check, embed, embed_both, replacing
+    from .embeddings import Embeddings, check, embed, embed_both
 
-__all__ = ["Embeddings", "check", "embed", "embed_both", "replacing"]
+__all__ = ["Embeddings", "check", "embed", "embed_both"]
 
 __getattr__, __dir__ = lazy.attributes(
     __name__,

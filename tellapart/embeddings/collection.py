@@ -161,7 +161,7 @@ def _of_run(run: Run, data: str | None, checkpoint: str, console: Console) -> Co
     if (data is None or own) and checkpoint == "last":
         vectors = search.stored(loaded, source, console)
         return Collection(
-            str(run.path), source, vectors, loaded.encoder, run, run.path / "embeddings"
+            str(run.path), source, vectors, loaded.encoder, run, run.embeddings_folder
         )
     vectors = search.embedded(loaded.encoder, source, console)
     return Collection(str(run.path), source, vectors, loaded.encoder, run)

@@ -5,12 +5,10 @@ Shapes: S items, D width (of features or of the embedding).
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from ..data import Source
 from ..encoders import AnyEncoder
 from ..encoders.inference import Output, outputs
 from ..errors import DataError
+from ..runtime.files import write
 
 Array = np.ndarray[Any, Any]
 
@@ -105,35 +104,21 @@ class Embeddings:
     def save(self, path: str | Path) -> None:
         """Write `path`: an .npz file, or else a folder whose vectors.npy can be memory-mapped."""
         path = Path(path)
+        if not path.name:
+            raise DataError(f"cannot write {str(path)!r}: the name of a file or folder is needed")
         labels = np.full(len(self), -1) if self.labels is None else self.labels
         about = json.dumps(
             {"format": 1, "labelled": self.labels is not None, "provenance": self.provenance}
         )
-        try:
-            if path.suffix == ".npz":
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(path) as work, open(work, "wb") as file:
-                    np.savez(
-                        file,
-                        vectors=self.vectors,
-                        ids=np.array(self.ids),
-                        labels=labels,
-                        about=about,
-                    )
-            else:
-                path.mkdir(parents=True, exist_ok=True)
-                with replacing(path / "vectors.npy") as work, open(work, "wb") as file:
-                    np.save(file, self.vectors)
-                with replacing(path / "items.npz") as work, open(work, "wb") as file:
-                    np.savez(
-                        file,
-                        ids=np.array(self.ids),
-                        labels=labels,
-                        about=about,
-                        check=check(self.vectors),
-                    )
-        except OSError as error:
-            raise DataError(f"cannot write {path}: {error.strerror}") from error
+        items: dict[str, Any] = {"ids": np.array(self.ids), "labels": labels, "about": about}
+        if path.suffix == ".npz":
+            items |= {"vectors": self.vectors}
+            write(path, lambda file: np.savez(file, **items), error=DataError)
+        else:
+            items |= {"check": check(self.vectors)}
+            vectors = path / "vectors.npy"
+            write(vectors, lambda file: np.save(file, self.vectors), error=DataError)
+            write(path / "items.npz", lambda file: np.savez(file, **items), error=DataError)
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
@@ -206,17 +191,6 @@ def check(vectors: Array) -> int:
     """A number that tells these vectors from others, by up to 256 rows spread over them."""
     rows = np.unique(np.linspace(0, max(0, len(vectors) - 1), 256).astype(np.int64))[: len(vectors)]
     return zlib.crc32(np.ascontiguousarray(vectors[rows]).tobytes() + str(vectors.shape).encode())
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its name once it is written."""
-    work = path.with_name(f".{path.name}.part")
-    try:
-        yield work
-        os.replace(work, path)
-    finally:
-        work.unlink(missing_ok=True)
 
 
 def _labels(labels: Any, count: int) -> Array | None:

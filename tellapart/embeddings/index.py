@@ -18,8 +18,9 @@ import torch
 from ..errors import DataError, MissingExtraError, require, unknown
 from ..functional import top_k
 from ..functional.geometry import unit_rows
+from ..runtime.files import replacing, write, write_json
 from .choices import IndexKind as Kind
-from .embeddings import Embeddings, check, replacing
+from .embeddings import Embeddings, check
 
 Array = np.ndarray[Any, Any]
 KINDS = ("exact", "flat", "hnsw", "ivf-pq")  # all but the first are FAISS's
@@ -174,18 +175,16 @@ class Index:
             "recall": self.recall,
             "check": check(self.embeddings.vectors),
         }
-        try:
-            with replacing(folder / "scale.npy") as work, open(work, "wb") as file:
-                np.save(file, self._scale.numpy())
-            if self._faiss is not None:
-                with replacing(folder / "index.faiss") as work:
+        write(folder / "scale.npy", lambda out: np.save(out, self._scale.numpy()), error=DataError)
+        if self._faiss is not None:
+            try:
+                with replacing(folder / "index.faiss", error=DataError) as work:
                     _faiss().write_index(self._faiss, str(work))
-                with replacing(folder / "numbers.npy") as work, open(work, "wb") as file:
-                    np.save(file, self._numbers)
-            with replacing(folder / "index.json") as work:
-                work.write_text(json.dumps(about))
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"cannot write the index {folder}: {error}") from error
+            except RuntimeError as error:  # FAISS reports a full disk so
+                raise DataError(f"cannot write {folder / 'index.faiss'}: {error}") from error
+            numbers = folder / "numbers.npy"
+            write(numbers, lambda out: np.save(out, self._numbers), error=DataError)
+        write_json(folder / "index.json", about, error=DataError)
 
     @classmethod
     def load(cls, path: str | Path) -> Index:

@@ -49,7 +49,7 @@ def embedded(encoder: AnyEncoder, source: Source, console: Console) -> Embedding
 
 def stored(loaded: Loaded, source: Source, console: Console) -> Embeddings:
     """The features of a run's source: read from its folder, or computed and kept there."""
-    folder = loaded.run.path / "embeddings"
+    folder = loaded.run.embeddings_folder
     step = loaded.run.manifest.get("step")
     if (folder / "items.npz").exists():
         try:

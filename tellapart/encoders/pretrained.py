@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..runtime import files, schemas
 from . import build
 from .encoder import Encoder
 from .vision import backbone
@@ -111,17 +111,46 @@ def start(
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """The description of an encoder of ours."""
+    """The description of an encoder of a run, checked.
+
+    Raises:
+        ConfigError: it is damaged, or describes no encoder of images.
+    """
+    file = folder / "config.json"
     try:
-        found: dict[str, Any] = json.loads((folder / "config.json").read_text())
-        if not {"encoder", "width", "channels"} <= found.keys():
-            raise KeyError("encoder, width, channels")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        found = files.read_json(file)
+        kind = found.get("kind", "images") if isinstance(found, dict) else None
+        if kind != "images":
+            raise ConfigError(f"--init {folder} holds an encoder of {kind}, not of images")
+        schemas.check(found, schemas.ImageEncoder, file, error=ConfigError)
+        _check_digest(folder)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigError) and "holds an encoder" in str(error):
+            raise
         raise ConfigError(
-            f"--init: {folder}/config.json is not that of an encoder of tellapart ({type(error).__name__}: {error}); "
-            "of other weights give the file itself"
+            f"--init: {file} is not that of an encoder of tellapart ({error}); for other "
+            "weights give the file itself"
         ) from error
-    return found
+    return dict(found)
+
+
+def _check_digest(folder: Path) -> None:
+    """Compare the weights of a run with the digest in its run.json, where it has one.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    manifest = folder.parent / "run.json"
+    known = files.read_json(manifest) if manifest.is_file() else {}
+    digests = known.get("files") if isinstance(known, dict) else None
+    name = f"{folder.name}/model.safetensors"
+    wanted = digests.get(name) if isinstance(digests, dict) else None
+    following = known.get("files_next") if isinstance(known, dict) else None
+    accepted = {wanted, following.get(name) if isinstance(following, dict) else None} - {None}
+    if accepted and files.sha256(folder / "model.safetensors") not in accepted:
+        raise ConfigError(
+            f"--init: {folder}/model.safetensors is damaged: its SHA-256 is not that of run.json"
+        )
 
 
 def _published(made: Encoder, weights: dict[str, Tensor], said: str, channels: int) -> Encoder:

@@ -194,6 +194,7 @@ def build(
     pooler: Pooler = "mean",
     head_kind: str = "tanh",
     dim: int = 128,
+    revision: str | None = None,
 ) -> TextEncoder:
     """An encoder of sentences: "small-transformer", "bag-of-tokens", or a transformers model (a folder or a hub name).
 
@@ -202,12 +203,14 @@ def build(
         tokenizer, config: of an encoder that is built again: the tokenizer as JSON, and a transformers configuration;
             the weights are then random.
         layers, vocabulary, width: of the own networks.
+        revision: commit, tag or branch of a hub name; the description records the commit.
     Raises:
         MissingExtraError: without tokenizers or transformers. ConfigError: no such model, or not an encoder.
     """
     require(
         name != "bag-of-tokens" or pooler == "mean", "a bag-of-tokens has no layers: --pooler mean"
     )
+    require(revision is None or name not in OWN, f"--revision goes with a hub name, {name} is none")
     shared: dict[str, Any] = {
         "pooler": pooler,
         "max_length": max_length,
@@ -228,12 +231,14 @@ def build(
                 body = SmallTransformer(size, width, layers, max_length, dropout)
             made = TextEncoder(body, words, width=width, **shared)
         else:
-            model, words = _pretrained(name, tokenizer, config, dropout, max_length)
-            config = model.config.to_dict()
+            model, words = _pretrained(name, tokenizer, config, dropout, max_length, revision)
+            config = _plain(model.config.to_dict())
+            revision = getattr(model.config, "_commit_hash", None) or revision
             made = TextEncoder(Pretrained(model), words, width=model.config.hidden_size, **shared)
     made.description = {
         "kind": "text", "encoder": name, "tokenizer": words.to_str(), "config": config, "width": width,
         "layers": layers, "dropout": dropout, **shared, "dim": made.dim,
+        **({"revision": revision} if revision else {}),
     }  # fmt: skip
     return made
 
@@ -262,23 +267,37 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
 
 
 def _pretrained(
-    name: str, tokenizer: str | None, config: dict[str, Any] | None, dropout: float, max_length: int
+    name: str,
+    tokenizer: str | None,
+    config: dict[str, Any] | None,
+    dropout: float,
+    max_length: int,
+    revision: str | None,
 ) -> tuple[Any, Any]:
-    """The model and its tokenizer: from a folder or the hub, or from what was saved of them."""
+    """The model and its tokenizer: from a folder or the hub, or from what a run saved of them.
+
+    Code that a folder or a hub repository brings is never run.
+    """
     try:
         import transformers
     except ImportError as error:
         raise MissingExtraError("transformers", "text") from error
+    safe: dict[str, Any] = {"trust_remote_code": False}
     if tokenizer and config:
         anew: Any = transformers.AutoModel
-        return anew.from_config(
-            transformers.AutoConfig.for_model(**config)
-        ), _tokenizers().Tokenizer.from_str(tokenizer)
-    said: Any = transformers.logging
-    said.set_verbosity_error()
-    said.disable_progress_bar()
+        settings = transformers.AutoConfig.for_model(**_plain(config))
+        return anew.from_config(settings, **safe), _tokenizers().Tokenizer.from_str(tokenizer)
+    logging: Any = transformers.logging
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    safe |= {"revision": revision} if revision else {}
     try:
-        settings = transformers.AutoConfig.from_pretrained(name)
+        settings = transformers.AutoConfig.from_pretrained(name, **safe)
+        if "/" in str(getattr(settings, "_attn_implementation", None) or ""):
+            raise ConfigError(
+                f"--encoder {name} asks for a program of the hub (attn_implementation), which is "
+                "never run; remove it from its config.json"
+            )
         for setting, value in settings.to_dict().items():
             if (
                 ("dropout" in setting or "pdrop" in setting)
@@ -290,12 +309,20 @@ def _pretrained(
             raise ConfigError(
                 f"--encoder {name} is an encoder with a decoder; a plain encoder is needed"
             )
-        model = transformers.AutoModel.from_pretrained(name, config=settings)
-        words = transformers.AutoTokenizer.from_pretrained(name, use_fast=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        model = transformers.AutoModel.from_pretrained(name, config=settings, **safe)
+        words = transformers.AutoTokenizer.from_pretrained(name, use_fast=True, **safe)
+    except ConfigError:
+        raise
+    except Exception as error:  # a folder from anyone fails in many ways
+        if "trust_remote_code" in str(error) or "custom code" in str(error):
+            raise ConfigError(
+                f"--encoder {name} brings its own Python code, which is never run; name an "
+                "encoder whose architecture the transformers library has"
+            ) from error
         hint = "" if Path(name).exists() else f"; own networks are {' and '.join(OWN)}"
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
-            f"--encoder {name} is not a transformers encoder that can be loaded{hint} ({str(error).splitlines()[0]})"
+            f"--encoder {name} is not a transformers encoder that can be loaded{hint} ({reason})"
         ) from error
     room = getattr(settings, "max_position_embeddings", None)
     if room and max_length > room - (2 if "roberta" in settings.model_type else 0):
@@ -303,6 +330,19 @@ def _pretrained(
     if not hasattr(words, "backend_tokenizer"):
         raise ConfigError(f"--encoder {name} has no fast tokenizer (tokenizer.json)")
     return model, words.backend_tokenizer
+
+
+PROGRAMS = (
+    "auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
+    "_experts_implementation", "experts_implementation", "quantization_config", "_name_or_path",
+)  # fmt: skip
+
+
+def _plain(config: Any) -> Any:
+    """A transformers configuration without the fields that name programs or places."""
+    if isinstance(config, dict):
+        return {k: _plain(v) for k, v in config.items() if k not in PROGRAMS}
+    return config
 
 
 def _tokenizers() -> Any:

@@ -1,86 +1,152 @@
-"""Weights in files, by whoever wrote them: what is unwrapped, which prefix is dropped, and what did not match.
+"""Weights in files, whoever wrote them: unwrapping, name prefixes, and what did not match.
 
-Known: tellapart, MoCo (and v3), DINO, lightly, solo-learn, VISSL, DataParallel, and plain state dicts.
+Known: tellapart, MoCo (and v3), DINO, lightly, solo-learn, VISSL, timm, torch.compile, DataParallel
+and plain state dictionaries.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import pickle
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..runtime import files
 
-# where checkpoints keep the weights, outermost first; DINO's teacher is the network to use
-WRAPPERS = ("classy_state_dict", "base_model", "model", "trunk", "teacher", "state_dict", "encoder")
+# Keys under which checkpoints keep weights. Averaged weights come first: they are the ones to use.
+WRAPPERS = (
+    "state_dict_ema", "model_ema", "ema_state_dict", "teacher", "classy_state_dict", "base_model",
+    "model_state_dict", "model", "trunk", "state_dict", "encoder", "network", "net",
+)  # fmt: skip
+# Prefixes of names, taken off one after another until nothing changes.
 PREFIXES = (
-    "",
-    "backbone.",  # tellapart, solo-learn, lightly
-    "backbone.model.",
-    "module.encoder_q.",  # MoCo
-    "encoder_q.",
-    "module.base_encoder.",  # MoCo v3
-    "module.backbone.",  # DINO
-    "_feature_blocks.",  # VISSL
-    "encoder.",  # solo-learn before 1.0.6
-    "module.",
-    "model.",
-)
+    "module.", "model.", "net.", "network.", "backbone.", "encoder_q.", "base_encoder.", "encoder.",
+    "_feature_blocks.", "trunk.", "teacher.", "student.", "online_encoder.", "visual.",
+)  # fmt: skip
+# What wrappers of torch insert anywhere in a name.
+INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 STAGE = re.compile(r"(layer|blocks\.|stages\.)\d")  # a tensor of a stage
 # lightly's ResNets are nn.Sequential(*children of torchvision's): numbers in place of names
 NUMBERED = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+POSITIONS = ("pos_embed", "pos_embedding")
+NESTED = 10  # dictionaries in dictionaries, at most
+MOST = 20_000  # tensors of a file, at most; the largest networks of timm hold about 2,500
+GLOBAL = re.compile(r"GLOBAL ([A-Za-z_][\w.]{0,100})")
+
+Weights = dict[str, Tensor]
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """The tensors of a file by name, unwrapped, and the name of the architecture where the file tells it (MoCo does).
+def read(path: Path) -> tuple[Weights, str | None]:
+    """The tensors of a file by name, unwrapped.
 
+    Args:
+        path: a .safetensors file, or one that torch.save wrote. Nothing in it is ever executed.
+    Returns:
+        The tensors, and the architecture where the file names one (MoCo's do).
     Raises:
-        ConfigError: missing, damaged, or no weights.
+        ConfigError: missing, damaged, of Python objects, or without weights.
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path), None
-        with torch.serialization.safe_globals([argparse.Namespace]):  # MoCo's and DINO's settings
-            found: Any = torch.load(path, map_location="cpu", weights_only=True)
+            return _named(load_safetensors(files.read_bytes(path)), path), None
+        with (
+            files.open_regular(path) as file,
+            torch.serialization.safe_globals([argparse.Namespace]),  # settings of MoCo and DINO
+        ):
+            found: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
-        said = next(
-            iter(str(error).splitlines()), ""
-        )  # torch goes on with advice that would run what is in it
-        raise ConfigError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {said})"
-        ) from error
+        raise ConfigError(_refusal(path, error)) from error
     arch = found.get("arch") if isinstance(found, dict) else None
-    unwrapped = True
-    while unwrapped and isinstance(found, dict):
-        inner = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), None)
-        unwrapped, found = inner is not None, found if inner is None else inner
-    tensors = (
-        {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
+    for _ in range(NESTED):
+        inner = _inner(found)
+        if inner is None:
+            break
+        found = inner
+    return _named(found, path), arch if isinstance(arch, str) else None
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    """Why a file is not read. Torch's own message advises switching its safe loader off."""
+    text = str(error)
+    if isinstance(error, OSError):
+        return f"{path} cannot be read as weights: {error.strerror or error}"
+    if "TorchScript" in text or "torchscript" in text:
+        return (
+            f"{path} cannot be read as weights: it is a TorchScript program. Save the state_dict() "
+            "of the network, best as .safetensors"
+        )
+    if isinstance(error, pickle.UnpicklingError) and (name := GLOBAL.search(text)):
+        return (
+            f"{path} cannot be read as weights: it holds a Python object ({name[1]}), and reading "
+            "it could run code. Save the state_dict() of the network, best as .safetensors"
+        )
+    return (
+        f"{path} cannot be read as weights ({type(error).__name__}): it is damaged, or no file of "
+        "torch.save or safetensors"
     )
+
+
+def _inner(found: Any) -> dict[Any, Any] | None:
+    """The dictionary of weights in a dictionary, None when there is none further in."""
+    if not isinstance(found, dict):
+        return None
+    return next(
+        (found[key] for key in WRAPPERS if isinstance(found.get(key), dict) and found[key]), None
+    )
+
+
+def _named(found: Any, path: Path) -> Weights:
+    """The dense tensors with a name, without what torch's wrappers insert into names.
+
+    Raises:
+        ConfigError: none, or more than any network has.
+    """
+    items = found.items() if isinstance(found, dict) else ()
+    tensors = {
+        name: t
+        for name, t in items
+        if isinstance(name, str)
+        and isinstance(t, Tensor)
+        and t.layout == torch.strided
+        and not (t.is_quantized or t.is_meta)
+    }
     if not tensors:
         raise ConfigError(f"{path} holds no weights by name")
-    return tensors, arch if isinstance(arch, str) else None
+    if len(tensors) > MOST:
+        raise ConfigError(f"{path} holds {len(tensors):,} tensors; at most {MOST:,} are read")
+    for part in INSERTED:
+        tensors = {name.replace(part, ""): t for name, t in tensors.items()}
+    return tensors
 
 
-def match(
-    weights: dict[str, Tensor], network: torch.nn.Module
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Weights that fit `network`, by its names, under the best prefix; and stages that do not fit."""
+def match(weights: Weights, network: torch.nn.Module) -> tuple[Weights, list[str]]:
+    """What weights give a network, under the prefix that gives most.
+
+    Args:
+        weights: tensors by name, as `read` returns them.
+        network: any network; on the meta device shapes alone are compared.
+    Returns:
+        Tensors by the names of the network, position embeddings resized to its grid, and the
+        names of stages of `weights` that it has no place for.
+    """
     wanted = network.state_dict()
-    best: tuple[dict[str, Tensor], list[str]] = {}, []
-    for prefix in PREFIXES:
-        for named in (_plain, _numbered):
-            here = named(weights, prefix)
+    best: tuple[Weights, list[str]] = {}, []
+    for plain in _variants(weights):
+        for here in (plain, _numbered(plain)):
             found = {}
             for name, tensor in wanted.items():
-                candidate = next(
-                    (here[n] for n in (name, name.removeprefix("model.")) if n in here), None
-                )
+                candidate = here.get(name, here.get(name.removeprefix("model.")))
+                if candidate is None:
+                    continue
+                if candidate.shape != tensor.shape and name.endswith(POSITIONS):
+                    candidate = _resized(candidate, tensor)
                 if candidate is not None and candidate.shape == tensor.shape:
                     found[name] = candidate
             if len(found) > len(best[0]):
@@ -89,43 +155,83 @@ def match(
     return best
 
 
-def load_into(network: torch.nn.Module, weights: dict[str, Tensor], said: str) -> None:
-    """Load all of a network's weights.
+def load_into(network: torch.nn.Module, weights: Weights, source: str) -> None:
+    """Load all weights of a network.
 
+    Args:
+        network: its tensors are replaced.
+        weights: tensors by name, as `read` returns them.
+        source: where they come from, for the message.
     Raises:
-        ConfigError: some are missing or shaped otherwise, naming them.
+        ConfigError: tensors are missing or have another shape, with their names.
     """
     lacking = missing(weights, network)
     if lacking:
         shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-        theirs = ", ".join(sorted(weights)[:3])
+        theirs = ", ".join(f"{name[:80]!a}" for name in sorted(weights)[:3])
         raise ConfigError(
-            f"{said} does not fit the encoder: {len(lacking)} of {len(network.state_dict())} tensors are missing, have "
-            f"another shape or are too many: {shown}. The file holds {len(weights)}: {theirs}, ... "
-            "Give its --encoder (and --width)"
+            f"{source} does not fit the encoder: {len(lacking)} of {len(network.state_dict())} "
+            f"tensors are missing, have another shape, or are too many: {shown}. The file holds "
+            f"{len(weights)}: {theirs}, ... Give the --encoder (and --width) it was trained with"
         )
     network.load_state_dict(network.state_dict() | match(weights, network)[0])
 
 
-def missing(weights: dict[str, Tensor], network: torch.nn.Module) -> list[str]:
-    """The names that do not fit: of the network, which `weights` lack or shape otherwise (a count of batches is not
-    missed), and stages of a deeper network than this one.
+def missing(weights: Weights, network: torch.nn.Module) -> list[str]:
+    """The names that do not fit.
+
+    Returns:
+        Names of the network that `weights` lack or shape otherwise, but for counts of batches; or
+        else the stages of a deeper network than this one.
     """
     found, surplus = match(weights, network)
     lacking = sorted(
         n for n in network.state_dict() if n not in found and not n.endswith("num_batches_tracked")
     )
-    return lacking or surplus
+    return lacking or [n[:80] for n in surplus]
 
 
-def _plain(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+def _variants(weights: Weights) -> list[Weights]:
+    """The weights under every sequence of known prefixes that some of their names begin with."""
+    variants, seen = [weights], {frozenset(weights)}
+    for names in variants:  # grows while it is walked
+        for prefix in PREFIXES:
+            inner = {
+                name.removeprefix(prefix): t for name, t in names.items() if name.startswith(prefix)
+            }
+            if inner and (key := frozenset(inner)) not in seen and len(variants) < 64:
+                seen.add(key)
+                variants.append(inner)
+    return variants
 
 
-def _numbered(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """As `_plain`, with the numbers of a Sequential ResNet turned back into names."""
+def _resized(old: Tensor, new: Tensor) -> Tensor | None:
+    """A position embedding (1, L, F) for another grid of patches; None where it is of no grid.
+
+    As timm's `resample_abs_pos_embed`: bicubic, the tokens before the patches kept.
+    """
+    if old.ndim != 3 or new.ndim != 3 or old.shape[2] != new.shape[2] or len(old) != 1:
+        return None
+    for prefix in (1, 0, 2, 5):  # a class token, none, distilled, registers
+        sides = [math.isqrt(max(0, t.shape[1] - prefix)) for t in (old, new)]
+        if all(
+            s > 0 and s * s + prefix == t.shape[1] for s, t in zip(sides, (old, new), strict=True)
+        ):
+            if new.is_meta:  # shapes alone are compared
+                return torch.empty_like(new)
+            from timm.layers.pos_embed import resample_abs_pos_embed
+
+            made: Tensor = resample_abs_pos_embed(
+                old.float(), [sides[1]] * 2, [sides[0]] * 2, num_prefix_tokens=prefix
+            )
+            return made
+    return None
+
+
+def _numbered(weights: Weights) -> Weights:
+    """The weights with the numbers of a Sequential ResNet turned back into names."""
     out = {}
-    for name, tensor in _plain(weights, prefix).items():
+    for name, tensor in weights.items():
         first, _, rest = name.partition(".")
         out[f"{NUMBERED.get(first, first)}.{rest}"] = tensor
     return out

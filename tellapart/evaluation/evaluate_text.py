@@ -158,7 +158,9 @@ def readers(
                 k: encoder.description[k] for k in ("pooler", "max_length", "head_kind", "dim")
             }
             rows["starting weights"] = reader(
-                encoders.text.build(config.encoder, seed=config.seed, **shared)
+                encoders.text.build(
+                    config.encoder, seed=config.seed, revision=config.revision, **shared
+                )
             )
         except ConfigError as error:
             console.say(f"the starting weights cannot be loaded and have no row: {error}")

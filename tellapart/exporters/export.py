@@ -13,8 +13,6 @@ from __future__ import annotations
 import copy
 import json
 import runpy
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +27,10 @@ from ..curation import outliers
 from ..data import Source, modality_of
 from ..embeddings.embeddings import Embeddings, embed
 from ..encoders import AnyEncoder
-from ..errors import MissingExtraError, RunError, TellapartError, require
+from ..errors import MissingExtraError, TellapartError, require
 from ..evaluation import knn
 from ..functional.geometry import unit_rows
+from ..runtime import files
 from ..runtime.console import Console
 from ..training import model_card
 from ..training.loading import Loaded, load_encoder, parts_of
@@ -94,7 +93,7 @@ def export(
     )
     checked: dict[str, float] = {}
 
-    def fill(folder: Path) -> None:
+    with files.appearing_folder(out, prefix=".export-") as folder:
         kind = torch.bfloat16 if bf16 else torch.float32
         weights = {k: v.to(kind) if v.is_floating_point() else v for k, v in made.weights.items()}
         (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
@@ -107,15 +106,14 @@ def export(
                 encoder, other, folder / "model.onnx", made, description
             )
 
-    appearing(out, fill)
     for runtime, difference in checked.items():
         console.say(f"{runtime}: features within {difference:.1e} of the encoder here")
     for name, value in costs.items():
         console.say(f"{name}: {value}")
-    files = sorted(p.name for p in out.iterdir())
-    console.say(f"{out}: {', '.join(files)}; python {out}/example.py {made.item} uses it")
+    names = sorted(p.name for p in out.iterdir())
+    console.say(f"{out}: {', '.join(names)}; python {out}/example.py {made.item} uses it")
     width = len(_features(encoder, programs.example_inputs(made, description, 1), made)[0])
-    return {"out": str(out), "files": files, "features": width, "checked": checked, "lost": costs}
+    return {"out": str(out), "files": names, "features": width, "checked": checked, "lost": costs}
 
 
 def _texts(
@@ -128,8 +126,7 @@ def _texts(
     """The files of words, by name."""
     theirs = programs.transformers_config(made)
     about = {name: value for name, value in description.items() if name != "tokenizer"}
-    scores = run.read_json("eval.json")
-    card = export_card(run.manifest, description, scores, costs)
+    card = export_card(run.manifest, description, run.evaluation(), costs)
     return {
         "model.py": made.program,
         "example.py": EXAMPLE.format(item=made.item, star="*" if len(made.inputs) > 1 else ""),
@@ -181,24 +178,6 @@ def _moved(before: Embeddings, after: Embeddings) -> dict[str, float]:
         f"share of the {k} nearest kept": round(float(kept), 4),
         "mean cosine": round(float(cosine), 6),
     }
-
-
-def appearing(out: Path, fill: Callable[[Path], None]) -> None:
-    """Write into a scratch folder beside `out`, which takes its name once everything in it was checked."""
-    work = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".export-", dir=out.parent))
-        work.chmod(0o755)
-        fill(work)
-        if out.exists():
-            out.rmdir()  # empty: require_new has looked
-        work.rename(out)
-    except OSError as error:
-        raise RunError(f"cannot write {out}: {error.strerror}; give another --out") from error
-    finally:
-        if work:
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def _preprocessor(

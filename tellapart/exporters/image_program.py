@@ -7,12 +7,20 @@ weights are those of the library.
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 from torch import nn
 
 from ..encoders import Encoder, vision
-from .program import IMAGE_VIEW, Standalone, assigned, decoding_source, reading_constants
+from .program import (
+    IMAGE_VIEW,
+    Standalone,
+    assigned,
+    check_description,
+    decoding_source,
+    reading_constants,
+)  # fmt: skip
 
 
 def of(
@@ -23,6 +31,7 @@ def of(
     Args:
         fold: BatchNorm lies in the convolutions of `changed`. description: as config.json of a run's encoder holds it.
     """
+    check_description(description)
     program = _program(encoder, description, fold)
     return Standalone(
         program,
@@ -46,9 +55,9 @@ def _program(encoder: Encoder, description: dict[str, Any], fold: bool) -> str:
     imports = []
     if library == "timm":
         imports = ["import timm"]
-        size = f", img_size={description['size']}" if "vit" in inner or "swin" in inner else ""
+        size = f", img_size={description['size']!r}" if "vit" in inner or "swin" in inner else ""
         lines = [
-            f"network = timm.create_model({inner!r}, num_classes=0, in_chans={channels}{size})"
+            f"network = timm.create_model({inner!r}, num_classes=0, in_chans={channels!r}{size})"
         ]
     elif library == "torchvision":
         imports = ["import torchvision"]
@@ -57,18 +66,18 @@ def _program(encoder: Encoder, description: dict[str, Any], fold: bool) -> str:
             *_without_classifier(encoder),
         ]
     else:
-        lines = [f"network = SmallResNet({channels}, {description['width']})"]
+        lines = [f"network = SmallResNet({channels!r}, {description['width']!r})"]
     if encoder.backbone.small_stem:
         conv = _plain(encoder.backbone).get_submodule("conv1")
         lines += [
-            f"network.conv1 = nn.Conv2d({channels}, {conv.out_channels}, 3, 1, 1, bias=False)  # for small images",
+            f"network.conv1 = nn.Conv2d({channels!r}, {conv.out_channels!r}, 3, 1, 1, bias=False)  # for small images",
             "network.maxpool = nn.Identity()",
         ]
     elif library == "torchvision" and channels != 3:
-        copied = f"nn.Parameter(first.weight[:, :1].repeat(1, {channels}, 1, 1))"
+        copied = f"nn.Parameter(first.weight[:, :1].repeat(1, {channels!r}, 1, 1))"
         lines += [
-            f"first = network.get_submodule({_first_convolution(encoder)!r})  # of {channels} channel(s)",
-            f"first.in_channels, first.weight = {channels}, {copied}",
+            f"first = network.get_submodule({_first_convolution(encoder)!r})  # one filter, repeated",
+            f"first.in_channels, first.weight = {channels!r}, {copied}",
         ]
     lines += ["network.eval()"]
     if fold:
@@ -81,10 +90,8 @@ def _program(encoder: Encoder, description: dict[str, Any], fold: bool) -> str:
         "view": IMAGE_VIEW, "mean": repr(encoder.mean.flatten().tolist()),
         "std": repr(encoder.std.flatten().tolist()),
     }  # fmt: skip
-    made = MODEL
-    for name, value in values.items():
-        made = made.replace(f"@{name}@", value)
-    return made
+    # in one pass: a value never takes the place of another
+    return re.sub(r"@(\w+)@", lambda found: values[found[1]], MODEL)
 
 
 def _without_classifier(encoder: Encoder) -> list[str]:

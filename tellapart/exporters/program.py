@@ -31,6 +31,7 @@ from ..encoders import (
 from ..encoders.norms import without_batchnorm
 from ..encoders.sequence import Frames
 from ..errors import require
+from ..runtime import schemas
 
 
 class PatchNetwork(nn.Module):
@@ -151,6 +152,7 @@ def of_patches(encoder: Encoder, description: dict[str, Any]) -> Standalone:
         encoder: a `PatchEncoder`.
         description: content of config.json.
     """
+    check_description(description)
     channels, size, width = (description[name] for name in ("channels", "size", "width"))
     code = _sources(
         require, without_batchnorm, vision.BasicBlock, vision.SmallResNet, patches.Patches, PatchNetwork,
@@ -159,7 +161,7 @@ def of_patches(encoder: Encoder, description: dict[str, Any]) -> Standalone:
     program = _program(
         "An encoder of images as grids of patches.", decoding_source() + "\n",
         "ConfigError = DataError = ValueError\n" + assigned(constants), code,
-        [f"network = PatchNetwork(Patches({channels}, {size}, {width}), {channels})"], IMAGE_VIEW,
+        [f"network = PatchNetwork(Patches({channels!r}, {size!r}, {width!r}), {channels!r})"], IMAGE_VIEW,
     )  # fmt: skip
     network = PatchNetwork(patches.Patches(channels, size, width), channels)
     return _loaded(Standalone(program, network, {"images": {0: "batch"}}, "IMAGE"), encoder)
@@ -176,15 +178,16 @@ def of_signals(
         rate: sample rate of sounds in Hz, None for series.
         fold: whether its BatchNorm is folded into its convolutions.
     """
+    check_description(description)
     channels, width, kernels, strides, norm = (
         description[name] for name in ("channels", "width", "kernels", "strides", "norm")
     )
     context = "GRU" if description["context"] == "gru" else "LSTM"
     kernels, strides = tuple(kernels), tuple(strides)
     build = [
-        f"frames = Frames({channels}, {width}, {kernels}, {strides}, {norm!r})",
-        f"context = nn.{context}({width}, {description['context_width']}, batch_first=True)",
-        f"network = SignalNetwork(frames, context, {channels})",
+        f"frames = Frames({channels!r}, {width!r}, {kernels!r}, {strides!r}, {norm!r})",
+        f"context = nn.{context}({width!r}, {description['context_width']!r}, batch_first=True)",
+        f"network = SignalNetwork(frames, context, {channels!r})",
     ]
     if fold:
         build += ["network = fuse(network.eval())  # BatchNorm lies in the convolutions"]
@@ -217,21 +220,25 @@ def of_sentences(encoder: TextEncoder, description: dict[str, Any]) -> Standalon
         encoder: that of the run.
         description: content of config.json.
     """
+    check_description(description)
     pooler, words = description["pooler"], encoder.tokenizer.get_vocab_size()
     width, layers, room = (description[name] for name in ("width", "layers", "max_length"))
     imports = "import inspect\nfrom typing import Any\n\n" + TEXT_IMPORTS
     if description["encoder"] == "small-transformer":
         body: nn.Module = text.SmallTransformer(words, width, layers, room, 0.0)
         code = _sources(require, text.SmallTransformer, SentenceNetwork, _mean)
-        build = [f"body = SmallTransformer({words}, {width}, {layers}, {room}, 0.0)"]
+        build = [f"body = SmallTransformer({words!r}, {width!r}, {layers!r}, {room!r}, 0.0)"]
     elif description["encoder"] == "bag-of-tokens":
         body = text.BagOfTokens(words, width, 0.0)
         code = _sources(text.BagOfTokens, SentenceNetwork, _mean)
-        build = [f"body = BagOfTokens({words}, {width}, 0.0)"]
+        build = [f"body = BagOfTokens({words!r}, {width!r}, 0.0)"]
     else:
         body = text.Pretrained(encoder.body.model)
         code = _sources(text.Pretrained, SentenceNetwork, _mean)
-        build = ["body = Pretrained(transformers.AutoModel.from_pretrained(HERE).float())"]
+        build = [
+            "model = transformers.AutoModel.from_pretrained(HERE, trust_remote_code=False)",
+            "body = Pretrained(model.float())",
+        ]
         imports += "import transformers\n"
     program = _program(
         "An encoder of sentences.", imports, "ConfigError = ValueError\n" + assigned({"MAX_LENGTH": room}), code,
@@ -269,6 +276,17 @@ def decoding_source() -> str:
     """The text of the module that decodes images, without its first lines."""
     text = inspect.getsource(image_decoding)
     return text.partition("from __future__ import annotations\n")[2].strip()
+
+
+def check_description(description: dict[str, Any]) -> None:
+    """Check every value that a program is written from.
+
+    Raises:
+        RunError: a value has another type or range than it should.
+    """
+    own = {name: value for name, value in description.items() if name != "reading"}
+    schemas.check_encoder(own, "the description of the encoder")
+    schemas.check(description.get("reading", {}), schemas.Reading, "how images are read")
 
 
 def reading_constants(description: dict[str, Any]) -> dict[str, Any]:

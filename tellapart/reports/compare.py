@@ -41,7 +41,7 @@ def print_comparison(rows: Sequence[dict[str, Any]], console: Console) -> None:
 def _row(run: Run) -> dict[str, Any]:
     manifest, lines = run.manifest, run.metrics()
     last = lines[-1] if lines else {}
-    judged = run.read_json("eval.json") or {}
+    judged = run.evaluation() or {}
     own = judged.get("fingerprint") == manifest.get("data", {}).get("fingerprint")
     stale = "step" in judged and judged["step"] != manifest.get("step")
     if stale or not own or judged.get("checkpoint", "last") != "last" or judged.get("labels"):

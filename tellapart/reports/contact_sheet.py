@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from ..data.image_folder import mark
 from ..errors import DataError
+from ..runtime.files import replacing
 
 Array = np.ndarray[Any, Any]
 TILE, GAP, BAND = 64, 4, 14
@@ -56,16 +56,13 @@ def save(sheet: Image.Image, path: str | Path) -> None:
     Raises:
         DataError: it cannot be written, or its name has no picture's ending.
     """
-    path = Path(path)
-    work = path.with_name(f".part-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(work, **mark(path.suffix))  # so that it is never read as data
-        os.replace(work, path)
-    except (OSError, ValueError) as error:
+        with replacing(path, error=DataError) as work:
+            sheet.save(work, **mark(work.suffix))  # so that it is never read as data
+    except ValueError as error:  # no format has this ending
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"cannot write the picture {path}: {error}") from error
-    finally:
-        work.unlink(missing_ok=True)
 
 
 def _tile(image: Array) -> Image.Image:

@@ -20,8 +20,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from ..data import Source, modality_of
-from ..embeddings.embeddings import replacing
 from ..errors import DataError
+from ..runtime import files
 from ..runtime.console import Console
 from ..runtime.text import safe
 
@@ -49,14 +49,7 @@ def write(out: Path, template: str, values: Mapping[str, Any], console: Console)
         DataError: the file cannot be written.
     """
     page = environment().get_template(template).render(values)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.is_dir():
-            raise IsADirectoryError(None, "it is a folder; name a file")
-        with replacing(out) as work:
-            work.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot write {out}: {error.strerror or error}") from error
+    files.write_text(out, page, error=DataError)
     size = out.stat().st_size
     console.say(f"page: {out} ({size / 1e6:.1f} MB)")
     return size

@@ -56,7 +56,7 @@ def write(items: Collection, out: Path, console: Console) -> dict[str, Any]:
     if len(source) < 2:
         raise DataError(f"a report needs two items or more, {source.name} has {len(source)}")
     similarity, near = outliers.neighbours(items.vectors)
-    scores = run.read_json("eval.json") if run else None
+    scores = run.evaluation() if run else None
     method = run.manifest["method"] if run else items.vectors.provenance.get("encoder", items.name)
     values = {
         "title": f"{Path(items.name).name}: evaluation report",

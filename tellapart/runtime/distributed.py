@@ -111,12 +111,18 @@ def share(value: Any) -> Any:
     return box[0]
 
 
-def require_same(what: str, value: str) -> None:
-    """Raise RunError on every rank unless all have the same value."""
+def gather_objects(value: Any) -> list[Any]:
+    """The values of every rank, in rank order; any values that can be pickled."""
     if world() == 1:
-        return
+        return [value]
     found: list[Any] = [None] * world()
     dist.all_gather_object(found, value)
+    return found
+
+
+def require_same(what: str, value: str) -> None:
+    """Raise RunError on every rank unless all have the same value."""
+    found = gather_objects(value)
     if len(set(found)) > 1:
         raise RunError(
             f"the ranks have different {what}: {', '.join(f'rank {i}: {v}' for i, v in enumerate(found))}"

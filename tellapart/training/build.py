@@ -152,7 +152,7 @@ def text_encoder(config: TextConfig, source: TextSource) -> TextEncoder:
     return encoders.text.build(
         config.encoder, seed=config.seed, texts=texts, width=config.width, layers=config.layers,
         vocabulary=config.vocabulary, max_length=config.max_length, dropout=config.dropout, pooler=config.pooler,
-        head_kind=config.head, dim=config.dim,
+        head_kind=config.head, dim=config.dim, revision=config.revision,
     )  # fmt: skip
 
 

@@ -56,6 +56,9 @@ def _views_of(cls: type) -> Any:
     return fields["views"].default_factory if "views" in fields else None
 
 
+WIDEST = 65_536  # of features and embeddings
+
+
 @dataclass(frozen=True)
 class CommonConfig:
     """What every training has: encoder, steps, optimiser and the objective's own options.
@@ -151,7 +154,8 @@ class CommonConfig:
 
     def __post_init__(self) -> None:
         ReadOptions(label_level=self.label_level)
-        require(self.width >= 8, f"--width must be 8 or more, got {self.width}")
+        require(8 <= self.width <= WIDEST, f"--width must lie in 8..{WIDEST:,}, got {self.width}")
+        require(self.dim <= WIDEST, f"--dim must be {WIDEST:,} or less, got {self.dim}")
         for name in ("dim", "batch_size", "log_every"):
             self._count(name, 1)
         for name in ("steps", "save_every", "threads", "micro_batch", "eval_every"):
@@ -351,6 +355,7 @@ class TextConfig(CommonConfig):
     Args:
         encoder: small-transformer, bag-of-tokens, or a transformers encoder: a folder or a hub
             name.
+        revision: commit, tag or branch of an encoder on the hub; the run records the commit.
         width: of the own networks: features of a token and of a sentence.
         layers: of small-transformer.
         vocabulary: byte pairs of the own networks, learned from the training part.
@@ -363,6 +368,7 @@ class TextConfig(CommonConfig):
     """
 
     encoder: str = "small-transformer"
+    revision: str | None = None
     width: int = 128
     layers: int = 2
     vocabulary: int = 8000

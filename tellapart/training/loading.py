@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .. import encoders
 from ..data import ImageSource, Source, modality_of
 from ..encoders import AnyEncoder, Encoder, pretrained, weights
-from ..errors import ConfigError, DataError, RunError, require
-from ..runtime import plugins
+from ..errors import ConfigError, DataError, MissingExtraError, RunError, require
+from ..objectives import OPTIONS
+from ..runtime import plugins, schemas
 from ..runtime.console import Console
 from .config import CommonConfig
 from .resolve import open_for
@@ -26,6 +28,9 @@ ON_EMBEDDING = (
 )  # DESIGN: the headline is on the embedding where the loss is a memory's
 TRANSFORMER_SIZE = 224
 Kind = TypeVar("Kind", bound=Source)
+
+# Kind of the encoder of each kind of data; that of a plug-in is its own business.
+ENCODER_KINDS = {"images": "images", "audio": "sequence", "series": "sequence", "text": "text"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def open_subject(
     if not isinstance(what, str | Path) or plugins.is_name(what):
         return _of_user(what, kind)
     path, name = Path(what), str(what)
-    if (path / "run.json").is_file():
+    if Run.exists(path):
         run = Run.open(path)
         if encoder is not None:
             remember_network(run, encoder)
@@ -168,22 +173,45 @@ def load_encoder(run: Run, checkpoint: str = "last") -> AnyEncoder:
         RunError: missing, damaged, or weights of another network.
     """
     about, tensors = run.encoder_files()
+    place = run.encoder_folder / "config.json"
+    data = run.manifest["data"].get("kind", "images")
+    own = plugins.is_name(about.get("encoder"))
+    if not own and about.get("kind", "images") != ENCODER_KINDS.get(data, about.get("kind")):
+        raise RunError(f"{place} describes no encoder of {data}, which the run was trained on")
     try:
-        encoder = encoders.rebuild(about)
-    except (TypeError, KeyError) as error:
-        raise RunError(f"config.json of the encoder of {run.path} is not one: {error}") from error
+        encoder = encoders.rebuild(about) if own else _built(about, tensors, place)
+    except (RunError, MissingExtraError, ConfigError):
+        raise
+    except Exception as error:  # the description may ask for anything of timm and transformers
+        raise RunError(f"{place} describes no encoder that can be built: {error}") from error
     if checkpoint != "last":
         tensors, _ = weights.read(run.checkpoint(checkpoint))
     try:
         encoder.load_state_dict(tensors)
     except RuntimeError as error:
-        said = (
-            f"the weights of {run.path}"
-            if checkpoint == "last"
-            else str(run.checkpoint(checkpoint))
-        )
-        raise RunError(f"{said} do not fit its config.json: {error}") from error
+        which = f"the weights of {run.path}" if checkpoint == "last" else run.checkpoint(checkpoint)
+        raise RunError(f"{which} do not fit its config.json: {error}") from error
     return encoder.eval()
+
+
+def _built(about: dict[str, Any], tensors: dict[str, Tensor], place: Path) -> AnyEncoder:
+    """The encoder of a description, once it is known to be no larger than the weights.
+
+    Raises:
+        RunError: the description asks for other tensors than the file of weights holds.
+    """
+    try:
+        with torch.device("meta"):  # shapes alone: no memory is taken
+            wanted = {name: t.shape for name, t in encoders.rebuild(about).state_dict().items()}
+    except NotImplementedError:  # a network that cannot be built so
+        return encoders.rebuild(about)
+    held = {name: t.shape for name, t in tensors.items()}
+    if wanted != held:
+        other = sorted(n for n in wanted.keys() | held.keys() if wanted.get(n) != held.get(n))
+        raise RunError(
+            f"{place} describes a network of other shapes than model.safetensors holds: {other[0]}"
+        )
+    return encoders.rebuild(about)
 
 
 def source_of(
@@ -335,10 +363,23 @@ def _of_run(run: Run, checkpoint: str) -> Subject:
 
 
 def config_of(run: Run) -> CommonConfig:
-    """The settings that a run was trained with."""
-    manifest = run.manifest
-    modality = modality_of(manifest["data"].get("kind", "images"))
-    found: CommonConfig = modality.configuration.from_dict(manifest["method"], manifest["config"])
+    """The settings that a run was trained with.
+
+    Raises:
+        RunError: a setting of run.json is unknown, or has another type or range than it should.
+    """
+    manifest, file = run.manifest, run.path / "run.json"
+    method, values = manifest["method"], {"objective": {}, **manifest["config"]}
+    kind = modality_of(manifest["data"].get("kind", "images")).configuration
+    schemas.check_fields(values, kind, file, at="config")
+    if (views := getattr(kind(), "views", None)) is not None and dataclasses.is_dataclass(views):
+        schemas.check_fields(values, type(views), file, at="config")  # they stand beside the others
+    if method in OPTIONS:
+        schemas.check_fields(values["objective"], OPTIONS[method], file, at="config.objective")
+    try:
+        found: CommonConfig = kind.from_dict(method, values)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise RunError(f"{file}: config: {error}") from error
     return found
 
 

@@ -1,194 +1,572 @@
-"""A run folder: the only code that reads or writes one. Every write is atomic, and the manifest comes last.
+"""A run folder. This module alone knows its paths; every file of it is written atomically.
 
-run.json            configuration, data, versions, hardware, status, heartbeat
-metrics.jsonl       a line per logged step
-checkpoints/        last.pt (all state), step-*.pt (the encoder alone, newest three), best-unlabelled.pt (an encoder),
-                    shard-*.pt (a rank's rows)
+run.json            configuration, data, versions, hardware, status, heartbeat, digest of every file
+metrics.jsonl       one line per logged step
+checkpoints/        last.pt (the whole state), step-*.pt (the encoder, newest three),
+                    best-unlabelled.pt (the best encoder by the label-free criterion),
+                    shard-*.pt (what one rank alone holds)
 encoder/            model.safetensors, config.json, preprocessor.json, README.md
-embeddings/  eval.json  neighbours.png
+embeddings/  eval.json  detection.json  report.html  neighbours.png  tensorboard/
+.lock               while a training writes the run: the process that does
 
-Of several processes rank 0 writes, but for the shards.
+Rank 0 of several processes writes, except for the shards. Files of a checkpoint are staged under
+scratch names, their digests are added to run.json beside the former ones, and only then are they
+renamed: after a kill between any two writes, every file has a digest that run.json knows.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
+from torch import Tensor
 
 from ..encoders import AnyEncoder
 from ..errors import RunError
-from ..runtime import distributed
+from ..runtime import distributed, files, schemas
+from ..runtime.files import Scratch
+from ..runtime.locks import Lock
 from . import model_card
 
 FORMAT = 1
 KEPT = 3  # encoders kept beside the last full state
-BEST = "best-unlabelled"  # the encoder that the label-free measures, or a few labels, liked best
+BEST = "best-unlabelled"
+MOST_RANKS = 65_536
+STATISTICS = "statistics."  # prefix of a rank's own BatchNorm statistics in its shard
+PATIENCE = 30.0  # seconds to wait for another process that updates run.json
 Manifest = dict[str, Any]
+_HELD: dict[Path, Lock] = {}  # locks of this process by folder
 
 
 class Run:
     """A run folder that exists.
 
+    Open it as a context manager when it was created or opened for training: the lock is released
+    at the end of the block.
+
     Attributes:
-        path: its place. manifest: what run.json holds.
+        path: the folder.
+        manifest: the contents of run.json.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
+        self._lock: Lock | None = None
 
     @classmethod
     def create(cls, path: str | Path, manifest: Manifest) -> Run:
-        """A new run in an empty or missing folder.
+        """Create a run in an empty or missing folder and lock it; called on every rank.
 
         Raises:
-            RunError: the folder holds something, or cannot be written.
+            RunError: the folder holds something, is in use, or cannot be written.
         """
         folder = Path(path)
         run = cls(folder, {"format": FORMAT, "status": "running"} | manifest)
-        if distributed.is_main():
+
+        def begin() -> None:
             require_new(folder)
-            with _writing(folder):
-                (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            with files.words(folder, RunError):
+                folder.mkdir(parents=True, exist_ok=True)
+            run._take_lock()
+            require_new(folder)
+            with files.words(folder, RunError):
+                run.checkpoints.mkdir(exist_ok=True)
             run.update()
-        distributed.barrier()
+
+        _on_main(begin)
         return run
 
     @classmethod
-    def open(cls, path: str | Path) -> Run:
-        """The run in a folder.
+    def open(cls, path: str | Path, *, for_training: bool = False) -> Run:
+        """Open the run in a folder; with `for_training` on every rank.
 
+        Args:
+            path: the folder.
+            for_training: lock the run for this process, and clear what a killed process left.
         Raises:
-            RunError: no run there, a damaged manifest, or one of another format.
+            RunError: no run there, a damaged run.json, another format, or a run in use.
         """
-        folder = Path(path)
-        file = folder / "run.json"
-        if not file.is_file():
-            raise RunError(
-                f"{folder} is not a run (it has no run.json); `tellapart train METHOD --out {folder}` makes one"
-            )
-        try:
-            manifest = json.loads(file.read_text())
-            found = manifest["format"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{file} is damaged: {error}") from error
-        if found != FORMAT:
-            raise RunError(
-                f"{folder} is a run of format {found}; this version reads format {FORMAT}"
-            )
-        return cls(folder, manifest)
+        run = cls(Path(path), {})
+        run.manifest = run._read_manifest()
+        if for_training:
+            _on_main(run._take_lock)
+            run.manifest = run._read_manifest()
+            if distributed.is_main():
+                for folder in (run.path, run.checkpoints, run.encoder_folder):
+                    files.remove_scratch(folder)
+        return run
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether a folder holds a run."""
+        return (Path(path) / "run.json").is_file()
+
+    def close(self) -> None:
+        """Release the lock of a training."""
+        if self._lock is not None:
+            self._lock.release()
+            _HELD.pop(self.path.resolve(), None)
+            self._lock = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # paths -------------------------------------------------------------------------------------
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def encoder_folder(self) -> Path:
+        """Folder of the encoder: weights, how to build it, how to prepare an input, model card."""
+        return self.path / "encoder"
+
+    @property
+    def embeddings_folder(self) -> Path:
+        """Folder of stored vectors, of the index, and of what the explorer computes once."""
+        return self.path / "embeddings"
+
+    @property
+    def metrics_file(self) -> Path:
+        """metrics.jsonl"""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluation_file(self) -> Path:
+        """eval.json"""
+        return self.path / "eval.json"
+
+    @property
+    def detection_file(self) -> Path:
+        """detection.json"""
+        return self.path / "detection.json"
+
+    @property
+    def report_file(self) -> Path:
+        """report.html"""
+        return self.path / "report.html"
+
+    @property
+    def neighbours_file(self) -> Path:
+        """neighbours.png, a contact sheet."""
+        return self.path / "neighbours.png"
+
+    @property
+    def tensorboard_folder(self) -> Path:
+        """Folder of TensorBoard events."""
+        return self.path / "tensorboard"
+
+    @property
+    def last_file(self) -> Path:
+        """checkpoints/last.pt"""
+        return self.checkpoints / "last.pt"
+
+    @property
+    def step(self) -> int:
+        """Steps taken at the last checkpoint."""
+        return int(self.manifest.get("step", 0))
+
+    @property
+    def verdict(self) -> str:
+        """What the training curves say; "" before the end."""
+        return str((self.manifest.get("verdict") or {}).get("sentence", ""))
+
+    @property
+    def _manifest_file(self) -> Path:
+        return self.path / "run.json"
+
+    # run.json ----------------------------------------------------------------------------------
 
     def update(self, **fields: Any) -> None:
-        """Change fields of the manifest and write it with a fresh heartbeat."""
-        self.manifest |= fields | {"heartbeat": round(time.time(), 1)}
-        self.write_json("run.json", self.manifest)
+        """Change fields of run.json and write it with a fresh heartbeat."""
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file of the run."""
-        if distributed.is_main():
-            write_json(self.path / name, value)
+        def change(manifest: Manifest) -> None:
+            manifest.update(fields)
+            if "status" in fields:  # the training begins or ends
+                self._note_metrics(manifest)
 
-    def read_json(self, name: str) -> Any | None:
-        """A JSON file of the run, None where it is missing or damaged."""
+        self._change(change)
+
+    def _change(self, change: Callable[[Manifest], Any]) -> None:
+        """Apply a change to run.json as it is on the disk: other processes write it, too."""
+        if not distributed.is_main() or "format" not in self.manifest:  # or no run, a bare folder
+            change(self.manifest)
+            return
+        lock = Lock(self.path / ".run.json.lock")
+        with files.words(self._manifest_file, RunError):
+            held = lock.acquire(wait=PATIENCE)
+        if not held:
+            raise RunError(f"{self._manifest_file} is in use by {lock.holder()}; try again")
         try:
-            return json.loads((self.path / name).read_text())
-        except (OSError, ValueError):
-            return None
+            if self._manifest_file.exists():
+                self.manifest = self._read_manifest()
+            change(self.manifest)
+            self.manifest["heartbeat"] = round(time.time(), 1)
+            files.write_json(self._manifest_file, self.manifest)
+        finally:
+            lock.release()
 
-    # metrics ---------------------------------------------------------------------------------------------
+    def _read_manifest(self) -> Manifest:
+        if not self._manifest_file.exists():
+            raise RunError(
+                f"{self.path} is not a run (it has no run.json); "
+                f"`tellapart train METHOD --out {self.path}` makes one"
+            )
+        manifest = self._json(self._manifest_file)
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        if isinstance(found, int) and found != FORMAT:
+            raise RunError(
+                f"{self.path} is a run of format {found}; this version reads format {FORMAT}"
+            )
+        schemas.check_manifest(manifest, self._manifest_file)
+        return dict(manifest)
+
+    def _json(self, file: Path) -> Any:
+        try:
+            return files.read_json(file)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{file} is damaged: {error}") from error
+
+    def _take_lock(self) -> None:
+        place = self.path.resolve()
+        if place in _HELD:  # this process trains it already: locks are between processes
+            self._lock = _HELD[place]
+            return
+        lock = Lock(place / ".lock")
+        with files.words(self.path, RunError):
+            held = lock.acquire()
+        if not held:
+            raise RunError(
+                f"{self.path} is in use by {lock.holder()}, which trains it; wait until it has "
+                "ended, or give another --out"
+            )
+        self._lock = _HELD[place] = lock
+
+    # digests -----------------------------------------------------------------------------------
+
+    def _publish(
+        self,
+        staged: list[Scratch],
+        *,
+        others: dict[str, str] | None = None,
+        change: Callable[[Manifest], Any] = lambda manifest: None,
+    ) -> None:
+        """Give staged files their names, so that run.json knows their digests at every moment.
+
+        Args:
+            staged: complete files under scratch names, in the order of renaming.
+            others: digests by name of files that other ranks have written.
+            change: what else changes in run.json before the files do.
+        """
+        digests = {self._name(s.path): s.sha256 for s in staged}
+
+        def announce(manifest: Manifest) -> None:
+            manifest["files_next"] = manifest.get("files_next", {}) | digests
+            change(manifest)
+
+        try:
+            self._change(announce)
+            for scratch in staged:
+                scratch.commit()
+        finally:
+            for scratch in staged:
+                scratch.discard()
+        self._settle(digests | (others or {}))
+
+    def _settle(self, digests: dict[str, str]) -> None:
+        """Record the digests of files that have their names now, and forget deleted files."""
+
+        def change(manifest: Manifest) -> None:
+            known = manifest.get("files", {}) | digests
+            manifest["files"] = {n: d for n, d in known.items() if (self.path / n).exists()}
+            following = {
+                n: d for n, d in manifest.get("files_next", {}).items() if n not in digests
+            }
+            manifest.pop("files_next", None)
+            manifest |= {"files_next": following} if following else {}
+
+        self._change(change)
+
+    def _note_metrics(self, manifest: Manifest) -> None:
+        with contextlib.suppress(OSError):
+            raw = files.read_bytes(self.metrics_file)
+            digest = hashlib.sha256(raw).hexdigest()
+            manifest["metrics"] = {"bytes": len(raw), "sha256": digest}
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
+
+    def _intact(self, path: Path, raw: bytes | None = None, *, remedy: str) -> None:
+        """Compare a file with its digest in run.json, which runs of older versions lack.
+
+        Raises:
+            RunError: the file differs.
+        """
+        name = self._name(path)
+        known = {self.manifest.get(part, {}).get(name) for part in ("files", "files_next")} - {None}
+        if not known:
+            return
+        found = files.sha256(path) if raw is None else hashlib.sha256(raw).hexdigest()
+        if found not in known:
+            raise RunError(
+                f"{path} is damaged: its SHA-256 is not that of run.json. Nothing was changed. "
+                f"{remedy}"
+            )
+
+    def verify(self) -> list[str]:
+        """Compare every file with its digest in run.json.
+
+        Returns:
+            The names of the files that were compared.
+        Raises:
+            RunError: a file is missing or differs.
+        """
+        known = self.manifest.get("files", {})
+        for name in known:
+            with _reading(self.path / name):
+                self._intact(self.path / name, remedy="Restore it from a copy")
+        self.metrics()
+        return sorted(known)
+
+    # results -----------------------------------------------------------------------------------
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """The contents of eval.json; None when there is none.
+
+        Raises:
+            RunError: it is damaged, or a field has another type or range than it should.
+        """
+        found = self._result(self.evaluation_file)
+        if found is not None:
+            schemas.check_evaluation(found, self.evaluation_file)
+        return found
+
+    def detection(self) -> dict[str, Any] | None:
+        """The contents of detection.json; None when there is none.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        found = self._result(self.detection_file)
+        if found is not None:
+            schemas.check(found, schemas.Detection, self.detection_file)
+        return found
+
+    def save_evaluation(self, result: dict[str, Any]) -> None:
+        """Write eval.json."""
+        self._save_result(self.evaluation_file, result)
+
+    def save_detection(self, result: dict[str, Any]) -> None:
+        """Write detection.json."""
+        self._save_result(self.detection_file, result)
+
+    def _result(self, file: Path) -> dict[str, Any] | None:
+        if not file.exists():
+            return None
+        found = self._json(file)
+        if not isinstance(found, dict):
+            raise RunError(f"{file}: expected object; `tellapart eval {self.path}` makes it again")
+        self.manifest = self._read_manifest()
+        self._intact(file, remedy=f"`tellapart eval {self.path}` makes it again")
+        return found
+
+    def _save_result(self, file: Path, result: dict[str, Any]) -> None:
+        text = json.dumps(result, indent=1, allow_nan=False)
+        self._publish([files.stage(file, lambda out: out.write(text.encode()))])
+
+    # metrics -----------------------------------------------------------------------------------
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
-        if not distributed.is_main():
-            return
-        with _writing(self.path), open(self.path / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(row) + "\n")
+        if distributed.is_main():
+            files.append(self.metrics_file, json.dumps(row))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line cut short by a crash is left out."""
-        rows = []
-        with contextlib.suppress(OSError):
-            for line in (self.path / "metrics.jsonl").read_text().splitlines():
-                try:
-                    rows.append(json.loads(line))
-                except ValueError:
-                    break
-        return rows
+        """The lines of metrics.jsonl; a last line that was cut off by a kill is left out.
+
+        Raises:
+            RunError: a line from before the last checkpoint has changed, or a field is no number.
+        """
+        return [row for _, row in self._metrics()]
 
     def cut_metrics(self, step: int) -> None:
-        """Forget the lines after `step`: a continuation writes them again."""
-        if not distributed.is_main():
+        """Remove the lines after `step`, which a continuation writes again."""
+        if not distributed.is_main() or not self.metrics_file.exists():
             return
-        kept = [json.dumps(r) + "\n" for r in self.metrics() if r["step"] <= step]
-        _replace(self.path / "metrics.jsonl", lambda file: file.write("".join(kept).encode()))
+        kept = b"".join(line + b"\n" for line, row in self._metrics() if row["step"] <= step)
+        self._change(lambda manifest: manifest.pop("metrics", None))
+        files.write(self.metrics_file, lambda file: file.write(kept))
 
-    # checkpoints -----------------------------------------------------------------------------------------
+    def _metrics(self) -> list[tuple[bytes, dict[str, Any]]]:
+        if not self.metrics_file.exists():
+            return []
+        prefix = self._read_manifest().get("metrics")  # of now: a training may go on meanwhile
+        with _reading(self.metrics_file):
+            raw = files.read_bytes(self.metrics_file)
+        if prefix:
+            found = hashlib.sha256(raw[: prefix["bytes"]]).hexdigest()
+            if len(raw) < prefix["bytes"] or found != prefix["sha256"]:
+                raise RunError(
+                    f"{self.metrics_file} is damaged: lines from before the last checkpoint have "
+                    "changed. Restore it from a copy"
+                )
+        rows: list[tuple[bytes, dict[str, Any]]] = []
+        for number, line in enumerate(raw.split(b"\n"), 1):
+            try:
+                row = files.parse_json(line, finite=False)
+            except ValueError:
+                break
+            if not isinstance(row, dict) or "step" not in row:
+                break
+            schemas.check_metrics(row, f"{self.metrics_file}: line {number}")
+            rows.append((line, row))
+        return rows
+
+    # checkpoints -------------------------------------------------------------------------------
 
     def save(
         self,
         state: dict[str, Any],
         encoder: AnyEncoder,
         description: dict[str, Any],
-        shard: dict[str, torch.Tensor] | None = None,
+        shard: dict[str, Tensor] | None = None,
     ) -> None:
-        """Write a full state, the encoder beside it, and the encoder's own folder; every rank its shard, first."""
-        folder, step = self.path / "checkpoints", state["step"]
+        """Write a checkpoint: the whole state, the encoder beside it, and encoder/.
+
+        Args:
+            state: as `Trainer.state`.
+            encoder: the encoder to write.
+            description: how to build it again.
+            shard: what this rank alone holds; every rank writes its own, first.
+        """
+        step = state["step"]
+        own: dict[str, str] = {}
         if shard:
-            _replace(
-                _shard(folder, step, distributed.rank(), distributed.world()),
-                lambda file: torch.save(shard, file),
-            )
-            distributed.barrier()
+            file = _shard(self.checkpoints, step, distributed.rank(), distributed.world())
+            own = {self._name(file): files.write(file, lambda out: torch.save(shard, out))}
+        shards = {name: d for part in distributed.gather_objects(own) for name, d in part.items()}
         if not distributed.is_main():
             return
-        with _writing(self.path):
-            if (self.path / "metrics.jsonl").exists():
-                with open(self.path / "metrics.jsonl", "rb+") as file:
-                    os.fsync(file.fileno())  # a state never outlives the lines before it
+        files.sync(self.metrics_file)  # a state never outlives the lines before it
         small = {"format": FORMAT, "step": step, "encoder": state["encoder"]}
-        whole = state | {"shards": distributed.world() if shard else 0}
-        _replace(folder / f"step-{step:08d}.pt", lambda file: torch.save(small, file))
-        _replace(folder / "last.pt", lambda file: torch.save(whole, file))
-        with _writing(self.path):
-            for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
-                old.unlink()
-            for old in folder.glob("shard-*.pt"):
-                if not old.name.startswith(f"shard-{step:08d}-"):
-                    old.unlink()
-        self.save_encoder(encoder, description, step)
+        whole = state | {"shards": distributed.world() if shards else 0}
+        contents: dict[Path, Callable[[Any], Any]] = {
+            self.checkpoints / f"step-{step:08d}.pt": lambda out: torch.save(small, out),
+            self.last_file: lambda out: torch.save(whole, out),
+        }
+        contents |= self._encoder_contents(encoder, description, step)
+        self._publish_contents(contents, others=shards, change=self._note_metrics)
+        self._remove_old(step)
+
+    def restore(self, step: int, encoder: AnyEncoder, description: dict[str, Any]) -> None:
+        """Complete a checkpoint whose writing was cut off after last.pt.
+
+        Args:
+            step: of last.pt.
+            encoder: the encoder in the state of last.pt.
+            description: how to build it again.
+        """
+        if not distributed.is_main():
+            return
+        if not self.encoder_is_intact():
+            self._publish_contents(self._encoder_contents(encoder, description, step))
+        self._remove_old(step)
+
+    def encoder_is_intact(self) -> bool:
+        """Whether every file of encoder/ has the digest that run.json holds."""
+        known = self.manifest.get("files", {})
+        if self.manifest.get("files_next"):
+            return False
+        names = ("model.safetensors", "preprocessor.json", "README.md", "config.json")
+        for file in (self.encoder_folder / name for name in names):
+            wanted = known.get(self._name(file))
+            if not file.is_file() or (wanted and files.sha256(file) != wanted):
+                return False
+        return True
+
+    def _publish_contents(self, contents: dict[Path, Callable[[Any], Any]], **how: Any) -> None:
+        """Stage the files that `contents` writes, and publish them together."""
+        staged: list[Scratch] = []
+        try:
+            for path, fill in contents.items():
+                staged.append(files.stage(path, fill))
+        except BaseException:
+            for scratch in staged:
+                scratch.discard()
+            raise
+        self._publish(staged, **how)
+
+    def _remove_old(self, step: int) -> None:
+        """Remove all but the newest encoders, and the shards of other steps."""
+        old = sorted(self.checkpoints.glob("step-*.pt"))[:-KEPT]
+        old += [
+            file
+            for file in self.checkpoints.glob("shard-*.pt")
+            if not file.name.startswith(f"shard-{step:08d}-")
+        ]
+        with files.words(self.checkpoints, RunError):
+            for file in old:
+                file.unlink()
+        following = self.manifest.get("files_next", {})
+        settled = {
+            name: digest
+            for name, digest in following.items()
+            if (self.path / name).is_file() and files.sha256(self.path / name) == digest
+        }
+        if old or following:
+            self._settle(settled)
 
     def load(self) -> dict[str, Any] | None:
-        """The last full state, None where there is none; its sharded rows are those of this rank, whoever wrote them.
+        """The last full state, with the rows of this rank, whoever wrote them.
 
+        Returns:
+            As `Trainer.state`; "statistics" holds this rank's own BatchNorm statistics when as
+            many ranks wrote the state. None when there is no checkpoint.
         Raises:
-            RunError: it is damaged.
+            RunError: the checkpoint is damaged.
         """
-        file = self.path / "checkpoints" / "last.pt"
+        file = self.last_file
         if not file.exists():
             return None
+        remedy = (
+            f"Train again into another --out; the encoders in {self.checkpoints}/step-*.pt may "
+            "still be whole"
+        )
+        self._intact(file, remedy=remedy)
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            _check_state(state)
             found = state["format"]
-            if state.get("shards"):
-                state["objective"] |= _own_rows(file.parent, state["step"], state["shards"])
+            if shards := state.get("shards", 0):
+                for r in range(shards):
+                    shard = _shard(self.checkpoints, state["step"], r, shards)
+                    self._intact(shard, remedy=remedy)
+                rows, statistics = _own_rows(self.checkpoints, state["step"], shards)
+                state["objective"] |= rows
+                state["statistics"] = statistics
             else:
                 for name in state.get("sharded", ()):
                     state["objective"][name] = state["objective"][name][
                         distributed.rank() :: distributed.world()
                     ]
+        except RunError:
+            raise
         except Exception as error:  # a damaged file fails in many ways: zip, pickle, key, type
             raise RunError(
-                f"{file} is damaged ({type(error).__name__}). Nothing was changed. Train again into another --out; "
-                f"the encoders in {file.parent}/step-*.pt may still be whole"
+                f"{file} is damaged ({type(error).__name__}). Nothing was changed. {remedy}"
             ) from error
         if found != FORMAT:
             raise RunError(
@@ -197,107 +575,187 @@ class Run:
         return state
 
     def save_best(self, encoder: AnyEncoder, step: int, by: str, value: float) -> None:
-        """Keep the encoder that was judged best so far, and say by what."""
+        """Keep the encoder that a criterion ranks best so far, and record the criterion."""
         if distributed.is_main():
             small = {"format": FORMAT, "step": step, "encoder": encoder.state_dict()}
-            _replace(self.path / "checkpoints" / f"{BEST}.pt", lambda file: torch.save(small, file))
+            file = self.checkpoints / f"{BEST}.pt"
+            self._publish_contents({file: lambda out: torch.save(small, out)})
         self.update(best={"step": step, "by": by, "value": value})
 
     def checkpoint(self, name: str) -> Path:
         """The file of a checkpoint: "best-unlabelled" of this run, or any file.
 
         Raises:
-            RunError: it is not there.
+            RunError: there is no such file, or it is damaged.
         """
-        file = self.path / "checkpoints" / f"{BEST}.pt" if name == BEST else Path(name)
+        file = self.checkpoints / f"{BEST}.pt" if name == BEST else Path(name)
         if not file.is_file():
-            kept = sorted(p.name for p in (self.path / "checkpoints").glob("*.pt"))
+            kept = sorted(p.name for p in self.checkpoints.glob("*.pt"))
             raise RunError(
-                f"{file} is not there; {self.path / 'checkpoints'} holds: {', '.join(kept) or 'nothing'}"
+                f"{file} does not exist; {self.checkpoints} holds: {', '.join(kept) or 'nothing'}"
             )
+        if file.resolve().is_relative_to(self.path.resolve()):
+            inner = self.path / file.resolve().relative_to(self.path.resolve())
+            self._intact(inner, remedy="Use another checkpoint")
         return file
 
-    # encoder ---------------------------------------------------------------------------------------------
+    # encoder -----------------------------------------------------------------------------------
 
-    def save_encoder(
-        self, encoder: AnyEncoder, description: dict[str, Any], step: int | None = None
-    ) -> None:
-        """Write encoder/: weights, how to build it, how to prepare an image, and a model card."""
-        folder = self.path / "encoder"
-        with _writing(folder):
-            folder.mkdir(exist_ok=True)
+    def _encoder_contents(
+        self, encoder: AnyEncoder, description: dict[str, Any], step: int
+    ) -> dict[Path, Callable[[Any], Any]]:
+        """What writes each file of encoder/: weights, architecture, preprocessing, model card."""
         weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
         preprocessor = model_card.preprocessor(self.manifest, description)
         card = model_card.model_card(self.manifest | {"step": step}, description)
-        _replace(folder / "model.safetensors", lambda file: file.write(save_safetensors(weights)))
-        _replace(
-            folder / "preprocessor.json",
-            lambda file: file.write(json.dumps(preprocessor, indent=1).encode()),
-        )
-        _replace(folder / "README.md", lambda file: file.write(card.encode()))
-        _replace(
-            folder / "config.json",
-            lambda file: file.write(json.dumps(description, indent=1).encode()),
-        )
+        folder = self.encoder_folder
 
-    def encoder_files(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """Read the files of `save_encoder`: description and weights.
+        def text(value: str) -> Callable[[Any], Any]:
+            return lambda out: out.write(value.encode())
+
+        return {
+            folder / "model.safetensors": lambda out: out.write(save_safetensors(weights)),
+            folder / "preprocessor.json": text(json.dumps(preprocessor, indent=1)),
+            folder / "README.md": text(card),
+            folder / "config.json": text(json.dumps(description, indent=1)),
+        }
+
+    def save_encoder(self, encoder: AnyEncoder, description: dict[str, Any], step: int = 0) -> None:
+        """Write encoder/ alone."""
+        if distributed.is_main():
+            self._publish_contents(self._encoder_contents(encoder, description, step))
+
+    def has_encoder(self) -> bool:
+        """Whether a checkpoint has been written."""
+        return (self.encoder_folder / "config.json").is_file()
+
+    def description(self) -> dict[str, Any]:
+        """How to build the encoder: the contents of encoder/config.json, checked.
+
+        Raises:
+            RunError: missing or damaged, or a field has another type or range than it should.
+        """
+        file = self.encoder_folder / "config.json"
+        if not file.exists():
+            raise RunError(
+                f"{self.path} has no encoder yet; `tellapart train ... --resume` continues it"
+            )
+        found = self._json(file)
+        schemas.check_encoder(found, file)
+        preprocessor = self.encoder_folder / "preprocessor.json"
+        if preprocessor.exists():
+            schemas.check(self._json(preprocessor), schemas.Preprocessor, preprocessor)
+        self._intact(file, remedy="`tellapart train ... --resume` writes it again")
+        return dict(found)
+
+    def encoder_files(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """The description and the weights of the encoder.
 
         Raises:
             RunError: missing or damaged.
         """
-        folder = self.path / "encoder"
-        try:
-            description = json.loads((folder / "config.json").read_text())
-            return description, load_safetensors((folder / "model.safetensors").read_bytes())
-        except FileNotFoundError as error:
+        description, file = self.description(), self.encoder_folder / "model.safetensors"
+        if not file.exists():
             raise RunError(
-                f"{self.path} has no encoder yet; `tellapart train ... --resume` goes on with it"
-            ) from error
+                f"{self.path} has no weights yet; `tellapart train ... --resume` continues it"
+            )
+        with _reading(file):
+            raw = files.read_bytes(file)
+        self._intact(file, raw, remedy="`tellapart train ... --resume` writes it again")
+        try:
+            return description, load_safetensors(raw)
         except Exception as error:  # a damaged file fails in many ways
-            raise RunError(f"{folder} is damaged: {error}") from error
+            raise RunError(f"{file} is damaged: {error}") from error
+
+
+def _check_state(state: Any) -> None:
+    """Check the types of a full state, so that reading it cannot fail later.
+
+    Raises:
+        RunError: it is no state of a training.
+    """
+    kinds: dict[str, type | tuple[type, ...]] = {
+        "format": int, "step": int, "encoder": dict, "objective": dict, "optimizer": dict,
+    }  # fmt: skip
+    if not isinstance(state, dict):
+        raise RunError("last.pt: expected a dictionary")
+    for name, kind in kinds.items():
+        if not isinstance(state.get(name), kind) or isinstance(state.get(name), bool):
+            raise RunError(
+                f"last.pt is damaged: {name}: expected {getattr(kind, '__name__', kind)}"
+            )
+    for name in ("encoder", "objective"):
+        if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state[name].items()):
+            raise RunError(f"last.pt is damaged: {name}: expected tensors by name")
+    if not 0 <= state["step"] < 1 << 53:
+        raise RunError("last.pt is damaged: step: out of range")
+    shards, sharded = state.get("shards", 0), state.get("sharded", [])
+    if isinstance(shards, bool) or not isinstance(shards, int) or not 0 <= shards <= MOST_RANKS:
+        raise RunError("last.pt is damaged: shards: out of range")
+    if not isinstance(sharded, list) or not all(isinstance(name, str) for name in sharded):
+        raise RunError("last.pt is damaged: sharded: expected a list of names")
+
+
+def _on_main(action: Callable[[], None]) -> None:
+    """Run an action on rank 0; its RunError is raised on every rank."""
+    failure: str | None = None
+    if distributed.is_main():
+        try:
+            action()
+        except RunError as error:
+            if distributed.world() == 1:
+                raise
+            failure = str(error)
+    if failure := distributed.share(failure):
+        raise RunError(failure)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _shard(folder: Path, step: int, rank: int, ranks: int) -> Path:
     return folder / f"shard-{step:08d}-{rank:05d}-of-{ranks:05d}.pt"
 
 
-def _own_rows(folder: Path, step: int, ranks: int) -> dict[str, torch.Tensor]:
-    """This rank's rows from the shards of `ranks` writers: row j of writer r is instance r + ranks j."""
+def _own_rows(folder: Path, step: int, ranks: int) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """This rank's rows from the shards of `ranks` writers, and its own BatchNorm statistics.
+
+    Row j of writer r is instance r + ranks j. Statistics are there when as many ranks wrote them.
+    """
     parts = [
         torch.load(_shard(folder, step, r, ranks), map_location="cpu", weights_only=True, mmap=True)
         for r in range(ranks)
     ]
-    own: dict[str, torch.Tensor] = {}
+    own: dict[str, Tensor] = {}
+    statistics: list[Tensor] = []
     for name in parts[0]:
+        if name.startswith(STATISTICS):
+            if ranks == distributed.world():
+                statistics.append(parts[distributed.rank()][name].clone())
+            continue
         mine = torch.tensor(list(distributed.mine(sum(len(part[name]) for part in parts))))
         own[name] = parts[0][name].new_empty(len(mine), *parts[0][name].shape[1:])
         for r, part in enumerate(parts):
             here = mine % ranks == r
             own[name][here] = part[name][mine[here] // ranks]
-    return own
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    text = json.dumps(value, indent=1, allow_nan=False)
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, lambda file: file.write(text.encode()))
+    return own, statistics
 
 
 def require_new(folder: Path) -> None:
-    """Raise RunError unless `folder` is missing or empty, or all that is there is what a run writes before run.json."""
+    """Check that a folder is missing or empty, but for what a run writes before run.json.
+
+    Raises:
+        RunError: it holds something else, is a file, or cannot be read.
+    """
     if folder.is_file():
         raise RunError(f"{folder} is a file; --out names a folder")
     try:
-        begun, unfinished = folder / "checkpoints", ".run.json.part"
-        there = (
-            [entry for entry in folder.iterdir() if entry.name != unfinished]
-            if folder.exists()
-            else []
-        )
-        used = any(entry != begun or any(begun.iterdir()) for entry in there)
+        used = folder.exists() and any(_counts(entry) for entry in folder.iterdir())
     except OSError as error:
         raise RunError(f"{folder} cannot be read: {error.strerror}") from error
     if used:
@@ -306,35 +764,8 @@ def require_new(folder: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        hint = (
-            "free some space"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            else "give another --out"
-        )
-        raise RunError(
-            f"cannot write {place}: {error.strerror}; {hint}. What was saved before is whole"
-        ) from error
-
-
-def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write a file beside `path` and give it the name only once it is on the disk."""
-    work = path.with_name(f".{path.name}.part")
-    with _writing(path):
-        try:
-            with open(work, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(work, path)
-        except RuntimeError as error:  # torch.save hides the reason of a failed write
-            raise OSError(
-                errno.ENOSPC, f"the file could not be written whole ({str(error).splitlines()[0]})"
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                work.unlink()
+def _counts(entry: Path) -> bool:
+    """Whether an entry of a folder is more than what a killed process left before run.json."""
+    if entry.name == "checkpoints" and entry.is_dir():
+        return any(entry.iterdir())
+    return entry.name not in (".lock", ".run.json.lock") and not files.is_scratch(entry.name)

@@ -9,7 +9,7 @@ import platform
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -27,7 +27,7 @@ from . import diagnosis, hardware
 from .config import CommonConfig, differences
 from .plan import plan as plan
 from .resolve import open_for, resolve, training_part
-from .run import Manifest, Run, require_new
+from .run import STATISTICS, Manifest, Run, require_new
 from .trainer import NotANumber, Step, Trainer
 
 HEARTBEAT = 10.0  # seconds
@@ -127,6 +127,7 @@ def start(
     config: CommonConfig | None,
     options: dict[str, Any],
     console: Console,
+    held: ExitStack,
 ) -> Opened:
     """Resolve the settings, open the data and build the trainer; called on every rank.
 
@@ -135,15 +136,18 @@ def start(
         folder: of the run.
         resume: whether to continue the run in it; torchrun's restarts imply it.
         console: where progress is printed.
+        held: takes the lock of a run that is continued.
 
     Raises:
         ConfigError, DataError: bad settings or data.
         RunError: the folder is in use, or its run was trained with other settings.
     """
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    old = Run.open(folder) if resume and (folder / "run.json").exists() else None
+    old = None
+    if resume and Run.exists(folder):
+        old = held.enter_context(Run.open(folder, for_training=True))
     init = options.get("init", config.init if config else None)
-    if old and init and (folder / "encoder" / "config.json").exists():
+    if old and init and old.has_encoder():
         # the network stands in the run; the file that it came from may be gone
         options = options | {"init": str(folder)}
     settings = resolve(method, data, preset, config, options)
@@ -158,8 +162,8 @@ def start(
     state = None
     if old:
         check_same(old, wanted)
-        if old.manifest["status"] == "finished":
-            steps = plural(old.manifest["step"], "step")
+        if old.manifest["status"] == "finished" and old.encoder_is_intact():
+            steps = plural(old.step, "step")
             console.say(f"{folder} is finished ({steps}); nothing was changed")
             return Opened(settings, source, old.manifest, old, None)
         state = old.load()
@@ -174,18 +178,19 @@ def threads_of(run: Run | None) -> int | None:
     """The processor threads of a run's last step, None where run.json does not tell."""
     if run is None:
         return None
-    used = run.manifest.get("threads") or [run.manifest.get("hardware", {})]
+    used = run.manifest.get("threads") or [run.manifest.get("hardware") or {}]
     threads = used[-1].get("threads")
     return threads if isinstance(threads, int) and 1 <= threads <= MOST_THREADS else None
 
 
-def begin(opened: Opened, folder: Path, console: Console) -> Run:
+def begin(opened: Opened, folder: Path, console: Console, held: ExitStack) -> Run:
     """Print the plan, and make or reopen the run folder; called on every rank.
 
     Args:
         opened: from `start`, with a trainer.
         folder: of the run.
         console: where the plan is printed.
+        held: takes the lock of a new run.
 
     Raises:
         RunError: the folder cannot be written.
@@ -195,7 +200,7 @@ def begin(opened: Opened, folder: Path, console: Console) -> Run:
         raise RunError(f"{folder} is finished; there is nothing to begin")
     console.say(plan(trainer, trainer.seconds_per_step()))
     written |= {"hardware": hardware.hardware(trainer.machine), "steps": trainer.total}
-    run = opened.old or Run.create(folder, written)
+    run = opened.old or held.enter_context(Run.create(folder, written))
     run.cut_metrics(trainer.number)
     used = [u for u in run.manifest.get("threads", []) if u["step"] <= trainer.number]
     if not used or used[-1]["threads"] != trainer.machine.threads:
@@ -260,6 +265,9 @@ class _Session:
         self.save_every = config.save_every or max(1, round(trainer.total / CHECKPOINTS))
         self.spent = float(run.manifest.get("seconds", 0.0)) if trainer.number else 0.0
         self.began = self.beat = time.monotonic()
+        if trainer.number:  # the last process may have ended between last.pt and encoder/
+            with averaged_statistics(trainer):
+                run.restore(trainer.number, trainer.encoder, description(trainer))
         self.rows = run.metrics()
         self.warned = False
         self.writer = _tensorboard(run) if config.tensorboard else None
@@ -303,11 +311,17 @@ class _Session:
 
     def _looked(self, step: int) -> dict[str, float]:
         """What the watch measured at this step, on rank 0; the best checkpoint so far is kept."""
+        every = self.trainer.config.eval_every
+        looks = bool(every and step % every == 0)
+        with averaged_statistics(self.trainer) if looks or self._due(step) else nullcontext():
+            return self._measured(step, looks)
+
+    def _measured(self, step: int, looks: bool) -> dict[str, float]:
+        """As `_looked`, with the BatchNorm statistics of all ranks."""
         seen: dict[str, float] = {}
         if self.watch is None or not distributed.is_main():
             return seen
-        every = self.trainer.config.eval_every
-        if every and step % every == 0:
+        if looks:
             seen |= self.watch.look(self.trainer.encoder)
         if self._due(step):
             look = self.watch.checkpoint(self.trainer.encoder)
@@ -382,6 +396,10 @@ class _Session:
         except NotANumber as error:
             self.run.update(status="failed", error=str(error), bad_batch=error.ids)
             raise
+        except RunError as error:  # a full disk, most often: its scratch file is gone by now
+            with suppress(RunError):
+                self.run.update(status="failed", error=str(error))
+            raise
         except RuntimeError as error:
             if distributed.world() > 1:  # a collective failed, for its partner is gone
                 reason = f"another process ended: {str(error).splitlines()[0]}"
@@ -390,11 +408,32 @@ class _Session:
 
 
 def save(run: Run, trainer: Trainer) -> None:
-    """A checkpoint of where the trainer stands; called on every rank."""
-    distributed.average(
-        running_statistics(trainer.encoder, trainer.objective)
-    )  # each rank kept those of its rows
-    run.save(trainer.state(), trainer.encoder, description(trainer), trainer.shard())
+    """Write a checkpoint of the current step; called on every rank.
+
+    BatchNorm statistics are averaged over ranks for the files. The training goes on with those of
+    each rank, which stand in its shard: saving changes nothing, whenever it happens.
+    """
+    own = trainer.shard()
+    if distributed.world() > 1:
+        own |= {
+            f"{STATISTICS}{i}": t.clone()
+            for i, t in enumerate(running_statistics(trainer.encoder, trainer.objective))
+        }
+    with averaged_statistics(trainer):
+        run.save(trainer.state(), trainer.encoder, description(trainer), own)
+
+
+@contextmanager
+def averaged_statistics(trainer: Trainer) -> Iterator[None]:
+    """Inside, BatchNorm holds the mean of all ranks' statistics; afterwards each rank's own."""
+    statistics = running_statistics(trainer.encoder, trainer.objective)
+    own = [t.clone() for t in statistics] if distributed.world() > 1 else []
+    distributed.average(statistics)
+    try:
+        yield
+    finally:
+        for statistic, value in zip(statistics, own, strict=bool(own)):
+            statistic.copy_(value)
 
 
 def _line(trainer: Trainer, step: Step, seconds: float) -> str:
@@ -432,4 +471,4 @@ def _tensorboard(run: Run) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MissingExtraError("tensorboard", "track") from error
-    return SummaryWriter(str(run.path / "tensorboard"))
+    return SummaryWriter(str(run.tensorboard_folder))

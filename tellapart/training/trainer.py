@@ -19,8 +19,8 @@ from torch import Tensor
 from .. import encoders, objectives
 from ..data import Source, modality_of
 from ..data.sampler import batch_at, derive_seed, generator, steps_per_epoch
-from ..encoders.norms import batchnorms
-from ..errors import ConfigError, DataError, TrainingError
+from ..encoders.norms import batchnorms, running_statistics
+from ..errors import ConfigError, DataError, RunError, TrainingError
 from ..functional import geometry
 from ..objectives import Batch, Out
 from ..runtime import distributed
@@ -276,10 +276,21 @@ class Trainer:
         return {k: v for k, v in self.objective.state_dict().items() if k in self.objective.sharded}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from `state()`, bit for bit."""
-        self.encoder.load_state_dict(state["encoder"])
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Continue from `state()`, bit for bit.
+
+        Raises:
+            RunError: the state is of another network, objective or optimiser.
+        """
+        try:
+            self.encoder.load_state_dict(state["encoder"])
+            self.objective.load_state_dict(state["objective"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            own = running_statistics(self.encoder, self.objective)
+            for statistic, value in zip(own, state.get("statistics") or own, strict=True):
+                statistic.copy_(value)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = next(iter(str(error).splitlines()), "")
+            raise RunError(f"the checkpoint does not fit this training: {reason}") from error
         self.number = int(state["step"])
 
     def _parameters(self) -> list[torch.nn.Parameter]:

@@ -161,7 +161,7 @@ def test_bad_input(digits_run, tmp_path, monkeypatch, capsys):
         api.export(digits_run, out=tmp_path / "used" / "file")
     with pytest.raises(RunError, match="not a run"):
         api.export(tmp_path, out=tmp_path / "out")
-    with pytest.raises(RunError, match="is not there"):
+    with pytest.raises(RunError, match="does not exist"):
         api.export(digits_run, out=tmp_path / "out", checkpoint="nowhere.pt")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"tellapart\[export\]"):

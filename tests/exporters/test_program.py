@@ -284,11 +284,11 @@ def test_bad_input(trained, tmp_path, monkeypatch):
         exported(run, "used/file/below")
     with pytest.raises(RunError, match="not a run"):
         exported(tmp_path)
-    with pytest.raises(RunError, match="is not there"):
+    with pytest.raises(RunError, match="does not exist"):
         exported(run, checkpoint=str(tmp_path / "no.pt"))
     with pytest.raises(ConfigError, match="no BatchNorm"):
         exported(run, fold_batchnorm=True)
-    Run.create(tmp_path / "empty", {"method": "cpc", "data": {}})
+    Run.create(tmp_path / "empty", {"method": "cpc", "config": {}, "data": {"name": "x"}})
     with pytest.raises(RunError, match="no encoder yet"):
         exported(tmp_path / "empty")
     (tmp_path / "later").mkdir()

@@ -315,9 +315,7 @@ def application(
         "/api/sound/{row}": lambda r: Response(
             items.sound(state, row_of(r)), media_type="audio/wav", headers=forever
         ),
-        "/api/scores": lambda _: JSONResponse(
-            plain(state.run.read_json("eval.json") if state.run else None)
-        ),
+        "/api/scores": lambda _: JSONResponse(plain(state.run.evaluation() if state.run else None)),
         "/api/training": lambda _: JSONResponse(plain(state.run.metrics() if state.run else [])),
         "/api/findings": lambda _: later("findings", JSONResponse),
     }

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +22,10 @@ from ...curation import outliers
 from ...embeddings.collection import Collection, open_collection
 from ...embeddings.index import Index
 from ...embeddings.neighbours import RandomPairs
-from ...errors import DataError, MissingExtraError
+from ...errors import DataError, MissingExtraError, RunError
 from ...functional import tiled
 from ...functional.geometry import unit_rows
+from ...runtime import files
 from ...runtime.console import Console
 from ...runtime.text import safe
 from ...training.model_card import training_state
@@ -141,11 +141,8 @@ class State:
             if str(file["key"]) == key and found.shape == shape and found.dtype == np.float32:
                 return found
         made: Array = make().astype(np.float32)
-        work = path.with_name(f".{path.name}.part")
-        with contextlib.suppress(OSError):  # a run that cannot be written is shown all the same
-            with open(work, "wb") as out:
-                np.savez(out, values=made, key=key)
-            os.replace(work, path)
+        with contextlib.suppress(RunError):  # a run that cannot be written is shown all the same
+            files.write(path, lambda out: np.savez(out, values=made, key=key))
         return made
 
     def _clusters(self) -> Array:

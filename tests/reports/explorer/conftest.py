@@ -18,8 +18,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explorer") / "run"
     ta.train("instdisc", data="digits", out=folder, epochs=1, threads=1, console=QUIET)
     score = {"value": 0.9, "low": 0.88, "high": 0.92, "note": ""}
-    Run.open(folder).write_json(
-        "eval.json",
+    Run.open(folder).save_evaluation(
         {"protocol": PROTOCOL, "verdict": "better than pixels", "headline": "trained embedding",
          "baselines": ["centred pixels"], "comparisons": [], "counts": {"train": 1437, "test": 360},
          "scores": {"centred pixels": {"knn@200": score}, "trained embedding": {"knn@200": score}},
