@@ -178,7 +178,7 @@ ERRORS = [
     ),
     (
         ["train", "instdisc", "--data", "digits", "--out", "x", "--objective.temperature", "inf"],
-        "must be a finite number",
+        "above 0, got inf",
     ),
     (
         [

@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ...data import kind_of, modality_of
+from ...data import KINDS, kind_of, modality_of
 from ...errors import ConfigError, unknown
 from ...objectives import METHODS, OPTIONS
+from ..config import TrainConfig
 from .images import *  # noqa: F403  presets.simclr_scenes() and the others are public names
 from .registry import PRESETS as PRESETS
 from .sequences import *  # noqa: F403
@@ -49,6 +50,8 @@ def starting(method: str, data: str, preset: str | None = None) -> Any:
     if preset:
         return named(preset)
     kind = kind_of(data) if data else "images"
+    if method in METHODS and kind in KINDS:  # these have presets, which need no torch
+        return named(name_for(method, data))
     modality = modality_of(kind)
     if method in METHODS:
         settings = modality.starting_settings(method)
@@ -86,13 +89,12 @@ def name_for(method: str, data: str) -> str:
     for name in wanted:
         if name in PRESETS:
             return name
-    able = sorted(
-        {
-            name.partition("_")[0]
-            for name, make in PRESETS.items()
-            if type(make()) is modality_of(kind).configuration
-        }
-    )
+    able = sorted({name.partition("_")[0] for name in PRESETS if _is_for(name, kind)})
     raise ConfigError(
         f"{method} has no settings for {kind} ({data}); these methods have: {', '.join(able)}"
     )
+
+
+def _is_for(name: str, kind: str) -> bool:
+    """Whether a preset is for a kind of data; those of images name what is in them."""
+    return name.endswith(f"_{kind}") or (kind == "images" and type(named(name)) is TrainConfig)
