@@ -1,4 +1,4 @@
-"""CPC against the paper's equation as a loop: sounds, predictors, and the grids of patches of images."""
+"""CPC against the paper's equation as a loop: sounds, predictors, grids of image patches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _cpc(options, encoder, seed=0):
 
 
 def _by_a_loop(objective, embedded, drawn):
-    """Equation 4 of the paper for every step, time and sequence, with the negatives that were drawn."""
+    """Equation 4 of the paper for every step, time and sequence, with the drawn negatives."""
     z, c, count = embedded["frames"][:, 0], embedded["context"][:, 0], embedded["count"]
     n, t, width = z.shape
     weights = objective.ahead.weight.view(-1, width, c.shape[2])

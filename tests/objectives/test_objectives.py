@@ -298,7 +298,7 @@ def test_words_are_drawn_as_often_as_they_occur(parts):
 
 
 def _collapsed_nce(source, network, options):
-    """The objective with every word at one point, and the embeddings of a batch at the same point."""
+    """The objective with every word at one point, and that point for the embeddings."""
     objective = objectives.build("nce", options, 0)
     objective.attach(network, source)
     point = F.normalize(torch.ones(1, 8), dim=1)

@@ -1,4 +1,4 @@
-"""SimCSE against the paper's equation: hard negatives, dropout as the only view, pieces of a batch."""
+"""SimCSE against the paper's equation: hard negatives, dropout views, pieces of a batch."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_simcse_wants_sentences(digits):
 
 
 def test_pieces_of_a_batch_give_its_gradient_dropout_included(lines):
-    """Each piece's dropout is drawn anew for the pass that sends the gradient on, and must be the same."""
+    """The second pass over a piece draws the same dropout as the first."""
     source = open_source(str(lines))
     states = []
     for micro in (None, 8):
