@@ -176,11 +176,14 @@ def decode_image(
             f"too large: {picture.width:,} x {picture.height:,} pixels need {needed / 1e9:.1f} GB; "
             f"raise --max-megapixels above {needed / 4e6:.0f}"
         )
+    whole = picture.size
+    box = (0.0, 0.0, float(whole[0]), float(whole[1]))
     if short and str(picture.format) in ("JPEG", "MPO"):
-        scale = resize_scale(*picture.size, short, fit) * DRAFT
-        wanted = (math.ceil(picture.width * scale), math.ceil(picture.height * scale))
+        scale = resize_scale(*whole, short, fit) * DRAFT
+        wanted = (math.ceil(whole[0] * scale), math.ceil(whole[1] * scale))
         draft: Any = picture.draft  # None keeps the mode
-        draft(None, wanted)
+        drafted = draft(None, wanted)
+        box = drafted[1] if drafted else box  # the last block of a draft reaches over the edge
     picture.load()
     return prepare_picture(picture, channels, short=short, fit=fit, ranges=ranges, turn=turn)
 
@@ -199,7 +202,7 @@ def prepare_picture(
     changes: list[str] = []
     picture = _flat(picture, ranges or {}, changes)
     if short:
-        picture = _fitted(picture, short, fit, changes)
+        picture = _fitted(picture, whole, box, short, fit, changes)
     if turned is not None:
         picture = picture.transpose(turned)
     mode = "L" if channels == 1 else "RGB"
@@ -362,26 +365,42 @@ def _ground(picture: Image.Image) -> str | None:
     return max(shares, key=lambda name: shares[name])
 
 
-def _fitted(picture: Image.Image, side: int, fit: str, changes: list[str]) -> Image.Image:
-    """Short side to `side` pixels; a picture longer than 2:1 is padded, squeezed or cut."""
-    w, h = picture.size
+Box = tuple[float, float, float, float]
+
+
+def _fitted(
+    picture: Image.Image,
+    whole: tuple[int, int],
+    box: Box,
+    side: int,
+    fit: str,
+    changes: list[str],
+) -> Image.Image:
+    """Short side to `side` pixels; a picture longer than 2:1 is padded, squeezed or cut.
+
+    Args:
+        picture: as decoded. whole: its size before a draft. box: what of it is the picture.
+        side: pixels. fit: "pad", "squeeze" or "cut". changes: what is done is added.
+    """
+    w, h = whole
     least, most = min(w, h), max(w, h)
     if most <= LONGEST * least:
-        return _resized(picture, (round(w * side / least), round(h * side / least)))
+        return _resized(picture, (round(w * side / least), round(h * side / least)), box)
     if fit == "cut":
         changes.append("cut")
-        cut = least * LONGEST
-        box = ((w - cut) / 2, 0.0, (w + cut) / 2, float(h))
-        if h > w:
-            box = (0.0, (h - cut) / 2, float(w), (h + cut) / 2)
+        keep = least * LONGEST / most  # share of the long side
         long = round(side * LONGEST)
-        return _resized(picture, (long, side) if w > h else (side, long), box)
+        if w > h:
+            box = (box[2] * (1 - keep) / 2, 0.0, box[2] * (1 + keep) / 2, box[3])
+            return _resized(picture, (long, side), box)
+        box = (0.0, box[3] * (1 - keep) / 2, box[2], box[3] * (1 + keep) / 2)
+        return _resized(picture, (side, long), box)
     if fit == "squeeze":
         changes.append("squeezed")
-        return _resized(picture, (side, side))
+        return _resized(picture, (side, side), box)
     changes.append("padded")
     narrow = max(1, round(side / min(most / least, NARROWEST)))
-    inner = _resized(picture, (side, narrow) if w > h else (narrow, side))
+    inner = _resized(picture, (side, narrow) if w > h else (narrow, side), box)
     pixels = np.asarray(inner)
     edges = (pixels[0], pixels[-1]) if w > h else (pixels[:, 0], pixels[:, -1])
     colour = np.median(np.concatenate(edges), axis=0).astype(np.uint8)
@@ -391,12 +410,8 @@ def _fitted(picture: Image.Image, side: int, fit: str, changes: list[str]) -> Im
     return canvas
 
 
-def _resized(
-    picture: Image.Image,
-    size: tuple[int, int],
-    box: tuple[float, float, float, float] | None = None,
-) -> Image.Image:
+def _resized(picture: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
     size = (max(1, size[0]), max(1, size[1]))
-    if size == picture.size and box is None:
+    if size == picture.size and box == (0.0, 0.0, float(size[0]), float(size[1])):
         return picture
     return picture.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)

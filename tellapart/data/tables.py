@@ -33,7 +33,7 @@ FORMATS = (
     "%d/%m/%Y", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M", "%m/%d/%Y", "%m/%d/%Y %I:%M:%S %p",
     "%m/%d/%Y %I:%M %p", "%Y%m%d %H%M%S", "%H:%M:%S", "%H:%M:%S.%f", "%H:%M",
 )  # fmt: skip
-PROBED = 50  # cells from which the format of times is chosen
+PROBED = 50  # lines from which the separator and the format of times are chosen
 NUMERIC = 0.9  # share of the cells of a column that are numbers
 
 
@@ -89,26 +89,27 @@ def read_csv(path: Path) -> Table:
 
 
 def _rows(text: str) -> list[tuple[int, list[str]]]:
-    """Line numbers and cells, by the separator that makes the most columns of equal number."""
+    """Line numbers and cells. Commas separate, unless most lines agree on another separator."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    best: tuple[tuple[int, int], str] = ((0, 0), ",")
-    for rank, separator in enumerate((",", ";", "\t", "|")):
-        counts = Counter(len(cells) for cells in csv.reader(lines[:PROBED], delimiter=separator))
-        score = max((n * (w - 1) for w, n in counts.items()), default=0)
-        if (score, -rank) > best[0]:
-            best = ((score, -rank), separator)
-    separator = best[1]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    separator = next((s for s in ("\t", ";", "|") if _agreed(lines[-PROBED:], s)), ",")
     rows = [
         (reader.line_num, cells)
+        for reader in (csv.reader(io.StringIO(text, newline=""), delimiter=separator),)
         for cells in reader
         if any(cell.strip() for cell in cells) and not cells[0].startswith("#")
     ]
-    if best[0][0] == 0:  # blanks separate, or there is one column
-        rows = [(n, cells[0].split()) for n, cells in rows]
-    if separator == ";":  # 3,14 in a file of semicolons
-        rows = [(n, [_point(cell) for cell in cells]) for n, cells in rows]
+    if all(len(cells) == 1 for _, cells in rows):  # blanks separate, or there is one column
+        rows = [(number, cells[0].split()) for number, cells in rows]
+    if separator != ",":  # 3,14 is a number here
+        rows = [(number, [_point(cell) for cell in cells]) for number, cells in rows]
     return rows
+
+
+def _agreed(lines: Sequence[str], separator: str) -> bool:
+    """Whether most lines have one number of cells, more than one, by this separator."""
+    counts = Counter(len(cells) for cells in csv.reader(lines, delimiter=separator))
+    width, most = max(counts.items(), key=lambda item: item[1], default=(1, 0))
+    return width > 1 and most > 0.8 * len(lines)
 
 
 def _point(cell: str) -> str:
