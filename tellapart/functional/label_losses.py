@@ -251,6 +251,35 @@ def triplet(
     return sums.loss / sums.active.clamp_min(1)
 
 
+def triplet_of_similarities(positive: Tensor, negative: Tensor, *, margin: float = 0.2) -> Tensor:
+    """The triplet loss on similarities: max(0, margin + s_negative - s_positive).
+
+    Surveys print it with the two similarities exchanged, which pulls the negative and pushes the
+    positive away. On unit rows it is half of the squared-distance form at twice the margin.
+
+    Args:
+        positive: (N,) similarity of each anchor with its positive; higher is nearer.
+        negative: (N,) similarity with its negative.
+        margin: > 0, in units of similarity.
+
+    Returns:
+        Scalar >= 0, the mean over the N triplets. Known value: `margin` if all similarities are
+        equal.
+
+    Raises:
+        ConfigError: margin <= 0 or shapes that do not match.
+
+    >>> triplet_of_similarities(torch.tensor([0.9, 0.1]), torch.tensor([0.2, 0.5]), margin=0.2)
+    tensor(0.3000)
+    """
+    check_margin(margin)
+    require(
+        positive.ndim == 1 and positive.shape == negative.shape and len(positive) > 0,
+        f"two (N,), N > 0, are needed, got {tuple(positive.shape)} and {tuple(negative.shape)}",
+    )
+    return (margin + negative - positive).clamp_min(0).mean()
+
+
 def triplets(
     z: Tensor,
     labels: Tensor,

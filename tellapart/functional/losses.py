@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..errors import require
 from . import tiled
 from .checks import check_temperature
-from .label_losses import margin_contrastive, sup_con, triplet
+from .label_losses import margin_contrastive, sup_con, triplet, triplet_of_similarities
 
 __all__ = [
     "distillation",
@@ -34,10 +34,12 @@ __all__ = [
     "nce_collapse",
     "nce_of_similarities",
     "nt_xent",
+    "nt_xent_of_scores",
     "proximal",
     "similarity",
     "sup_con",
     "triplet",
+    "triplet_of_similarities",
 ]
 
 ONE_IS_TOO_FEW = "a batch of one has no negatives: 2 or more instances are needed (--batch-size)"
@@ -77,6 +79,40 @@ def nt_xent(
     keys = rows if others is None else torch.cat([rows, others.to(rows.dtype)])
     log_z = tiled.logsumexp(rows, keys, temperature=temperature, exclude_self=True)
     return log_z.mean() - (a * b).sum(1).mean() / temperature
+
+
+def nt_xent_of_scores(scores: Tensor) -> Tensor:
+    """NT-Xent with any similarity in place of the inner product.
+
+    For example `-squared_distances(z, z).sqrt() / tau` (Euclidean), the same of `z @ L` with a
+    learned matrix L (Mahalanobis), or `z @ z.T / tau` of rows that are not normalised.
+
+    Args:
+        scores: (2N, 2N) of all rows of both views, already divided by the temperature; row i and
+            row i + N are the views of one instance. The diagonal is not read, nor differentiated.
+
+    Returns:
+        Scalar in nats, the mean over the 2N anchors. Known value: ln(2N - 1) for equal scores;
+        `nt_xent` for `z @ z.T / temperature`.
+
+    Raises:
+        ConfigError: not a square matrix of an even number of rows, 4 or more.
+
+    Source:
+        Chen et al. 2020 (arXiv 2002.05709), eq. 1, for a general sim(u, v).
+
+    >>> nt_xent_of_scores(torch.zeros(6, 6))   # ln 5
+    tensor(1.6094)
+    """
+    n = len(scores) // 2
+    require(
+        scores.shape == (2 * n, 2 * n) and n > 1,
+        f"scores (2N, 2N), N > 1, are needed, got {tuple(scores.shape)}",
+    )
+    own = torch.eye(2 * n, dtype=torch.bool, device=scores.device)
+    rows = torch.arange(2 * n, device=scores.device)
+    log_z = scores.masked_fill(own, float("-inf")).logsumexp(1)
+    return (log_z - scores[rows, rows.roll(n)]).mean()
 
 
 def info_nce(

@@ -379,3 +379,31 @@ def test_half_precision_is_summed_in_float32():
     assert float(losses.margin_contrastive(a, b, torch.tensor([True, True]))) == pytest.approx(
         0.5 * 8 * 400**2
     )
+
+
+# triplets on similarities -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("margin", [0.1, 0.5, 2.0])
+def test_the_triplet_on_similarities_is_half_that_on_distances_at_twice_the_margin(margin):
+    a, p, n = (_rows(20, seed) for seed in range(3))
+    found = losses.triplet_of_similarities((a * p).sum(1), (a * n).sum(1), margin=margin)
+    distances = (a - p).square().sum(1) - (a - n).square().sum(1)
+    wanted = (distances + 2 * margin).clamp_min(0).mean() / 2
+    torch.testing.assert_close(found, wanted)
+
+
+def test_the_triplet_on_similarities_pulls_the_positive_and_pushes_the_negative():
+    """The sign that surveys print the other way round: descent must raise s_p and lower s_n."""
+    positive = torch.tensor([0.1, 0.4], requires_grad=True)
+    negative = torch.tensor([0.3, 0.5], requires_grad=True)
+    loss = losses.triplet_of_similarities(positive, negative)
+    slopes = torch.autograd.grad(loss, [positive, negative])
+    assert slopes[0].tolist() == [-0.5, -0.5]
+    assert slopes[1].tolist() == [0.5, 0.5]
+    far = losses.triplet_of_similarities(torch.tensor([0.9]), torch.tensor([0.1]))
+    assert float(far) == 0
+    with pytest.raises(ConfigError, match="N > 0, are needed"):
+        losses.triplet_of_similarities(positive, negative[:1])
+    with pytest.raises(ConfigError, match="margin must be above 0"):
+        losses.triplet_of_similarities(positive, negative, margin=0.0)

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from tellapart.errors import ConfigError
-from tellapart.functional import losses, tiled
+from tellapart.functional import label_losses, losses, tiled
 
 S, N, D, M, TAU = 23, 5, 6, 9, 0.3
 
@@ -514,3 +514,38 @@ def test_a_word_that_is_never_drawn_costs_nothing():
 def test_info_nce_hard_is_public():
     assert "info_nce_hard" in losses.__all__
     assert all(hasattr(losses, name) for name in losses.__all__)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "dot", "euclidean", "mahalanobis"])
+def test_nt_xent_of_scores_is_equation_1_for_any_similarity(kind):
+    a, b = 2 * _rows(N, 2), 3 * _rows(N, 3)
+    z = torch.cat([a, b])
+    matrix = torch.randn(D, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    scores = {
+        "cosine": F.normalize(z, dim=1) @ F.normalize(z, dim=1).T,
+        "dot": z @ z.T,
+        "euclidean": -torch.cdist(z, z),
+        "mahalanobis": -torch.cdist(z @ matrix, z @ matrix),
+    }[kind] / TAU
+    loop = 0.0
+    for i in range(2 * N):
+        j = (i + N) % (2 * N)
+        total = sum(math.exp(float(scores[i, k])) for k in range(2 * N) if k != i)
+        loop -= math.log(math.exp(float(scores[i, j])) / total)
+    found = losses.nt_xent_of_scores(scores)
+    assert float(found) == pytest.approx(loop / (2 * N), rel=1e-12)
+    if kind == "dot":
+        torch.testing.assert_close(found, losses.nt_xent(a, b, temperature=TAU))
+
+
+def test_nt_xent_of_scores_trains_a_distance_and_names_wrong_shapes():
+    z = _rows(8, 0).requires_grad_()
+    matrix = torch.eye(D, dtype=torch.float64).requires_grad_()
+
+    def loss(rows, m):
+        return losses.nt_xent_of_scores(-label_losses.squared_distances(rows @ m, rows @ m))
+
+    assert torch.autograd.gradcheck(loss, (z, matrix))
+    for shape in ((3, 3), (4, 6), (2, 2)):
+        with pytest.raises(ConfigError, match=r"scores \(2N, 2N\)"):
+            losses.nt_xent_of_scores(torch.zeros(shape))
