@@ -226,7 +226,7 @@ def _resampled(blocks: Iterable[Array], up: int, down: int) -> Iterator[Array]:
 
 
 def _check_ogg(file: BinaryIO) -> None:
-    """Raise DataError where the last page of an Ogg file is not whole; its decoder does not tell."""
+    """Raise DataError if the last page of an Ogg file is cut; its decoder does not tell."""
     file.seek(0)
     if file.read(4) != b"OggS":
         return

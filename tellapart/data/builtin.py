@@ -1,6 +1,6 @@
-"""Data sets known by name: digits, fashion-mnist, cifar10, stl10, and scenes composed from the first two.
+"""Data sets known by name: digits, fashion-mnist, cifar10, stl10, and scenes of the first two.
 
-Each reader returns a `Labelled`; nothing is downloaded unless the files are nowhere on this machine.
+Each reader returns a `Labelled`; files are downloaded only if they are not on this machine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from .source import Array, fingerprint
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 FASHION_CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+    "Ankle boot",
 )  # fmt: skip
 DIGITS_TEST = 360
 
@@ -38,7 +39,7 @@ class Labelled:
 
 
 def digits(size: int) -> Labelled:
-    """scikit-learn's 1,797 digits of 8 x 8, enlarged bicubically; the last 360 are the test part."""
+    """scikit-learn's 1,797 digits of 8 x 8, enlarged bicubically; the last 360 are the test."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -59,7 +60,8 @@ def fashion_mnist(folder: Path | None, download_to: Path) -> Labelled:
     if not any(found.glob("train-images*")):
         if folder:
             raise DataError(
-                f"{folder} does not hold Fashion-MNIST's IDX files (train-images-idx3-ubyte[.gz] ...)"
+                f"{folder} does not hold Fashion-MNIST's IDX files "
+                "(train-images-idx3-ubyte[.gz] ...)"
             )
         found = _torchvision("FashionMNIST", download_to, "fashion-mnist").raw_folder
     train = (
@@ -104,7 +106,12 @@ READERS: dict[str, Callable[[Path | None, Path], Labelled]] = {
 
 
 def read(name: str, folder: Path | None, cache: Path, size: int | None) -> Labelled:
-    """The data set `name`; digits are drawn at `size` (16 by default), the others keep their own size."""
+    """The data set `name`.
+
+    Args:
+        name: digits or one of READERS. folder: of its files. cache: for downloads.
+        size: side of the digits in pixels, 16 by default; the others keep their own size.
+    """
     if name == "digits":
         return digits(size or 16)
     return READERS[name](folder, cache / "downloads")
@@ -127,7 +134,7 @@ def as_source(name: str, data: Labelled, size: int | None) -> ImageSource:
 
 
 def composed(data: Labelled, size: int, progress: Callable[[int], None] | None = None) -> Labelled:
-    """The scenes of a labelled set of single-channel items: seed 1 for its training part, 2 for its test part."""
+    """The scenes of a labelled set of single-channel items: seed 1 for training, 2 for test."""
     if data.images.shape[3] != 1:
         raise DataError(
             "scenes are composed from single-channel items: scenes:digits or scenes:fashion-mnist"
@@ -161,7 +168,7 @@ def _joined(
 
 
 def _read_idx(folder: Path, stem: str) -> Array:
-    """An IDX file, plain or gzipped: magic (0, 0, type 8, rank), sizes as big-endian int32, then bytes."""
+    """An IDX file, plain or gzipped: magic (0, 0, 8, rank), big-endian int32 sizes, bytes."""
     plain, packed = folder / stem, folder / f"{stem}.gz"
     try:
         raw = gzip.decompress(packed.read_bytes()) if packed.exists() else plain.read_bytes()

@@ -32,9 +32,13 @@ class BoxSource:
     """Images with boxes; one split.
 
     Attributes:
-        name: what the user typed. files: of the images. boxes: per image (O, 4) float32. labels: per image (O,) int64,
-            from 0. ignored: per image (O,) bool: crowds of COCO and difficult objects of VOC, which are neither trained
-            on nor asked for. classes: label -> name. skipped: boxes without area, left out.
+        name: what the user typed.
+        files: of the images.
+        boxes: per image (O, 4) float32. labels: per image (O,) int64, from 0.
+        ignored: per image (O,) bool: crowds of COCO and difficult objects of VOC, which are neither
+            trained on nor scored.
+        classes: label -> name.
+        skipped: how many boxes without area were left out.
     """
 
     name: str
@@ -70,8 +74,8 @@ def open_boxes(
     """Training and test images with boxes.
 
     Args:
-        spec: "coco:FOLDER" with annotations/instances_SPLIT.json and the images in SPLIT/; "voc:FOLDER" with
-            Annotations/, ImageSets/Main/ and JPEGImages/; a folder of either; or "scenes:digits",
+        spec: "coco:FOLDER" with annotations/instances_SPLIT.json and the images in SPLIT/;
+            "voc:FOLDER" with Annotations/, ImageSets/Main/ and JPEGImages/; a folder of either; or "scenes:digits",
             "scenes:fashion-mnist": 2,000 + 500 scenes with several objects, composed once.
     Returns:
         {"train": ..., "test": ...}; a split named val, minival or test is the test part.
@@ -91,7 +95,8 @@ def open_boxes(
     if (folder / "Annotations").is_dir():
         return _voc(spec, folder)
     raise DataError(
-        f"{folder} has neither annotations/instances_SPLIT.json (COCO) nor Annotations/ and ImageSets/ (VOC)"
+        f"{folder} has neither annotations/instances_SPLIT.json (COCO) nor Annotations/ and "
+        "ImageSets/ (VOC)"
     )
 
 
@@ -189,7 +194,7 @@ def _voc_names(file: Path) -> set[str]:
 
 
 def _voc_objects(file: Path, names: list[str]) -> list[tuple[list[float], int, bool]]:
-    """VOC counts pixels from 1 and its corners are inside the box: half open from 0, x0 and y0 are one less."""
+    """Boxes, labels and flags. VOC counts from 1 and includes both corners: x0, y0 are one less."""
     tree, found = _voc_tree(file), []
     try:
         size = float(tree.findtext("size/width", "")), float(tree.findtext("size/height", ""))
@@ -211,12 +216,16 @@ def _voc_objects(file: Path, names: list[str]) -> list[tuple[list[float], int, b
 
 
 def _inside(box: list[float], size: tuple[float, float], said: str) -> list[float]:
-    """The box cut to the image; DataError where it stands out by more than rounding, or has no area."""
+    """The box cut to the image.
+
+    Raises:
+        DataError: it stands out by more than rounding, or has no area.
+    """
     x0, y0, x1, y1 = box
     if min(x0, y0) < -OUTSIDE or x1 > size[0] + OUTSIDE or y1 > size[1] + OUTSIDE:
         raise DataError(
-            f"{said}: the box {[round(v, 1) for v in box]} (x0, y0, x1, y1) lies outside its image of "
-            f"{size[0]:g} x {size[1]:g} pixels"
+            f"{said}: the box {[round(v, 1) for v in box]} (x0, y0, x1, y1) lies outside its "
+            f"image of {size[0]:g} x {size[1]:g} pixels"
         )
     cut = [max(0.0, x0), max(0.0, y0), min(size[0], x1), min(size[1], y1)]
     if cut[2] <= cut[0] or cut[3] <= cut[1]:

@@ -23,8 +23,8 @@ from .opening import (
 from .source import Array, hash_split
 
 __all__ = [
-    "Listing", "decode_text", "digest_of", "identity", "is_file", "key", "open_regular", "read_bytes",
-    "readable", "reason", "too_few",
+    "Listing", "decode_text", "digest_of", "identity", "is_file", "key", "open_regular",
+    "read_bytes", "readable", "reason", "too_few",
 ]  # fmt: skip
 TEST_SHARE = 0.2
 

@@ -241,7 +241,8 @@ def _labels(
         place = common if level == "top" else _number(level) - 1
         if level != "top" and place >= deepest and folders:
             raise ConfigError(
-                f"--label-level {level}: the folders have {counted(deepest, 'level')} besides splits"
+                f"--label-level {level}: the folders have {counted(deepest, 'level')} "
+                "besides splits"
             )
         labels = [f[place] if len(f) > place else None for f in folders]
     classes = len({name for name in labels if name is not None})

@@ -41,6 +41,7 @@ DRAWN = 0.1  # share of what is drawn that must be seen on white, else the groun
 COSTS = {"WEBP": 12.0, "AVIF": 12.0, "JPEG2000": 20.0, "HEIF": 10.0, "GIF": 9.0}
 MODES = {"1": 2.0, "L": 2.0, "P": 9.0, "I;16": 3.0, "I;16B": 3.0, "I": 5.0, "F": 5.0, "RGB": 4.0}
 MODES |= {"RGBX": 8.0}
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Decoded:
 
 
 def open_picture(file: BinaryIO) -> Image.Image:
-    """A picture of one of FORMATS, or of HEIF where pillow-heif is installed; only its header is read.
+    """A picture of one of FORMATS, or of HEIF with pillow-heif; only its header is read.
 
     Pillow's own `Image.open` is not used: it tries every reader, and its limit on pixels is one
     for the whole process.
@@ -185,7 +186,9 @@ def decode_image(
         drafted = draft(None, wanted)
         box = drafted[1] if drafted else box  # the last block of a draft reaches over the edge
     picture.load()
-    return prepare_picture(picture, channels, short=short, fit=fit, ranges=ranges, turn=turn)
+    return prepare_picture(
+        picture, channels, short=short, fit=fit, ranges=ranges, turn=turn, whole=whole, box=box
+    )
 
 
 def prepare_picture(
@@ -196,8 +199,18 @@ def prepare_picture(
     fit: str = "pad",
     ranges: Mapping[str, tuple[float, float]] | None = None,
     turn: bool = True,
+    whole: tuple[int, int] | None = None,
+    box: Box | None = None,
 ) -> Decoded:
-    """A picture in memory, in 8 bits and resized; its arguments are those of `decode_image`."""
+    """A picture in memory, in 8 bits and resized.
+
+    Args:
+        picture: the picture. channels, short, fit, ranges, turn: as `decode_image`.
+        whole: its width and height before a draft; None: it is no draft.
+        box: what of a draft is the picture, in its pixels; None: all of it.
+    """
+    whole = whole or picture.size
+    box = box or (0.0, 0.0, float(picture.width), float(picture.height))
     turned = _orientation(picture) if turn else None
     changes: list[str] = []
     picture = _flat(picture, ranges or {}, changes)
@@ -363,9 +376,6 @@ def _ground(picture: Image.Image) -> str | None:
         return "white"
     shares = {"white": seen(255.0), "black": seen(0.0), "grey": seen(128.0)}
     return max(shares, key=lambda name: shares[name])
-
-
-Box = tuple[float, float, float, float]
 
 
 def _fitted(

@@ -284,7 +284,7 @@ def _values(path: Path, megapixels: float) -> Array:
 
 
 def _ends(kind: str, values: Array) -> tuple[float, float]:
-    """The range of a folder; where a few values lie far from all others it is that of the others."""
+    """The range of a folder; a few values far from all others do not count."""
     low, high = float(values.min()), float(values.max())
     inner = np.quantile(values, (0.001, 0.999))
     if (high - low) > 8 * (inner[1] - inner[0]) > 0:
@@ -297,8 +297,8 @@ _SAID = {
     "squeezed": "longer than 2:1 squeezed to a square",
     "cut": "longer than 2:1 cut in the middle to 2:1",
     "flattened on white": "with transparent parts laid on white",
-    "flattened on black": "with transparent parts laid on black, for hardly anything shows on white",
-    "flattened on grey": "with transparent parts laid on grey, for hardly anything shows on white",
+    "flattened on black": "with transparent parts laid on black: hardly anything shows on white",
+    "flattened on grey": "with transparent parts laid on grey: hardly anything shows on white",
     "LAB to RGB": "of LAB converted to RGB",
     "blank": "of a single colour",
     "blank after flattening": "of a single colour once transparent parts are laid on a ground",

@@ -250,7 +250,7 @@ def _is_number(text: str) -> bool:
 
 
 def _is_heading(rows: Sequence[Sequence[str]], place: int, root: Path) -> bool:
-    """Whether the first row names the columns: its cell for the path is no path, or a known heading."""
+    """Whether the first row names the columns: its cell for the path is no path."""
     first = [cell.strip().lower() for cell in rows[0]]
     cell = first[place] if len(first) > place else ""
     if ending_of(cell) in KNOWN or "/" in cell or is_file(_resolved(root, rows[0][0])):

@@ -1,7 +1,8 @@
-"""Scenes with several objects and their exact boxes, in COCO's layout on disk: detection that needs no download.
+"""Scenes with several objects and their exact boxes, in COCO's layout: detection without a download.
 
-The pieces are those of scenes-v1: the same cloud texture, tints and turned items. A scene is a 3 x 3 grid of cells;
-each object stands alone in one, so that boxes never overlap. Shapes: S scenes, O objects of a scene, P side in pixels.
+The pieces are those of scenes-v1: the same cloud texture, tints and turned items. A scene is a grid
+of 3 x 3 cells; each object stands alone in one, so that boxes never overlap.
+Shapes: S scenes, O objects of a scene, P side in pixels.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ def compose_crowds(
 
     Args:
         items: (N, h, w) uint8 intensities that objects are drawn from; labels: (N,) their classes.
-        seed: of everything; equal seeds, equal scenes, whatever the count. size: side in pixels, 32 or more.
+        seed: of everything; equal seeds make equal scenes, whatever the count.
+        size: side in pixels, 32 or more.
     Returns:
-        images (S, P, P, 3) uint8, boxes: per scene (O, 4) int64 x0, y0, x1, y1 in pixels, half open, and classes (O,).
+        images (S, P, P, 3) uint8; boxes, per scene (O, 4) int64 x0, y0, x1, y1 in pixels, half
+        open; classes, per scene (O,).
     """
     require(size >= 32, f"a scene needs 32 pixels or more a side, got {size}")
     require(len(items) > 0 and len(items) == len(labels), "items and as many labels are needed")
@@ -100,7 +103,7 @@ def write_coco(
 
 
 def _numbers(seed: int, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    """(n, numbers) uniform in [0, 1) and (n, 9) the order of the cells, from Philox keyed by (seed, scene)."""
+    """(n, numbers) uniform in [0, 1) and (n, 9) orders of cells, by Philox on (seed, scene)."""
     wanted = scenes.NOISE + 1 + MOST * _PER_OBJECT + GRID**2
     raw = np.stack(
         [np.random.Philox(key=[seed << 32, i]).random_raw(wanted) for i in range(start, stop)]

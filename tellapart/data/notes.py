@@ -70,7 +70,7 @@ def kind_of_reason(reason: str) -> str:
 
 
 def skipped_lines(skipped: Sequence[Mapping[str, str]]) -> list[str]:
-    """One sentence for each kind of reason, the most frequent first, with the first file of each."""
+    """One sentence for each kind of reason, the most frequent first, with its first file."""
     kinds: dict[str, list[Mapping[str, str]]] = {}
     for entry in skipped:
         kinds.setdefault(kind_of_reason(entry["reason"]), []).append(entry)

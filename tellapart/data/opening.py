@@ -1,4 +1,4 @@
-"""Open and name files safely: regular files only, any coding of text and of names; free of numpy."""
+"""Open and name files safely: regular files only, any coding of text and names; without numpy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Listing:
         root: the folder that names are relative to.
         names: of the files, as the file system spells them.
         labels: the class of each file, None where it has none.
-        splits: the split of each file ("train", "test", or a name of its own), None where it has none.
+        splits: the split of each file ("train", "test", or another name), None where it has none.
         skipped: what could not be read: {"path", "reason"}.
         notes: what was left out or changed, counted by kind.
     """

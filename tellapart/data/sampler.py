@@ -1,4 +1,4 @@
-"""Which instances a step sees: a pure function of (seed, epoch), so a resumed run needs no saved state."""
+"""Which instances a step sees: a function of (seed, epoch), so that a resumed run needs no state."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
 
 
 def steps_per_epoch(size: int, batch: int) -> int:
-    """Whole batches in an epoch; the rest of that epoch's order is left for the next one's shuffle."""
+    """Whole batches in an epoch; the rest of its order is dropped, and the next epoch reshuffles."""
     require(
         1 <= batch <= size,
         f"the batch must lie in 1..{size} (the number of instances), got {batch}",

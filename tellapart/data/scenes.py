@@ -1,7 +1,8 @@
-"""scenes-v1: the items of a small labelled source, each at a random place on a coloured cloud texture.
+"""scenes-v1: items of a small labelled source, each at a random place on a coloured cloud texture.
 
-A CIFAR-like data set that needs no download. Frozen: a change of one pixel is a new version. Every random number
-comes from a counter-based generator keyed by (seed, copy, item), so a scene does not depend on its batch.
+A CIFAR-like data set that needs no download. Frozen: a change of one pixel is a new version. Every
+random number comes from a counter-based generator keyed by (seed, copy, item), so that a scene does
+not depend on its batch.
 Shapes: S items, P side of a scene in pixels.
 """
 
@@ -33,8 +34,8 @@ Array = np.ndarray[Any, Any]
 class Scenes:
     """Composed scenes and where their object is.
 
-    images: (S, P, P, 3) uint8. boxes: (S, 4) int64, x0, y0, x1, y1 in pixels, half open: the tightest box
-    around the object's pixels (intensity above 0.08 after placing); all zero where nothing is visible.
+    images: (S, P, P, 3) uint8. boxes: (S, 4) int64, x0, y0, x1, y1 in pixels, half open: the
+    tightest box around the object's pixels (intensity above 0.08 after placing); all zero where nothing is visible.
     """
 
     images: Array
@@ -54,7 +55,8 @@ def compose(
 
     Args:
         items: (S, h, w) uint8 intensities; enlarged bicubically to 28 x 28 where they are smaller.
-        seed: 1 for training scenes, 2 for test scenes. copy: 0, 1, ... for more scenes of the same items.
+        seed: 1 for training scenes, 2 for test scenes.
+        copy: 0, 1, ... for more scenes of the same items.
         size: side in pixels, 32 or more.
         first: number of the first item, for composing a part.
         progress: called with the number of scenes done.
@@ -75,7 +77,7 @@ def compose(
 
 
 def _numbers(seed: int, copy: int, first: int, count: int) -> Tensor:
-    """(count, 823) uniform in [0, 1), 24 bits each, from Philox keyed by (seed, copy) and the item."""
+    """(count, 823) uniform in [0, 1), 24 bits each, by Philox on (seed, copy) and the item."""
     raw = np.stack(
         [
             np.random.Philox(key=[(seed << 32) | copy, first + i]).random_raw(_NUMBERS)
@@ -106,7 +108,7 @@ def _compose(items: Tensor, numbers: Tensor, size: int) -> tuple[Array, Array]:
 
 
 def background(numbers: Tensor, size: int) -> Tensor:
-    """(n, 3, P, P) clouds from (n, NOISE) uniform numbers: coarse noise enlarged bicubically, fine bilinearly."""
+    """(n, 3, P, P) clouds from (n, NOISE) uniform numbers: coarse bicubic and fine bilinear noise."""
     n = len(numbers)
     coarse, fine = numbers.split([3 * COARSE**2, 3 * FINE**2], dim=1)
     return 0.6 * F.interpolate(
@@ -117,14 +119,14 @@ def background(numbers: Tensor, size: int) -> Tensor:
 
 
 def blend(scene: Tensor, placed: Tensor, tint: Tensor) -> tuple[Tensor, Tensor]:
-    """The scene with the placed items (n, 1, P, P) in their tints (n, 3), and where they are visible (n, P, P)."""
+    """The scene with the placed items (n, 1, P, P) in their tints (n, 3), and their masks (n, P, P)."""
     visible = placed > VISIBLE
     mask = F.avg_pool2d(visible.float(), 3, stride=1, padding=1)
     return scene * (1 - mask) + mask * (placed * tint[:, :, None, None] + 0.1), visible[:, 0]
 
 
 def place(masks: Tensor, scale: Tensor, angle: Tensor, offset: Tensor, size: int) -> Tensor:
-    """The item turned by `angle`, shrunk by `scale` and moved by `offset` (in half sides of the scene)."""
+    """The item turned by `angle`, shrunk by `scale`, moved by `offset` (half sides of the scene)."""
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
     turn = torch.stack(
         [torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1

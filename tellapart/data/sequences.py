@@ -1,6 +1,7 @@
 """Sequences in one packed memory map: sounds in int16, series of several channels in float32.
 
-An instance is a sound file, or a piece of a long one. Shapes: S instances, N batch, T steps in time, C channels.
+An instance is a sound file, or a piece of a long one.
+Shapes: S instances, N batch, T steps in time, C channels.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class SequenceSource(Source):
         return f"{len(self):,} pieces of series, {steps:,} steps of {self.channels} channel(s)"
 
     def read(self, index: Tensor) -> dict[str, Tensor]:
-        """The sequences at the positions `index` (N,): {"values": (sum of T, C) as stored, "length": (N,)}."""
+        """The sequences at `index` (N,): {"values": (sum of T, C) as stored, "length": (N,)}."""
         parts = [self.sequence(i) for i in index.tolist()]
         return {
             "values": torch.from_numpy(np.concatenate(parts)),
@@ -233,17 +234,18 @@ def notes_of(packed: Packed, names: Sequence[str], unit: str) -> Iterator[Note]:
     if cut:
         lengths = packed.length[packed.pieces[packed.file] > 1]
         text = (
-            f"{counted(cut, 'file')} cut into {int(packed.pieces[packed.pieces > 1].sum()):,} pieces "
-            f"of {int(lengths.min()):,} to {int(lengths.max()):,} {unit}; --piece and --hop set them"
+            f"{counted(cut, 'file')} cut into {len(lengths):,} pieces of {int(lengths.min()):,} to "
+            f"{int(lengths.max()):,} {unit}; --piece and --hop set them"
         )
         yield note("pieces", text, count=cut)
     if packed.rests:
-        text = f"{sum(packed.rests.values()):,} {unit} of {counted(len(packed.rests), 'file')} are in no piece"
+        files = counted(len(packed.rests), "file")
+        text = f"{sum(packed.rests.values()):,} {unit} of {files} are in no piece"
         yield note("rest", text, count=len(packed.rests), names=[readable(n) for n in packed.rests])
 
 
 def ending(packed: Packed, row: int, rate: int | None) -> str:
-    """What follows the name of the file in an id: nothing, or where in it the piece begins ("#12.5", seconds)."""
+    """What follows the file name in an id: nothing, or where the piece begins ("#12.5", seconds)."""
     return f"#{packed.start[row] / (rate or 1):g}" if packed.pieces[packed.file[row]] > 1 else ""
 
 

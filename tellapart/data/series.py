@@ -265,6 +265,6 @@ def _without_nan(packed: sequences.Packed, listing: Listing) -> sequences.Packed
     ]
     hashes = [h for h, g in zip(packed.hashes, good.tolist(), strict=True) if g]
     return sequences.Packed(
-        packed.values, packed.offset[good], packed.length[good], packed.file[good], packed.start[good], hashes,
-        packed.skipped + skipped, packed.changes, packed.rests,
+        packed.values, packed.offset[good], packed.length[good], packed.file[good],
+        packed.start[good], hashes, packed.skipped + skipped, packed.changes, packed.rests,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pairs of texts that people scored by likeness: STS files in the layouts of their tasks, and sets inside gensim."""
+"""Pairs of texts with human similarity scores: files of STS tasks, and sets inside gensim."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ class ScoredPairs:
     """Texts, and pairs of them (first, second, score): P pairs.
 
     Attributes:
-        texts: each text once. first, second: rows of `texts`. score: by people, higher = more alike.
-        subset: of each pair, where a task has several ("MSRpar", ...). skipped: lines left out and why.
+        texts: each text once. first, second: rows of `texts`.
+        score: by people, higher = more alike.
+        subset: of each pair, where a task has several ("MSRpar", ...).
+        skipped: lines left out and why.
     """
 
     name: str
@@ -39,9 +41,9 @@ def open_pairs(spec: str) -> ScoredPairs:
     """The pairs that a user names.
 
     Args:
-        spec: lee, wordsim353 or simlex999 (in the gensim package); a file of score, sentence, sentence in tabs; one of
-            STS-B (7 columns or more: the score in the fifth) or SICK (a heading with relatedness_score); or a folder of
-            STS12-16 (STS.input.NAME.txt with STS.gs.NAME.txt), whose subsets are scored together.
+        spec: lee, wordsim353 or simlex999 (in the gensim package); a file of score, sentence,
+            sentence in tabs; one of STS-B (7 columns or more: the score in the fifth) or SICK (a
+            heading with relatedness_score); or a folder of STS12-16 (STS.input.NAME.txt with STS.gs.NAME.txt), whose subsets are scored together.
     Raises:
         DataError: missing, not UTF-8, or fewer than three pairs.
     """
@@ -50,7 +52,8 @@ def open_pairs(spec: str) -> ScoredPairs:
     path = Path(spec).expanduser()
     if not path.exists():
         raise DataError(
-            f"{path} does not exist (an STS file or folder, or a known set: {unknown('set', spec, GENSIM)})"
+            f"{path} does not exist (an STS file or folder, or a known set: "
+            f"{unknown('set', spec, GENSIM)})"
         )
     rows: list[tuple[str, str, str, float]] = []
     skipped: list[dict[str, str]] = []
@@ -148,8 +151,8 @@ def _of_gensim(name: str) -> ScoredPairs:
             (i, j) for j in range(len(texts)) for i in range(j)
         ]  # the upper triangle alone is filled
         return ScoredPairs(
-            name, texts, [i for i, _ in pairs], [j for _, j in pairs], [values[i][j] for i, j in pairs],
-            [name] * len(pairs), [],
+            name, texts, [i for i, _ in pairs], [j for _, j in pairs],
+            [values[i][j] for i, j in pairs], [name] * len(pairs), [],
         )  # fmt: skip
     lines = read_utf8(
         folder / {"wordsim353": "wordsim353.tsv", "simlex999": "simlex999.txt"}[name]

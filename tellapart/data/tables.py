@@ -1,4 +1,4 @@
-"""Tables of numbers from text: separators, headings, columns of time and of text, lines that are none.
+"""Tables of numbers from text: separators, headings, columns of time and text, odd lines.
 
 Shapes: T steps, C channels.
 """

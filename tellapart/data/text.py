@@ -1,4 +1,6 @@
-"""Sentences as a source: a line each, or two or three in columns (a pair, and a sentence that is none), or documents.
+"""Sentences as a source: a line each, pairs or triples in columns, or documents.
+
+A triple is a pair and a sentence that does not match it.
 
 Shapes: S instances, N batch, V columns, L tokens.
 """
@@ -52,14 +54,19 @@ Encode = Callable[
 
 @dataclass(frozen=True)
 class Tokens:
-    """Sentences as token ids one after another, S x V of them; `word` is the place of each token's word, -1 = none."""
+    """Sentences as token ids one after another, S x V of them.
+
+    Attributes:
+        ids: of the tokens. word: place of each token's word, -1 = none.
+        offset: where each sentence begins.
+    """
 
     ids: Array  # (tokens,) int32
     word: Array  # (tokens,) int32
     offset: Array  # (S V + 1,) int64
 
     def batch(self, rows: Array) -> dict[str, Tensor]:
-        """{"ids", "mask", "word"}, each (N, L): the sentences at `rows` (N,), padded to the longest of them."""
+        """{"ids", "mask", "word"}, each (N, L): the sentences at `rows` (N,), padded to one length."""
         starts, stops = self.offset[rows], self.offset[rows + 1]
         longest = int((stops - starts).max())
         place = starts[:, None] + np.arange(longest)
@@ -77,7 +84,8 @@ class TextSource(Source):
     """Sentences.
 
     Attributes:
-        texts: of the whole set; V strings each, of which V is 1, 2 (a pair) or 3 (and a sentence that is no match).
+        texts: of the whole set; V strings each, of which V is 1, 2 (a pair) or 3 (and a sentence
+            that does not match).
         tokens: what an encoder reads of them, once `tokenised`.
     """
 
@@ -124,7 +132,7 @@ class TextSource(Source):
         return replace(self, tokens=tokens)
 
     def read(self, index: Tensor) -> dict[str, Tensor]:
-        """Tokens at the positions `index` (N,): {"ids", "mask", "word"}, each (N, L); of several columns (N, V, L)."""
+        """Tokens at `index` (N,): {"ids", "mask", "word"}, each (N, L), or (N, V, L) of V columns."""
         if self.tokens is None:
             raise DataError(f"{self.name} is not tokenised; an encoder of sentences does that")
         rows = self.rows[index.cpu().numpy()]
@@ -136,9 +144,11 @@ class TextSource(Source):
 
 
 def text_source(name: str, listing: Listing) -> TextSource:
-    """The sentences of one file, or the documents of a folder of .txt files (one each; folders are labels).
+    """The sentences of one file, or the documents of a folder of .txt files (folders are labels).
 
-    Left out and listed: empty lines, lines above 50,000 characters, rows with other than the usual number of columns.
+    Left out and listed: empty lines, lines above 50,000 characters, rows with other than the usual
+    number of columns. With a heading, the columns that are named as text are read, and one that is
+    named as label gives classes.
 
     Raises:
         DataError: not UTF-8, or fewer than two sentences.
@@ -189,7 +199,7 @@ Skipped = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class _Lines:
-    """What a file of sentences holds: texts, their line numbers and labels, and what was left out."""
+    """A file of sentences: texts, their line numbers and labels, and what was left out."""
 
     texts: list[tuple[str, ...]]
     ids: list[str]
