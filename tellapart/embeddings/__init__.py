@@ -1,4 +1,4 @@
-"""Vectors with ids, labels and provenance; the index over them; search and incremental embedding."""
+"""Embeddings with ids, labels and provenance; indexes, search and incremental embedding."""
 
 from __future__ import annotations
 

@@ -34,12 +34,12 @@ class Collection:
     """Items and their vectors, in the same order.
 
     Attributes:
-        name: what the user named: a run folder, an encoder, or a file of vectors.
-        source: S items; of vectors without data only ids and labels are known.
+        name: the run folder, encoder or file of vectors, as the user named it.
+        source: S items; for vectors without data it has only ids and labels.
         vectors: their features (S, F).
-        encoder: what embeds a query, None for saved vectors.
-        run: the run, None where there was no training.
-        folder: where derived results are kept, None: nowhere.
+        encoder: embeds queries; None for saved vectors.
+        run: the run; None if the encoder was not trained here.
+        folder: where derived results are saved; None: they are not saved.
     """
 
     name: str
@@ -50,20 +50,25 @@ class Collection:
     folder: Path | None = None
 
     def index(self, kind: IndexKind, console: Console) -> Index:
-        """The index of the vectors; an approximate one of a run is built once and kept."""
+        """Return an index of the vectors; an approximate index of a run is built once and saved.
+
+        Args:
+            kind: kind of index.
+            console: where the recall of a new index is printed.
+        """
         if kind == "exact":
             return Index(self.vectors)
         return search.kept_index(self.vectors, self.folder, kind, self.source.many, console)
 
     def query(self, name: str | Path, rows: dict[str, int]) -> search.Query:
-        """A query as a vector: the id of an item, a file of the kind of the data, or a sentence.
+        """Convert a query to a vector.
 
         Args:
-            name: what to look for.
-            rows: id -> source row of each item.
+            name: the id of an item, a file of the same kind as the data, or a sentence.
+            rows: source row of each id.
 
         Raises:
-            DataError: neither an id nor readable, or a file where there is no encoder.
+            DataError: `name` is neither an id nor readable, or there is no encoder to embed a file.
         """
         row = None if is_file(name) else rows.get(str(name))
         if self.encoder is None:
@@ -87,22 +92,22 @@ def open_collection(
     image_size: int | None = None,
     console: Console | None = None,
 ) -> Collection:
-    """Open a run, any other encoder, or saved vectors, and embed the items where that is needed.
+    """Open a run, any other encoder, or saved vectors, and embed the items if necessary.
 
     Args:
         what: a run folder, timm/NAME, torchvision/NAME, a file of weights, or vectors (.npz, or a
             folder that `embed` wrote).
-        data: the items; by default those of the run. Beside vectors it shows what they belong to.
+        data: the items; default: the data of the run. With vectors: the data they belong to.
         checkpoint: of a run: "last", "best-unlabelled" or a file of weights.
-        encoder: architecture of a file of weights, if it cannot be inferred.
+        encoder: architecture of the checkpoint, if it cannot be inferred.
         width: base width of small-resnet in a file of weights.
         image_size: side of a view in pixels.
         console: where progress is printed.
 
     Raises:
-        ConfigError: nothing known by this name, or an encoder without data.
-        DataError: the data are gone, or do not belong to the vectors.
-        RunError: a damaged run.
+        ConfigError: the name is unknown, or an encoder has no data.
+        DataError: the data are missing, or do not belong to the vectors.
+        RunError: the run is damaged.
     """
     console = console or Console()
     if not isinstance(what, str | Path) or plugins.is_name(what):
@@ -126,7 +131,7 @@ def _of_encoder(
     image_size: int | None,
     console: Console,
 ) -> Collection:
-    """An encoder that belongs to no run, over named data."""
+    """Embed named data with an encoder that belongs to no run."""
     subject = loading.open_subject(
         what,
         encoder=encoder,
@@ -185,7 +190,7 @@ def _of_vectors(path: Path, data: str | None, console: Console) -> Collection:
 
 
 def _bare(path: Path, vectors: Embeddings) -> Source:
-    """Ids and labels of saved vectors as a source that cannot be read."""
+    """Return a source with the ids and labels of saved vectors, which has no content to read."""
     known = -1 if vectors.labels is None else int(vectors.labels.max(initial=-1))
     return Source(
         name=str(vectors.provenance.get("data") or path), all_ids=vectors.ids,
@@ -204,20 +209,20 @@ def find(
     kind: IndexKind,
     console: Console,
 ) -> list[list[dict[str, Any]]]:
-    """The nearest items of each query.
+    """Find the nearest items of each query.
 
     Args:
         collection: the items.
-        queries: as `Collection.query` returns them.
+        queries: from `Collection.query`.
         k: neighbours of each query.
         threshold: least cosine similarity.
-        kind: of the index.
+        kind: kind of index.
         console: where progress is printed.
 
     Returns:
-        For each query its neighbours, best first: {"row", "id", "similarity", "percentile" (% of
-        random pairs that are less similar), "random_pairs" ({"mean", "std"}), "label"}, and of
-        sentences "text", of sounds and series "begin", "end", "unit".
+        For each query its neighbours, most similar first: {"id", "similarity", "percentile" (% of
+        random pairs that are less similar), "random_pairs" ({"mean", "std"}), "label"}. Sentences
+        add "text"; sounds and series add "begin", "end" and "unit".
     """
     source, items = collection.source, collection.index(kind, console)
     vectors = np.stack([query.vector for query in queries])

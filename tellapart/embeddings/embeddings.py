@@ -1,4 +1,4 @@
-"""Embeddings: vectors with ids, labels and where they came from; the only thing evaluators ever see.
+"""Embeddings: vectors with ids, labels and provenance, the input of every evaluator.
 
 Shapes: S items, D width (of features or of the embedding).
 """
@@ -27,10 +27,16 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, init=False)
 class Embeddings:
-    """Vectors (S, D) float32, ids (S,), labels (S,) int64 with -1 = none, and provenance (a dict of plain values).
+    """Vectors with ids, labels and provenance.
+
+    Attributes:
+        vectors: (S, D) float32, finite.
+        ids: S ids.
+        labels: (S,) int64, -1 = no label; None: the data have no labels.
+        provenance: plain values that say how the vectors were made.
 
     Raises:
-        DataError: lengths that differ, values that are not finite, labels that are not integers.
+        DataError: lengths differ, values are not finite, or labels are not integers.
 
     >>> e = Embeddings(torch.eye(2), ["a", "b"], [0, 1])
     >>> e.vectors.shape, e.labels.tolist()
@@ -70,21 +76,24 @@ class Embeddings:
         return len(self.vectors)
 
     def take(self, rows: Array) -> Embeddings:
-        """The items at `rows`."""
+        """Return the items at `rows`, an array of indices, in that order."""
         labels = None if self.labels is None else self.labels[rows]
         return Embeddings(self.vectors[rows], [self.ids[i] for i in rows], labels, self.provenance)
 
     def at_most(self, count: int) -> Embeddings:
-        """All items, or `count` of them by a seeded draw, in their order (every n-th could miss whole classes)."""
+        """Return at most `count` items, drawn with a fixed seed and kept in their order.
+
+        A random draw is used because taking every n-th item could miss whole classes.
+        """
         if len(self) <= count:
             return self
         return self.take(np.sort(np.random.default_rng(0).choice(len(self), count, replace=False)))
 
     def labelled(self) -> Embeddings:
-        """The items that have a label.
+        """Return the items that have a label.
 
         Raises:
-            DataError: there are none.
+            DataError: no item has a label.
         """
         if self.labels is None or not (self.labels >= 0).any():
             raise DataError("none of these items has a label")
@@ -95,14 +104,21 @@ class Embeddings:
         """The labels (S,).
 
         Raises:
-            DataError: there are none.
+            DataError: the data have no labels.
         """
         if self.labels is None:
             raise DataError("these items have no labels")
         return self.labels
 
     def save(self, path: str | Path) -> None:
-        """Write `path`: an .npz file, or else a folder whose vectors.npy can be memory-mapped."""
+        """Save the embeddings.
+
+        Args:
+            path: an .npz file, or a folder, whose vectors.npy can be memory-mapped.
+
+        Raises:
+            DataError: the path has no name, or cannot be written.
+        """
         path = Path(path)
         if not path.name:
             raise DataError(f"cannot write {str(path)!r}: the name of a file or folder is needed")
@@ -122,10 +138,14 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
-        """Read what `save` wrote, or an .npz of `vectors` with `labels` and `ids` or not; a folder is memory-mapped.
+        """Load saved embeddings; the vectors of a folder are memory-mapped.
+
+        Args:
+            path: a file or folder written by `save`, or any .npz with `vectors` and, optionally,
+                `labels` and `ids`.
 
         Raises:
-            DataError: missing, damaged, or not embeddings.
+            DataError: the file is missing, damaged, or holds no embeddings.
         """
         path = Path(path)
         try:
@@ -163,10 +183,14 @@ def embed(
     output: Output = "features",
     progress: Callable[[int], None] | None = None,
 ) -> Embeddings:
-    """Embed every item of a source with the evaluation view, in the order of its rows.
+    """Embed every item of a source with the evaluation view, in row order.
 
     Args:
-        output: "features" (F wide, what users take away) or "embedding" (D wide unit rows, the space of the loss).
+        encoder: a trained encoder.
+        source: S items.
+        output: "features" (the backbone's output, F wide) or "embedding" (the normalised output of
+            the projection head, D wide).
+        progress: called with the number of items embedded so far.
     """
     return embed_both(encoder, source, (output,), progress=progress)[output]
 
@@ -178,7 +202,17 @@ def embed_both(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> dict[Output, Embeddings]:
-    """As `embed`, several outputs in one pass over the source."""
+    """Compute several outputs in one pass over the source.
+
+    Args:
+        encoder: a trained encoder.
+        source: S items.
+        wanted: the outputs, as in `embed`.
+        progress: called with the number of items embedded so far.
+
+    Returns:
+        The embeddings of each output, by name.
+    """
     about = {"data": source.name, "fingerprint": source.fingerprint}
     found = outputs(encoder, source, wanted, progress=progress)
     return {
@@ -188,7 +222,7 @@ def embed_both(
 
 
 def check(vectors: Array) -> int:
-    """A number that tells these vectors from others, by up to 256 rows spread over them."""
+    """Return a CRC-32 checksum of the shape and up to 256 evenly spaced rows."""
     rows = np.unique(np.linspace(0, max(0, len(vectors) - 1), 256).astype(np.int64))[: len(vectors)]
     return zlib.crc32(np.ascontiguousarray(vectors[rows]).tobytes() + str(vectors.shape).encode())
 

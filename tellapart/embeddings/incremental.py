@@ -32,12 +32,22 @@ def embed_subject(
     image_size: int | None,
     console: Console,
 ) -> tuple[Embeddings, int]:
-    """The vectors of a source by the encoder of a subject; those in `out` that it made of the same contents are kept.
+    """Embed a source; vectors in `out` of the same encoder and unchanged items are reused.
+
+    Args:
+        subject: the encoder, with its run if it has one.
+        data: what to embed; None: the data of the run.
+        wanted: the output to compute.
+        out: embeddings written by an earlier call, if any.
+        image_size: side of a view in pixels; None: the encoder's default.
+        console: where progress is printed.
 
     Returns:
-        The embeddings, an item (or patch, "ID#row,column") each, and how many items were kept.
+        The embeddings, one row for each item (or patch, "ID#row,column"), and the number of items
+        whose vectors were reused.
+
     Raises:
-        ConfigError: vectors instead of an encoder, or an output that it does not have.
+        ConfigError: the subject has no encoder, or no such output.
     """
     encoder = subject.encoder
     if wanted == "embedding" and subject.run is None:
@@ -56,8 +66,8 @@ def embed_subject(
         _vectors(encoder, source, new, wanted, console) if len(new) else None, before, known, new
     )
     about = {
-        "data": source.name, "fingerprint": source.fingerprint, "output": wanted, "hashes": source.hashes,
-        "made_by": made_by, "encoder": subject.name,
+        "data": source.name, "fingerprint": source.fingerprint, "output": wanted,
+        "hashes": source.hashes, "made_by": made_by, "encoder": subject.name,
     }  # fmt: skip
     if subject.run:
         about["method"] = subject.run.manifest["method"]
@@ -65,7 +75,10 @@ def embed_subject(
 
 
 def identity(encoder: AnyEncoder, source: Source, wanted: Wanted) -> str:
-    """What makes a vector beside the item itself: the weights, the size of the view, the output."""
+    """Return a digest of everything but the item that determines its vector.
+
+    That is the weights, the settings of the source (such as the view size) and the output.
+    """
     digest = hashlib.blake2b(repr((wanted, source.about)).encode(), digest_size=16)
     for name, value in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
@@ -76,7 +89,7 @@ def identity(encoder: AnyEncoder, source: Source, wanted: Wanted) -> str:
 
 
 def _kept(out: Path, made_by: str) -> Embeddings | None:
-    """What an earlier call wrote, where the same encoder made it."""
+    """Load the embeddings of an earlier call; None unless the same encoder produced them."""
     if not (out.is_file() or (out / "items.npz").is_file()):
         return None
     try:
@@ -94,7 +107,7 @@ def _kept(out: Path, made_by: str) -> Embeddings | None:
 def _vectors(
     encoder: AnyEncoder, source: Source, rows: Array, wanted: Wanted, console: Console
 ) -> Array:
-    """(n, P, F) of the items at `rows`."""
+    """Embed the n items at `rows`; returns (n, P, F)."""
     part = source.subset(rows)
     with console.track("embedding", len(part)) as advance:
 
@@ -109,7 +122,7 @@ def _vectors(
 def _together(
     made: Array | None, before: Embeddings | None, known: list[int | None], new: Array
 ) -> Array:
-    """(S, P, F) in the order of the source: new vectors, and old ones at the places they had."""
+    """Merge new and reused vectors into one array (S, P, F) in the order of the source."""
     if before is None:
         if made is None:
             raise DataError("an empty part was asked for")

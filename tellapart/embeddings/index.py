@@ -1,4 +1,4 @@
-"""Nearest neighbours among embeddings: exact search in tiles; FAISS, an extra, behind the same `search`.
+"""Nearest-neighbour indexes: exact tiled search, and FAISS (an extra) with the same interface.
 
 Shapes: S items, Q queries, K neighbours, D width.
 """
@@ -23,28 +23,33 @@ from .choices import IndexKind as Kind
 from .embeddings import Embeddings, check
 
 Array = np.ndarray[Any, Any]
-KINDS = ("exact", "flat", "hnsw", "ivf-pq")  # all but the first are FAISS's
-SAMPLE, NEIGHBOURS = 500, 10  # of the recall of an approximate index
-LINKS, EFFORT = 32, 96  # of hnsw: links of a node, candidates kept while building and searching
-PROBES = 32  # of ivf-pq: cells that a search looks into
-TRAINED_PER_CELL = 64  # of ivf-pq: items that the cells are learned from
-ROWS = 1 << 18  # read at once
+KINDS = ("exact", "flat", "hnsw", "ivf-pq")  # all but "exact" use FAISS
+SAMPLE, NEIGHBOURS = 500, 10  # to measure the recall of an approximate index: queries, neighbours
+LINKS, EFFORT = 32, 96  # hnsw: links per node, candidates kept in building and searching
+PROBES = 32  # ivf-pq: cells visited by a search
+TRAINED_PER_CELL = 64  # ivf-pq: training items per cell
+ROWS = 1 << 18  # rows read at once
 
 
 class Index:
-    """Search by cosine similarity.
+    """An index for nearest-neighbour search by cosine similarity.
 
-    Vectors of a saved folder stay memory-mapped: an exact search reads them in tiles and holds none of them.
+    Vectors of a saved folder stay memory-mapped; an exact search reads them in tiles.
 
     Args:
         embeddings: S items.
-        kind: "exact" (no extra), or of FAISS "flat" (exact too), "hnsw" (a graph: fast, more memory) or "ivf-pq"
-            (cells and codes: little memory, approximate similarities).
+        kind: "exact" (needs no extra), or a FAISS index: "flat" (exact), "hnsw" (a graph: fast,
+            needs more memory) or "ivf-pq" (product quantisation: little memory, approximate
+            similarities).
+
     Attributes:
-        embeddings: the items, a row each. recall: of an approximate index, the share of the exact 10 nearest that it
-            finds for 500 of its own items; 1 for exact ones.
+        embeddings: the items, one row each.
+        recall: recall@10 of an approximate index, measured on up to 500 of its own items; 1 for
+            exact indexes.
+
     Raises:
-        ConfigError: no items, an unknown kind. MissingExtraError: FAISS is not installed.
+        ConfigError: there are no items, or the kind is unknown.
+        MissingExtraError: FAISS is not installed.
 
     >>> index = Index(Embeddings(np.eye(3), "abc"))
     >>> similarity, row = index.search(np.array([[1.0, 0.1, 0.0]]), k=2)
@@ -68,15 +73,19 @@ class Index:
         return len(self.embeddings)
 
     def search(self, vectors: Any, k: int) -> tuple[Array, Array]:
-        """The k items nearest to each vector, best first.
+        """Find the k items nearest to each query, most similar first.
 
         Args:
-            vectors: (Q, D). k: 1 to S.
+            vectors: (Q, D) queries.
+            k: neighbours of each query, 1 to S.
+
         Returns:
-            similarity (Q, K) float32 in [-1, 1], row (Q, K) int64. Where an approximate index finds fewer than k,
-            similarity is -inf and row -1.
+            Cosine similarity (Q, K) float32 in [-1, 1] and row (Q, K) int64. If an approximate
+            index finds fewer than k items, the remaining entries are -inf and -1.
+
         Raises:
-            ConfigError: k outside 1..S, or another width. DataError: values that are not finite.
+            ConfigError: k is outside 1..S, or the width differs.
+            DataError: a value is not finite.
         """
         queries = torch.from_numpy(np.array(vectors, np.float32))
         width = self.embeddings.vectors.shape[1]
@@ -95,13 +104,17 @@ class Index:
         row = np.where(number < 0, -1, np.searchsorted(self._numbers, number))
         return np.where(number < 0, -np.inf, np.clip(similarity, -1, 1)).astype(np.float32), row
 
-    # changes ---------------------------------------------------------------------------------------------
+    # changes
 
     def add(self, items: Embeddings) -> None:
-        """Add items whose ids are new.
+        """Add items with new ids.
+
+        Args:
+            items: of the same width as the index.
 
         Raises:
-            ConfigError: another width. DataError: an id that is here already.
+            ConfigError: the width differs.
+            DataError: an id is already in the index.
         """
         width = self.embeddings.vectors.shape[1]
         require(
@@ -111,7 +124,8 @@ class Index:
         known = set(self.embeddings.ids)
         if here := [i for i in items.ids if i in known]:
             raise DataError(
-                f"{len(here)} id(s) are in the index already, the first: {here[0]!r}; update replaces them"
+                f"{len(here)} id(s) are in the index already, the first: {here[0]!r}; "
+                "update replaces them"
             )
         scale = torch.cat([self._scale, _inverse_lengths(items.vectors)])
         numbers = (
@@ -124,10 +138,14 @@ class Index:
             )
 
     def remove(self, ids: Collection[str]) -> None:
-        """Take items out; a graph (hnsw) is built again, which takes as long as the first time.
+        """Remove items; an hnsw index is rebuilt, which takes as long as building it.
+
+        Args:
+            ids: of the items to remove.
 
         Raises:
-            DataError: an id that is not here. ConfigError: nothing would be left.
+            DataError: an id is not in the index.
+            ConfigError: the index would be empty.
         """
         gone = self._places(ids)
         kept = np.delete(np.arange(len(self)), gone)
@@ -140,10 +158,14 @@ class Index:
             self._faiss.remove_ids(numbers)
 
     def update(self, items: Embeddings) -> None:
-        """Replace the items of the same ids and add the others; replaced ones move to the end."""
+        """Replace items whose ids are in the index and add the others.
+
+        Args:
+            items: of the same width as the index. Replaced items move to the end.
+        """
         known = set(self.embeddings.ids)
         old = [i for i in items.ids if i in known]
-        if set(old) == known:  # nothing of what was here stays
+        if set(old) == known:  # every old item is replaced
             self._hold(items, _inverse_lengths(items.vectors))
             self._build()
             return
@@ -159,13 +181,16 @@ class Index:
             [row for row, name in enumerate(self.embeddings.ids) if name in wanted], np.int64
         )
 
-    # files -----------------------------------------------------------------------------------------------
+    # files
 
     def save(self, path: str | Path) -> None:
-        """Write a folder: the embeddings, and beside them what a search needs. Each file appears whole or not at all.
+        """Save the embeddings and the index in a folder; each file is written atomically.
+
+        Args:
+            path: the folder.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the folder cannot be written.
         """
         folder = Path(path)
         self.embeddings.save(folder)
@@ -180,7 +205,7 @@ class Index:
             try:
                 with replacing(folder / "index.faiss", error=DataError) as work:
                     _faiss().write_index(self._faiss, str(work))
-            except RuntimeError as error:  # FAISS reports a full disk so
+            except RuntimeError as error:  # FAISS raises it on a full disk
                 raise DataError(f"cannot write {folder / 'index.faiss'}: {error}") from error
             numbers = folder / "numbers.npy"
             write(numbers, lambda out: np.save(out, self._numbers), error=DataError)
@@ -188,10 +213,14 @@ class Index:
 
     @classmethod
     def load(cls, path: str | Path) -> Index:
-        """Read what `save` wrote, its vectors memory-mapped; of a folder of embeddings alone the exact index.
+        """Load a saved index with memory-mapped vectors.
+
+        Args:
+            path: a folder written by `save`, or a folder of embeddings, which gives an exact index.
 
         Raises:
-            DataError: missing, damaged, or not matching (an earlier save was interrupted).
+            DataError: the folder is missing or damaged, or its files do not match (an earlier save
+                was interrupted).
         """
         folder = Path(path)
         embeddings = Embeddings.load(folder)
@@ -226,18 +255,18 @@ class Index:
         made._hold(embeddings, scale, numbers)
         return made
 
-    # parts -----------------------------------------------------------------------------------------------
+    # internals
 
     def _hold(
         self, embeddings: Embeddings, scale: torch.Tensor, numbers: Array | None = None
     ) -> None:
-        """Items, the inverse lengths of their vectors, and the number by which FAISS knows each (they never repeat)."""
+        """Set the items, the inverse norms of their vectors and their FAISS ids, never reused."""
         self.embeddings, self._scale = embeddings, scale
         self._numbers = np.arange(len(embeddings)) if numbers is None else numbers
         self._rows = mapped(embeddings.vectors)
 
     def _build(self) -> None:
-        """The FAISS index of all items, and its recall."""
+        """Build the FAISS index of all items and measure its recall."""
         self._faiss: Any = None
         if self.kind == "exact":
             return
@@ -266,14 +295,14 @@ class Index:
 
 
 def mapped(vectors: Array) -> torch.Tensor:
-    """The vectors as a tensor over the same memory, which may be a read-only map: it is only read."""
+    """Return a tensor that shares the memory of an array, which may be a read-only memory map."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ")
         return torch.from_numpy(vectors)
 
 
 def _inverse_lengths(vectors: Array) -> torch.Tensor:
-    """(S,) 1 / length, and 0 for a vector of zeros, which is like nothing."""
+    """Return 1 / norm of each vector (S,), and 0 for zero vectors, so that they match nothing."""
     lengths = torch.cat(
         [mapped(vectors[s : s + ROWS]).norm(dim=1) for s in range(0, len(vectors), ROWS)]
     )
@@ -292,7 +321,7 @@ def _joined(a: Embeddings, b: Embeddings) -> Embeddings:
 
 
 def _cells(count: int) -> int:
-    """Of ivf-pq: about four times the square root of the number of items, and few where there are few."""
+    """Number of ivf-pq cells: 4 sqrt(items), at most 4,096, with at least 39 items per cell."""
     return max(1, min(4096, round(4 * math.sqrt(count)), count // 39))
 
 

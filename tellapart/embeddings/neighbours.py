@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine similarity, and what the similarity of a random pair is.
+"""Nearest neighbours by cosine similarity, and the similarity of random pairs.
 
 Shapes: S vectors, Q queries, K neighbours, P pairs, D width.
 """
@@ -16,11 +16,11 @@ from ..functional import top_k
 from ..functional.geometry import unit_rows
 
 Array = np.ndarray[Any, Any]
-PAIRS = 20_000  # random pairs that are compared
+PAIRS = 20_000  # random pairs to compare
 
 
 def nearest(queries: Array, vectors: Array, k: int) -> tuple[Tensor, Tensor]:
-    """The k vectors nearest to each query.
+    """Find the k vectors nearest to each query.
 
     Args:
         queries: (Q, D).
@@ -34,7 +34,7 @@ def nearest(queries: Array, vectors: Array, k: int) -> tuple[Tensor, Tensor]:
 
 
 def nearest_others(vectors: Array, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest other vectors of each vector.
+    """Find the k nearest other vectors of each vector.
 
     Args:
         vectors: (S, D).
@@ -48,21 +48,21 @@ def nearest_others(vectors: Array, k: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class RandomPairs:
-    """Cosine similarities of random pairs of different items: what "similar" is compared with.
+    """Cosine similarities of random pairs of different items, the reference for "similar".
 
     Attributes:
-        similarities: (P,) ascending; empty where there are fewer than two items.
+        similarities: (P,) ascending; empty if there are fewer than two items.
     """
 
     similarities: Array
 
     @classmethod
     def of(cls, vectors: Array, *, seed: int = 0) -> RandomPairs:
-        """Draw 20,000 pairs, or take every pair where there are fewer.
+        """Draw 20,000 random pairs, or take every pair if there are fewer.
 
         Args:
             vectors: (S, D), may be memory-mapped: only the drawn rows are read.
-            seed: of the draw.
+            seed: of the random draw.
 
         >>> RandomPairs.of(np.eye(3)).mean
         0.0
@@ -115,5 +115,5 @@ class RandomPairs:
 
 
 def _unit(vectors: Array) -> Tensor:
-    """(S, D) float32 of length one; a copy, for the vectors may be a read-only memory map."""
+    """Return unit rows (S, D) float32, as a copy: the vectors may be a read-only memory map."""
     return unit_rows(torch.from_numpy(np.array(vectors, np.float32)))

@@ -28,12 +28,12 @@ from .neighbours import RandomPairs
 
 @dataclass(frozen=True)
 class Query:
-    """What is searched for.
+    """A query.
 
     Attributes:
         vector: (F,) its features.
-        row: its source row where it is an item, which is then left out of its own neighbours.
-        batch: what was embedded, a batch of one; None where a stored vector was taken.
+        row: its source row if it is an item, which is excluded from its own neighbours; else None.
+        batch: the embedded batch of one; None if a stored vector was used.
     """
 
     vector: Array
@@ -42,19 +42,25 @@ class Query:
 
 
 def embedded(encoder: AnyEncoder, source: Source, console: Console) -> Embeddings:
-    """Embed a source, with a progress bar: its features (S, F)."""
+    """Compute the features (S, F) of a source, with a progress bar."""
     with console.track("embedding", len(source)) as advance:
         return embed(encoder, source, progress=lambda done: advance(done, source.many))
 
 
 def stored(loaded: Loaded, source: Source, console: Console) -> Embeddings:
-    """The features of a run's source: read from its folder, or computed and kept there."""
+    """Return the features of a run's source, read from the run folder or computed and saved there.
+
+    Args:
+        loaded: the run and its encoder.
+        source: S items.
+        console: where progress is printed.
+    """
     folder = loaded.run.embeddings_folder
     step = loaded.run.manifest.get("step")
     if (folder / "items.npz").exists():
         try:
             kept = Embeddings.load(folder)
-        except DataError as error:  # damaged: they are computed again
+        except DataError as error:  # damaged: compute them again
             console.say(str(error))
         else:
             about = kept.provenance
@@ -69,13 +75,13 @@ def stored(loaded: Loaded, source: Source, console: Console) -> Embeddings:
 def kept_index(
     vectors: Embeddings, folder: Path | None, kind: IndexKind, many: str, console: Console
 ) -> Index:
-    """An index of vectors: read from a folder, or built and kept there.
+    """Return an index, loaded from a folder or built and saved there.
 
     Args:
         vectors: the items.
-        folder: where it is kept, None: nowhere.
-        kind: of the index.
-        many: the items in the plural, for the message.
+        folder: where the index is saved; None: it is not saved.
+        kind: kind of index.
+        many: plural noun for the items, for the message.
         console: where its recall is printed.
     """
     if folder is not None and (folder / "index.json").is_file():
@@ -97,7 +103,7 @@ def kept_index(
 
 
 def _keep(save: Callable[[], None], console: Console) -> None:
-    """Keep a result in a run; a run that cannot be written is searched all the same."""
+    """Save a result in a run; if the run cannot be written, say so and continue."""
     try:
         save()
     except DataError as error:
@@ -105,15 +111,16 @@ def _keep(save: Callable[[], None], console: Console) -> None:
 
 
 def query(name: str | Path, places: dict[str, int], source: Source, encoder: AnyEncoder) -> Any:
-    """A query as a batch of one that `source` could have read.
+    """Decode a query to a batch of one, in the form that `source` reads.
 
     Args:
-        name: the id of an item, or what the modality decodes: a file, or a sentence.
-        places: id of each item -> its source row.
+        name: the id of an item, a file, or a sentence, depending on the modality.
+        places: source row of each id.
         source: the items to search.
-        encoder: that of the run.
+        encoder: the encoder of the run.
+
     Raises:
-        DataError: neither an id nor readable.
+        DataError: `name` is neither an id nor readable.
     """
     if str(name) in places and not is_file(name):
         return source.read(torch.tensor([places[str(name)]]))
@@ -121,14 +128,15 @@ def query(name: str | Path, places: dict[str, int], source: Source, encoder: Any
 
 
 def file_query(name: str | Path, source: Source, decode: Callable[[Path], Any]) -> Any:
-    """A file as a batch of one.
+    """Decode a file to a batch of one.
 
     Args:
         name: path of the file.
         source: the items to search.
-        decode: path -> batch; any exception means that the file cannot be read.
+        decode: maps a path to a batch; any exception means that the file cannot be read.
+
     Raises:
-        DataError: no such file, or it cannot be read.
+        DataError: the file does not exist or cannot be read.
     """
     if not is_file(name):
         example = random.Random(0).choice(source.ids)
@@ -142,7 +150,7 @@ def file_query(name: str | Path, source: Source, decode: Callable[[Path], Any]) 
 
 
 def image_query(path: Path, source: ImageSource) -> Tensor:
-    """An image file (1, C, H, W) uint8, packed as the images of the source."""
+    """Read an image file (1, C, H, W) uint8, scaled as the images of the source."""
     # packed images share one short side, with or without a margin for crops
     first = source.rows[0]
     short = min(source.pixels.height[first], source.pixels.width[first])
@@ -152,10 +160,14 @@ def image_query(path: Path, source: ImageSource) -> Tensor:
 
 
 def sequence_query(values: Array, source: SequenceSource) -> dict[str, Tensor]:
-    """A sequence (T, C) as a batch of one.
+    """Convert a sequence (T, C) to a batch of one.
+
+    Args:
+        values: (T, C).
+        source: the items to search.
 
     Raises:
-        DataError: other channels than the source has, or values that are not finite.
+        DataError: the number of channels differs, or a value is not finite.
     """
     if values.shape[1] != source.channels or not np.isfinite(values).all():
         raise DataError(f"{source.channels} channel(s) of finite values are needed")
@@ -163,20 +175,20 @@ def sequence_query(values: Array, source: SequenceSource) -> dict[str, Tensor]:
 
 
 def sentence_query(text: str, source: TextSource, encoder: AnyEncoder) -> Any:
-    """A sentence as tokens of the encoder, in every column of the source."""
+    """Tokenise a sentence for the encoder, repeated in every column of the source."""
     one = replace(source, texts=[(text,) * source.columns], rows=np.zeros(1, np.int64))
     return encoder.prepared(one).read(torch.tensor([0]))
 
 
 @torch.inference_mode()
 def features(encoder: AnyEncoder, source: Source, batch: Any) -> Array:
-    """(F,) the features of a batch of one."""
+    """Return the features (F,) of a batch of one."""
     found: Array = encoder.features(evaluation_view(source, batch))[0].numpy()
     return found
 
 
 def picture(source: ImageSource, batch: Any) -> Array:
-    """(h, w, C) uint8 of a batch of one."""
+    """Return the image (h, w, C) uint8 of a batch of one."""
     found: Array
     if isinstance(batch, dict):
         found = batch["pixels"].view(int(batch["height"]), int(batch["width"]), -1).numpy()
@@ -192,7 +204,21 @@ def neighbours(
     k: int,
     threshold: float = -1.0,
 ) -> list[list[tuple[int, float]]]:
-    """Rows and similarities of the k nearest that are similar enough, the query itself left out."""
+    """Find the k nearest items of each query, without the query itself.
+
+    Args:
+        index: the items.
+        vectors: (Q, F) queries.
+        own: source row of each query, None for queries that are no items.
+        k: neighbours of each query, 1 or more.
+        threshold: least cosine similarity, in [-1, 1].
+
+    Returns:
+        For each query its (row, similarity) pairs, most similar first.
+
+    Raises:
+        ConfigError: k or threshold is out of range.
+    """
     require(k >= 1, f"--k must be 1 or more, got {k}")
     require(-1 <= threshold <= 1, f"--threshold is a cosine similarity in -1..1, got {threshold}")
     similarity, row = index.search(vectors, min(k + 1, len(index)))
@@ -207,13 +233,13 @@ def neighbours(
 
 
 def described(source: Source, row: int, similarity: float, pairs: RandomPairs) -> dict[str, Any]:
-    """A neighbour in plain values.
+    """Describe a neighbour with plain values.
 
     Args:
         source: the items.
-        row: its source row.
-        similarity: cosine similarity with the query.
-        pairs: similarities of random pairs, which say how high this one is.
+        row: source row of the neighbour.
+        similarity: cosine similarity to the query.
+        pairs: similarities of random pairs, the reference for the percentile.
     """
     label = -1 if source.labels is None else int(source.labels[row])
     percentile = pairs.percentile(similarity)
@@ -228,7 +254,7 @@ def described(source: Source, row: int, similarity: float, pairs: RandomPairs) -
 
 
 def content(source: Source, row: int) -> dict[str, Any]:
-    """What an item says: its sentences, or where in its file a sound or series begins and ends."""
+    """Return the sentences of an item, or the begin and end of a sound or series in its file."""
     details = modality_of(source).details(source, row)
     details.pop("curves", None)
     if texts := details.pop("texts", None):
