@@ -40,7 +40,7 @@ class OwnBackbone(Backbone):
         return pooled(out, self.name, len(x))
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """What `maps` of the network gives.
+        """The feature maps of the network.
 
         Raises:
             ConfigError: the network has no `maps`.
