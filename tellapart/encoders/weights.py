@@ -10,6 +10,7 @@ import argparse
 import math
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def read(path: Path) -> tuple[Weights, str | None]:
             return _named(load_safetensors(files.read_bytes(path)), path), None
         with (
             files.open_regular(path) as file,
+            warnings.catch_warnings(action="ignore"),  # torch's own, about the file
             torch.serialization.safe_globals([argparse.Namespace]),  # settings of MoCo and DINO
         ):
             found: Any = torch.load(file, map_location="cpu", weights_only=True)

@@ -14,6 +14,9 @@ from msgspec import Meta, Struct
 
 from ..errors import RunError, TellapartError
 from . import plugins
+from .text import safe
+
+LONGEST = 500  # characters of a message, which may quote a value
 
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 53)]
@@ -26,6 +29,7 @@ Rate = Annotated[int, Meta(ge=1, le=768_000)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Pair = Annotated[list[float], Meta(min_length=2, max_length=2)]
 Seconds = Annotated[float, Meta(ge=0)]
+Word = Annotated[str, Meta(max_length=200)]
 Name = Annotated[str, Meta(max_length=4096)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Head = Literal["none", "linear", "mlp", "linear-bn", "mlp-bn", "mlp3-bn", "tanh"]
@@ -42,7 +46,7 @@ class Data(Struct):
     items: Count = 0
     trained_on: Count = 0
     splits: dict[Name, Count] = {}
-    kind: Name = "images"
+    kind: Word = "images"
     duplicates: Count = 0
     licence: str = ""
     labels_used: bool = False
@@ -94,7 +98,7 @@ class Manifest(Struct):
     """run.json"""
 
     format: int
-    method: Name
+    method: Word
     config: dict[Name, Any]
     data: Data
     status: Literal["running", "finished", "interrupted", "failed"] = "running"
@@ -185,7 +189,7 @@ class OwnEncoder(Struct):
     width: Width | None = None
     channels: Channels | None = None
     size: Pixels | None = None
-    kind: Name = "images"
+    kind: Word = "images"
     format: Literal[1] = 1
 
 
@@ -386,4 +390,4 @@ def _words(reason: Exception, at: str) -> str:
     text, _, place = str(reason).partition(" - at `$")
     text = (text[:1].lower() + text[1:]).replace("`", "")
     field = (at + place.removesuffix("`")).lstrip(".")
-    return f"{field}: {text}" if field else text
+    return safe((f"{field}: {text}" if field else text)[:LONGEST])

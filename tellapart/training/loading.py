@@ -18,6 +18,7 @@ from ..errors import ConfigError, DataError, MissingExtraError, RunError, requir
 from ..objectives import OPTIONS
 from ..runtime import plugins, schemas
 from ..runtime.console import Console
+from ..runtime.text import safe
 from .config import CommonConfig
 from .resolve import open_for
 from .run import Run
@@ -183,7 +184,8 @@ def load_encoder(run: Run, checkpoint: str = "last") -> AnyEncoder:
     except (RunError, MissingExtraError, ConfigError):
         raise
     except Exception as error:  # the description may ask for anything of timm and transformers
-        raise RunError(f"{place} describes no encoder that can be built: {error}") from error
+        reason = safe(str(error)[: schemas.LONGEST])
+        raise RunError(f"{place} describes no encoder that can be built: {reason}") from error
     if checkpoint != "last":
         tensors, _ = weights.read(run.checkpoint(checkpoint))
     try:
@@ -379,7 +381,8 @@ def config_of(run: Run) -> CommonConfig:
     try:
         found: CommonConfig = kind.from_dict(method, values)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise RunError(f"{file}: config: {error}") from error
+        reason = safe(str(error)[: schemas.LONGEST])
+        raise RunError(f"{file}: config: {reason}") from error
     return found
 
 
