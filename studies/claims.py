@@ -334,7 +334,8 @@ def page() -> str:
         "Each claim of this line of research that a program can check, with our numbers.",
         "Trainings are of `scenes:fashion-mnist` with `small-resnet` of width 16 unless a row says",
         "otherwise: 32-pixel scenes, minutes of one thread. A verdict is about that scale.",
-        "`python studies/claims.py` writes this page from the committed results, and a test compares",
+        "`python studies/claims.py` writes this page from the committed results, and a test "
+        "compares",
         "them.",
         "",
         "| # | claim | source | verdict | our result | seeds | command |",
@@ -362,7 +363,8 @@ def _study(one: Study) -> list[str]:
         f"## {one.title}",
         "",
         f"`python studies/{one.name}.py`; {len(trained)} trainings, {hours:.1f} hours of one "
-        f"thread, commit {', '.join(commits)}; {len(known)} trainings are in `studies/trainings.jsonl`.",
+        f"thread, commit {', '.join(commits)}; {len(known)} trainings are in "
+        "`studies/trainings.jsonl`.",
         *([one.note] if one.note else []),
         "Accuracy on the test part in %, mean ± std over seeds.",
         "",

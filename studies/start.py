@@ -1,5 +1,6 @@
-"""How instance discrimination starts: influence of the head, the first rows of the bank, and Z. Two epochs
-a row, one seed.
+"""How instance discrimination starts: influence of the head, the first rows of the bank, and Z.
+
+Two epochs per row, one seed.
 
     python studies/start.py [ROW ...]      writes studies/start.json
 

@@ -1,9 +1,13 @@
-"""Try settings on the validation part, never on the test part: any flag of `TrainConfig`, kNN every few epochs.
+"""Tune settings on the validation part, never on the test part.
 
-    python studies/tune.py --method simclr --data scenes:fashion-mnist --every 2 --epochs 4 --objective.temperature 0.2
+Any field of `TrainConfig` is a flag; k-NN accuracy is printed every few epochs.
 
-Trains without 10,000 training items cut by hash (287 of the digits) and prints the weighted kNN of these among the rest
-(every second item on the way, all at the end), on the features and on the embedding.
+    python studies/tune.py --method simclr --data scenes:fashion-mnist --every 2 --epochs 4 \
+        --objective.temperature 0.2
+
+Holds out 10,000 training items, selected by hash (287 of the digits), and prints their weighted
+k-NN accuracy among the rest (every second item during training, all at the end), on the features
+and on the embedding.
 """
 
 from __future__ import annotations

@@ -46,13 +46,13 @@ class Result(Mapping[str, Any]):
 
 @dataclass(frozen=True, eq=False)
 class Trained(Result):
-    """A training that ended.
+    """A finished training.
 
     Attributes:
         run: folder of the run.
-        steps: steps that the run has.
-        trained: whether this call took any of them.
-        verdict: whether it learned, in one sentence.
+        steps: number of optimizer steps of the run.
+        trained: whether this call ran any of the steps.
+        verdict: one sentence that says whether the encoder learned.
     """
 
     run: str
@@ -66,9 +66,9 @@ class Measured(Result):
     """Measurements as plain values, with the file that holds them.
 
     Attributes:
-        verdict: the result in one sentence, empty where there is none.
-        out: the file that was written, None where none was.
-        content: all of them, by name.
+        verdict: the result in one sentence, empty if there is none.
+        out: the file that was written, None if none was written.
+        content: all measurements by name.
     """
 
     verdict: str
@@ -81,7 +81,7 @@ class Measured(Result):
 
 @dataclass(frozen=True, eq=False)
 class Reported(Result):
-    """A page that was written.
+    """A written HTML report.
 
     Attributes:
         out: the file.
@@ -98,14 +98,14 @@ class Reported(Result):
 
 @dataclass(frozen=True, eq=False)
 class Exported(Result):
-    """An encoder that was written for use without tellapart.
+    """An encoder exported for use without tellapart.
 
     Attributes:
         out: the folder.
         files: names of the files in it.
         features: width F of the features.
-        checked: largest difference from the encoder here, by runtime.
-        lost: what the changes (`fold_batchnorm`, `bf16`) cost, measured on the run's own data.
+        checked: largest difference from the features of the original encoder, by runtime.
+        lost: accuracy lost by `fold_batchnorm` and `bf16`, measured on the data of the run.
     """
 
     out: str
@@ -117,7 +117,7 @@ class Exported(Result):
 
 @dataclass(frozen=True, eq=False)
 class Explored(Result):
-    """A page that was served until Ctrl-C.
+    """A page served until Ctrl-C.
 
     Attributes:
         run: folder of the run.
@@ -284,7 +284,7 @@ def train(
 
 
 def method_name(method: Any) -> str:
-    """The name of a method; an objective of the user is registered under its own.
+    """Return the name of a method, registering an objective of the user under its own name.
 
     Args:
         method: a name, or an objective as `train` takes it.
@@ -337,8 +337,8 @@ def evaluate(
             most.
         checkpoint: of a run, last, best-unlabelled, or a file of weights.
         labels: file of id,label lines; evaluate on these items.
-        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
-            your own, that network or module:name.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a
+            network of your own, that network or module:name.
         width: base width of a small-resnet in a file of weights.
         image_size: side of a view in pixels; by default the run's, or decided from the images.
         test: for embeddings, those of a test part.
@@ -358,9 +358,8 @@ def evaluate(
     protocols.checked(protocol)
     console = console or Console()
 
-    def open_again() -> (
-        loading.Subject
-    ):  # a network of others is fitted to the channels of each source
+    # a library network is adapted to the channels of each source
+    def open_again() -> loading.Subject:
         return loading.open_subject(
             subject,
             checkpoint=checkpoint,
@@ -433,8 +432,8 @@ def detect(
         data: coco:FOLDER, voc:FOLDER, scenes:digits or scenes:fashion-mnist.
         preset: scenes, voc07 or voc07-instdisc.
         checkpoint: of a run, last, best-unlabelled, or a file of weights.
-        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
-            your own, that network or module:name.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a
+            network of your own, that network or module:name.
         width: base width of a small-resnet in a file of weights.
         supervised: also on the same network trained with the labels of the run's own data.
         out: file of the result; by default detection.json in the run, else in this folder.
@@ -501,15 +500,15 @@ def embed(
     """Embed data with any network; a second run embeds only new files.
 
     Args:
-        subject: run folder, timm/NAME, torchvision/NAME, or file of weights; also an `nn.Module`, or
-            module:name of one.
+        subject: run folder, timm/NAME, torchvision/NAME, or file of weights; also an `nn.Module`,
+            or module:name of one.
         out: .npz file, or a folder whose vectors can be memory-mapped.
         data: data to embed; by default the run's own.
         output: features are what to use; embedding is the space of the loss; patches is a vector
             for each place of the last map.
         checkpoint: of a run, last, best-unlabelled, or a file of weights.
-        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
-            your own, that network or module:name.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a
+            network of your own, that network or module:name.
         width: base width of a small-resnet in a file of weights.
         image_size: side of a view in pixels; by default the run's, or decided from the images.
         console: where progress is printed; None: standard error.
@@ -562,8 +561,8 @@ def search(
         threshold: least cosine similarity of a neighbour, -1 to 1.
         index: exact, or an approximate index of FAISS, built once and kept in the run.
         sheet_path: picture of the queries and their neighbours to write.
-        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
-            your own, that network or module:name.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a
+            network of your own, that network or module:name.
         width: base width of small-resnet in a file of weights.
         image_size: side of a view in pixels.
         console: where progress is printed; None: standard error.
@@ -622,8 +621,8 @@ def report(
             Scores are in the page once `eval` has scored the run.
         data: items to show; by default the run's own. Other encoders require it.
         out: the file; by default report.html in the run, else in this folder.
-        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
-            your own, that network or module:name.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a
+            network of your own, that network or module:name.
         width: base width of small-resnet in a file of weights.
         image_size: side of a view in pixels.
         console: where progress is printed; None: standard error.
@@ -660,8 +659,8 @@ def explore(
         host: address to listen on; any other than this one lets other machines in.
         port: port to listen on; 0: a free one.
         browser: open the page in a browser.
-        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a network of
-            your own, that network or module:name.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run with a
+            network of your own, that network or module:name.
         width: base width of small-resnet in a file of weights.
         image_size: side of a view in pixels.
         console: where the address is printed; None: standard error.
@@ -743,7 +742,7 @@ def _given(data: Data | None) -> str | None:
 
 
 def _sources(data: Data | Sequence[str] | None) -> list[str | None]:
-    """The sources of an evaluation: of a list of names each, of any other object one.
+    """Return the sources of an evaluation: one for each name of a list, otherwise a single one.
 
     A list of paths of images or sounds is one source.
     """

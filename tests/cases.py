@@ -1,4 +1,4 @@
-"""Every objective in every form, a network without BatchNorm, and batches for them: shared by the contract tests."""
+"""Cases shared by the contract tests: objectives, a network without BatchNorm, and batches."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ BY_PLACE = ("nce, per instance", "cpc", "cpc, own sequence", "cpc, others of the
 
 
 class Rows(Encoder):
-    """An Encoder that also reads an image as its rows, one after another: a frame each, and the mean so far."""
+    """An Encoder that also reads an image row by row: a frame for each, and the running mean."""
 
     width, context_width = 8, 8
 
@@ -114,7 +114,7 @@ def made(name, source, network, seed=0):
 
 
 def batch(source, views, index=None, dtype=torch.float32):
-    """The items themselves, then the same with a little noise that goes with the item, whatever its batch."""
+    """The items, then the items with a little noise that depends on the item, not on its batch."""
     index = torch.arange(3, 3 + N) if index is None else index
     first = source.read(index).to(dtype) / 255
     noise = [torch.stack([_noise(int(i), v) for i in index]).to(dtype) for v in range(1, views)]
@@ -131,10 +131,10 @@ def random(seed=1):
 
 
 def leak(bn_rows, shuffle, steps=120, pairs=16):
-    """Loss less chance where the two views of a pair share nothing, but groups of two have the same contents.
+    """Loss minus chance for pairs whose two views share nothing but the statistics of their group.
 
-    The second view of an item is the other item of its group: only the group's statistics match a query to its key.
-    `pairs`: groups of each process; bn_rows None: BatchNorm sees them all.
+    The second view of an item is the other item of its group of two, so only the statistics of the
+    group match a query to its key. `pairs`: groups per process; bn_rows None: BatchNorm over all.
     """
     torch.manual_seed(0)
     body = nn.Sequential(

@@ -1,4 +1,4 @@
-"""What several tests make: seeded generators, sentences, small encoders of sequences and of sentences."""
+"""Shared test inputs: seeded generators, sentences, small sequence and sentence encoders."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def open_like(texts):
     from tellapart.data import TextSource
 
     return TextSource(
-        name="t", all_ids=[str(i) for i in range(len(texts))], all_labels=None, classes=(), parts={}, fingerprint="",
+        name="t", all_ids=[str(i) for i in range(len(texts))], all_labels=None, classes=(),
+        parts={}, fingerprint="",
         texts=[(t,) for t in texts],
     )  # fmt: skip

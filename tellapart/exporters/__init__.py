@@ -1,1 +1,1 @@
-"""Encoders as files that load without tellapart: programs, safetensors, ONNX, checked before they appear."""
+"""Export encoders as files that load without tellapart: Python programs, safetensors, ONNX."""

@@ -1,10 +1,12 @@
 """Export an encoder as a folder that loads without tellapart, checked before it appears.
 
-model.safetensors    the network without its head; of images under the plain names of its library
-model.py             the network as a program of plain torch (and its library), and what prepares its input
-example.py           ten lines that use it
-config.json  preprocessor.json  README.md    what it is, what it wants, and the model card
-tokenizer.json       of sentences
+model.safetensors    weights without the projection head; for images with the names of the library
+model.py             the network and its preprocessing as a program of torch (and its library)
+example.py           an example of ten lines
+config.json          architecture
+preprocessor.json    preprocessing settings
+README.md            model card
+tokenizer.json       for sentences
 model.onnx           with `onnx`
 """
 
@@ -40,11 +42,11 @@ from .card import export_card
 from .program import Standalone
 
 KS = (20, 200)
-TRAIN, TEST = 20_000, 5_000  # items that the loss of kNN is measured with, at most
-NEAREST = 10  # neighbours of an item without a label, whose share that stays is measured
-ALLOWED = {"torch": 1e-5, "onnxruntime": 1e-4}  # the largest difference that is allowed
+TRAIN, TEST = 20_000, 5_000  # maximum items for measuring the lost k-NN accuracy
+NEAREST = 10  # neighbours compared before and after, for data without labels
+ALLOWED = {"torch": 1e-5, "onnxruntime": 1e-4}  # largest allowed relative difference of features
 BATCHES = (1, 3, 8)
-LENGTHS = (0, 3)  # added to the shortest signal and sentence that are compared
+LENGTHS = (0, 3)  # added to the length of the shortest compared input
 
 
 def export(
@@ -60,15 +62,23 @@ def export(
     """Write the encoder of a run as a folder that loads without tellapart, whole or not at all.
 
     Args:
-        out: a new or empty folder. checkpoint: "last", "best-unlabelled", or a file of weights of the same network.
-        onnx: also model.onnx, for batches of any size and signals and sentences of any length.
-        fold_batchnorm: each BatchNorm inside the convolution before it. bf16: weights rounded to bfloat16, half
-            the bytes; they are loaded as float32. What either costs is measured on the run's own source.
+        run: folder of the run.
+        out: a new or empty folder.
+        checkpoint: "last", "best-unlabelled", or a file of weights of the same network.
+        onnx: also write model.onnx, for any batch size and any length of signals and sentences.
+        fold_batchnorm: fold each BatchNorm into the convolution before it.
+        bf16: store the weights in bfloat16, half the bytes; they are loaded as float32.
+        console: where progress is printed; None: standard error.
+
     Returns:
-        {"out", "files", "features": F, "checked": largest difference by runtime, "lost": what the changes cost}.
+        {"out", "files", "features": F, "checked": largest difference by runtime, "lost": accuracy
+        lost by folding and rounding, measured on the data of the run}.
+
     Raises:
-        RunError: not a run, no encoder in it, or `out` is in use or cannot be written. ConfigError: no BatchNorm to
-        fold. MissingExtraError: what ONNX needs is not installed. TellapartError: the result computes otherwise.
+        RunError: not a run, no encoder in it, or `out` is in use or cannot be written.
+        ConfigError: no BatchNorm to fold.
+        MissingExtraError: a package for ONNX is not installed.
+        TellapartError: the exported network gives different features.
     """
     opened, console, out = Run.open(run), console or Console(), Path(out)
     loaded = Loaded(load_encoder(opened, checkpoint), opened)
@@ -123,7 +133,7 @@ def _texts(
     description: dict[str, Any],
     costs: dict[str, float],
 ) -> dict[str, str]:
-    """The files of words, by name."""
+    """Return the text files of the folder by name."""
     theirs = programs.transformers_config(made)
     about = {name: value for name, value in description.items() if name != "tokenizer"}
     card = export_card(run.manifest, description, run.evaluation(), costs)
@@ -140,7 +150,7 @@ def _texts(
 
 
 def _changed(encoder: AnyEncoder, fold: bool, bf16: bool) -> AnyEncoder:
-    """A copy as it will be after loading."""
+    """Return a copy with folded or rounded weights, as the exported one will be loaded."""
     made = copy.deepcopy(encoder).eval()
     if fold:
         made.fold_batchnorm()
@@ -153,7 +163,17 @@ def _changed(encoder: AnyEncoder, fold: bool, bf16: bool) -> AnyEncoder:
 
 
 def lost(loaded: Loaded, changed: AnyEncoder, console: Console) -> dict[str, float]:
-    """What the changes cost on the run's own source: points of kNN; without labels the neighbours that stay."""
+    """Return the accuracy lost by the changes, measured on the source of the run.
+
+    Args:
+        loaded: the run with its encoder.
+        changed: the encoder after folding or rounding.
+        console: where progress is printed.
+
+    Returns:
+        The loss of k-NN accuracy in percentage points; without labels, the share of nearest
+        neighbours that are kept and the mean cosine similarity of the features.
+    """
     source = loaded.source(console=console)
     train, test = parts_of(source)
     if source.labels is None or test is None:
@@ -169,7 +189,7 @@ def _scores(encoder: AnyEncoder, train: Source, test: Source) -> dict[str, float
 
 
 def _moved(before: Embeddings, after: Embeddings) -> dict[str, float]:
-    """The share of each item's nearest neighbours that it keeps, and the mean cosine of its vectors."""
+    """Return the share of nearest neighbours that are kept, and the mean cosine similarity."""
     near = [outliers.neighbours(e, k=NEAREST)[1].tolist() for e in (before, after)]
     k = len(near[0][0])
     kept = np.mean([len(set(a) & set(b)) / k for a, b in zip(*near, strict=True)])
@@ -183,11 +203,12 @@ def _moved(before: Embeddings, after: Embeddings) -> dict[str, float]:
 def _preprocessor(
     manifest: dict[str, Any], description: dict[str, Any], encoder: AnyEncoder
 ) -> dict[str, Any]:
-    """As beside the run's encoder, with what only its program knew."""
+    """Return the preprocessing settings of the run, with the constants of the network added."""
     found = model_card.preprocessor(manifest, description)
     if "tokenizer" in found:
         return found | {
-            "tokenizer": "tokenizer.json", "max_length": description["max_length"], "pooler": description["pooler"],
+            "tokenizer": "tokenizer.json", "max_length": description["max_length"],
+            "pooler": description["pooler"],
         }  # fmt: skip
     for name in ("mean", "std"):
         found[name] = encoder.get_buffer(name).flatten().tolist()
@@ -195,7 +216,7 @@ def _preprocessor(
 
 
 def _features(encoder: AnyEncoder, inputs: tuple[Tensor, ...], made: Standalone) -> Tensor:
-    """What the encoder of the run makes of the inputs of its program."""
+    """Return the features (N, F) that the encoder of the run gives for inputs of the program."""
     view: Any = dict(zip(made.inputs, inputs, strict=True)) if len(inputs) > 1 else inputs[0]
     with torch.inference_mode():
         return encoder.features(view)
@@ -208,7 +229,10 @@ def _largest(
     description: dict[str, Any],
     runtime: str,
 ) -> float:
-    """The largest difference of features over several sizes, relative to their largest value where that is above 1."""
+    """Return the largest difference of features over several batch sizes and lengths.
+
+    The difference is relative to the largest feature where that is above 1.
+    """
     worst = 0.0
     lengths = LENGTHS if any(len(sizes) > 1 for sizes in made.inputs.values()) else LENGTHS[:1]
     for n in BATCHES:
@@ -222,14 +246,14 @@ def _largest(
             )
     if not worst <= ALLOWED[runtime]:
         raise TellapartError(
-            f"the exported network differs by {worst:.1e} in {runtime} (at most {ALLOWED[runtime]:.0e} is allowed); "
-            "nothing was written"
+            f"the exported network differs by {worst:.1e} in {runtime} "
+            f"(at most {ALLOWED[runtime]:.0e} is allowed); nothing was written"
         )
     return worst
 
 
 def require_onnx() -> None:
-    """Raise MissingExtraError unless what ONNX needs is installed."""
+    """Raise MissingExtraError unless the packages for ONNX export are installed."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         try:
             __import__(package)
@@ -256,10 +280,10 @@ def _write_onnx(
     }
     fast: Any = torch.backends.mha
     before = fast.get_fastpath_enabled()
-    fast.set_fastpath_enabled(False)  # one fused operator that ONNX does not have
+    fast.set_fastpath_enabled(False)  # a fused operator that ONNX lacks
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # notices of the exporter about its own parts
+            warnings.simplefilter("ignore")  # the exporter warns about its own internals
             program = torch.onnx.export(
                 network.to(memory_format=torch.contiguous_format),
                 programs.example_inputs(made, description, 2, 2), dynamo=True, verbose=False,
@@ -285,9 +309,10 @@ def _write_onnx(
 
 
 class Recurrent(nn.Module):
-    """The context of a signal as ONNX's own operator, which runs over any number of frames; torch's is unrolled there.
+    """The recurrent context network as an ONNX operator, for any number of frames.
 
-    ONNX orders the gates of a GRU z, r, h (torch: r, z, n), those of an LSTM i, o, f, c (torch: i, f, g, o).
+    The torch module would be unrolled to a fixed number of frames. ONNX orders the gates of a GRU
+    z, r, h (torch: r, z, n) and those of an LSTM i, o, f, c (torch: i, f, g, o).
     """
 
     inner: Tensor
@@ -312,14 +337,15 @@ class Recurrent(nn.Module):
         self.register_buffer("bias", torch.cat([ordered("bias_ih"), ordered("bias_hh")], 1))
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
-        """(N, T, H) from frames (N, T, F)."""
+        """Return the context (N, T, H) of frames (N, T, F)."""
         n, frames, _ = x.shape
         settings: dict[str, Any] = {"hidden_size": self.width}
         if self.kind == "GRU":
             settings["linear_before_reset"] = 1
         out = torch.onnx.ops.symbolic_multi_out(
             self.kind, (x.transpose(0, 1), self.inner, self.recurrent, self.bias), settings,
-            dtypes=(x.dtype, x.dtype), shapes=((frames, 1, n, self.width), (1, n, self.width)), version=18,
+            dtypes=(x.dtype, x.dtype), shapes=((frames, 1, n, self.width), (1, n, self.width)),
+            version=18,
         )  # fmt: skip
         return (out[0][:, 0].transpose(0, 1),)
 

@@ -1,7 +1,7 @@
-"""Encoders of images as programs of plain torch and the network's library, for those who do not have us.
+"""Image encoders as programs that need only torch and the library of the network.
 
-As `standalone`, whose word a program is; the network stands in it as its library builds it, so that the names of its
-weights are those of the library.
+The program (see `program`) builds the network with its library, so that the weights have the names
+that the library uses.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from .program import (
 def of(
     encoder: Encoder, changed: Encoder, description: dict[str, Any], *, fold: bool
 ) -> Standalone:
-    """The program of an encoder, with the weights of what it was changed to.
+    """Return the program of an image encoder, with the weights of its changed copy.
 
     Args:
-        fold: BatchNorm lies in the convolutions of `changed`. description: as config.json of a run's encoder holds it.
+        encoder: the encoder of the run.
+        changed: the copy whose weights are exported (folded or rounded).
+        description: content of config.json of the encoder.
+        fold: whether BatchNorm is folded into the convolutions of `changed`.
     """
     check_description(description)
     program = _program(encoder, description, fold)
@@ -43,12 +46,12 @@ def of(
 
 
 def _plain(backbone: nn.Module) -> nn.Module:
-    """The network of the library, whose names are plain; small-resnet is its own."""
+    """Return the network of the library without its wrapper; small-resnet has no wrapper."""
     return getattr(backbone, "model", backbone)
 
 
 def _program(encoder: Encoder, description: dict[str, Any], fold: bool) -> str:
-    """The program beside the weights: builds the network as its library does, loads it, prepares an image."""
+    """Return model.py: it builds the network, loads its weights and preprocesses an image."""
     name, channels = description["encoder"], description["channels"]
     library, _, inner = name.partition("/")
     lines: list[str]
@@ -70,13 +73,15 @@ def _program(encoder: Encoder, description: dict[str, Any], fold: bool) -> str:
     if encoder.backbone.small_stem:
         conv = _plain(encoder.backbone).get_submodule("conv1")
         lines += [
-            f"network.conv1 = nn.Conv2d({channels!r}, {conv.out_channels!r}, 3, 1, 1, bias=False)  # for small images",
+            f"network.conv1 = nn.Conv2d({channels!r}, {conv.out_channels!r}, 3, 1, 1, bias=False)"
+            "  # for small images",
             "network.maxpool = nn.Identity()",
         ]
     elif library == "torchvision" and channels != 3:
         copied = f"nn.Parameter(first.weight[:, :1].repeat(1, {channels!r}, 1, 1))"
         lines += [
-            f"first = network.get_submodule({_first_convolution(encoder)!r})  # one filter, repeated",
+            f"first = network.get_submodule({_first_convolution(encoder)!r})"
+            "  # one filter, repeated",
             f"first.in_channels, first.weight = {channels!r}, {copied}",
         ]
     lines += ["network.eval()"]
@@ -85,17 +90,18 @@ def _program(encoder: Encoder, description: dict[str, Any], fold: bool) -> str:
         lines += ["network = fuse(network)  # BatchNorm lies in the convolutions"]
     own = "" if library in ("timm", "torchvision") else "\n\n" + _source_of_small_resnet().rstrip()
     values = {
-        "imports": "\n".join(sorted([*imports, "import torch"])), "network": own, "build": "\n    ".join(lines),
+        "imports": "\n".join(sorted([*imports, "import torch"])), "network": own,
+        "build": "\n    ".join(lines),
         "constants": assigned(reading_constants(description)), "decoding": decoding_source(),
         "view": IMAGE_VIEW, "mean": repr(encoder.mean.flatten().tolist()),
         "std": repr(encoder.std.flatten().tolist()),
     }  # fmt: skip
-    # in one pass: a value never takes the place of another
+    # in one pass, so that placeholders inside values are not replaced
     return re.sub(r"@(\w+)@", lambda found: values[found[1]], MODEL)
 
 
 def _without_classifier(encoder: Encoder) -> list[str]:
-    """The lines that drop what follows the features."""
+    """Return the lines that remove the classifier."""
     names = [n for n, m in _plain(encoder.backbone).named_modules() if isinstance(m, nn.Identity)]
     last = names[-1]
     parent, _, child = last.rpartition(".")
@@ -113,7 +119,7 @@ def _first_convolution(encoder: Encoder) -> str:
 
 
 def _source_of_small_resnet() -> str:
-    """Our own network as a program, word for word."""
+    """Return the source of small-resnet without its base class."""
     block, body = (inspect.getsource(c) for c in (vision.BasicBlock, vision.SmallResNet))
     return f"{block}\n\n{body.replace('(Backbone)', '(nn.Module)')}"
 
@@ -160,7 +166,10 @@ class Encoder(nn.Module):
 def load(file=Path(__file__).parent / "model.safetensors"):
     """The encoder with its weights, in eval mode."""
     @build@
-    network.load_state_dict({name: w.float() if w.is_floating_point() else w for name, w in load_file(file).items()})
+    weights = load_file(file)
+    network.load_state_dict(
+        {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
+    )
     return Encoder(network).eval().to(memory_format=torch.channels_last)
 
 

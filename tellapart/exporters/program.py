@@ -1,9 +1,11 @@
-"""Encoders of sounds, series, sentences and patches as programs of plain torch, for those who do not have us.
+"""Sound, series, sentence and patch encoders as programs that do not need tellapart.
 
-A program is model.py of an exported folder: `load()` gives the network, `view(...)` what it reads. It is put together
-from the source of the classes that were trained, so that there is one text of each network.
+A program is model.py of an exported folder: `load()` returns the network, `view(...)` preprocesses
+an input. It is assembled from the source of the trained classes, so that each network is defined
+once.
 
-Shapes: N batch, C channels, P side of an image, T steps of a signal, L tokens, F width of the features.
+Shapes: N batch, C channels, P side of an image, T steps of a signal, L tokens, F width of the
+features.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ class SignalNetwork(nn.Module):
 
 
 class SentenceNetwork(nn.Module):
-    """Tokens (N, L), and which of them are no padding, to a vector of each sentence (N, F)."""
+    """Tokens (N, L) and their mask (N, L, False for padding) to sentence vectors (N, F)."""
 
     def __init__(self, body: Any, pooler: str) -> None:
         super().__init__()
@@ -94,11 +96,13 @@ def _mean(x: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Standalone:
-    """An encoder as others run it.
+    """An encoder that runs without tellapart.
 
     Attributes:
-        program: the text of model.py. network: what it builds, with the weights. inputs: names of what it reads, each
-            with the names of its dimensions of any size. item: what example.py is given, in a word.
+        program: the text of model.py.
+        network: the network that the program builds, with its weights.
+        inputs: names of its inputs, each with the names of the dimensions of variable size.
+        item: placeholder of the argument of example.py, such as IMAGE.
         files: further files that the program reads, by name.
     """
 
@@ -110,7 +114,7 @@ class Standalone:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """By the names that `network` gives them; of a transformers model those of its library."""
+        """Weights by the names of `network`; for a transformers model, by those of its library."""
         inner = _transformers_model(self.network)
         return {
             name: v.detach().contiguous()
@@ -119,7 +123,7 @@ class Standalone:
 
 
 def _loaded(made: Standalone, encoder: AnyEncoder) -> Standalone:
-    """The program with the weights of the encoder in its network."""
+    """Return the program after loading the weights of the encoder into its network."""
     own = {k: v for k, v in encoder.state_dict().items() if not k.startswith("head.")}
     made.network.load_state_dict(own)
     made.network.eval()
@@ -129,7 +133,14 @@ def _loaded(made: Standalone, encoder: AnyEncoder) -> Standalone:
 def example_inputs(
     made: Standalone, description: dict[str, Any], batch: int, long: int = 0
 ) -> tuple[Tensor, ...]:
-    """Random inputs of a batch; `long` makes signals and sentences longer, where they may be."""
+    """Return random inputs of the program.
+
+    Args:
+        made: the program.
+        description: content of config.json.
+        batch: number of inputs.
+        long: extra length of signals (37 steps each) and sentences (1 token each).
+    """
     draw = torch.Generator().manual_seed(batch + 1000 * long)
     if "images" in made.inputs:
         side = description["size"]
@@ -146,7 +157,7 @@ def example_inputs(
 
 
 def of_patches(encoder: Encoder, description: dict[str, Any]) -> Standalone:
-    """The program of an encoder of images as grids of patches.
+    """Return the program of an encoder of images as grids of patches.
 
     Args:
         encoder: a `PatchEncoder`.
@@ -155,13 +166,15 @@ def of_patches(encoder: Encoder, description: dict[str, Any]) -> Standalone:
     check_description(description)
     channels, size, width = (description[name] for name in ("channels", "size", "width"))
     code = _sources(
-        require, without_batchnorm, vision.BasicBlock, vision.SmallResNet, patches.Patches, PatchNetwork,
+        require, without_batchnorm, vision.BasicBlock, vision.SmallResNet, patches.Patches,
+        PatchNetwork,
     )  # fmt: skip
     constants = {"LAYERS": patches.LAYERS, **reading_constants(description)}
     program = _program(
         "An encoder of images as grids of patches.", decoding_source() + "\n",
         "ConfigError = DataError = ValueError\n" + assigned(constants), code,
-        [f"network = PatchNetwork(Patches({channels!r}, {size!r}, {width!r}), {channels!r})"], IMAGE_VIEW,
+        [f"network = PatchNetwork(Patches({channels!r}, {size!r}, {width!r}), {channels!r})"],
+        IMAGE_VIEW,
     )  # fmt: skip
     network = PatchNetwork(patches.Patches(channels, size, width), channels)
     return _loaded(Standalone(program, network, {"images": {0: "batch"}}, "IMAGE"), encoder)
@@ -170,10 +183,10 @@ def of_patches(encoder: Encoder, description: dict[str, Any]) -> Standalone:
 def of_signals(
     encoder: SequenceEncoder, description: dict[str, Any], rate: int | None, fold: bool
 ) -> Standalone:
-    """The program of an encoder of sounds or series.
+    """Return the program of an encoder of sounds or series.
 
     Args:
-        encoder: that of the run.
+        encoder: the encoder of the run.
         description: content of config.json.
         rate: sample rate of sounds in Hz, None for series.
         fold: whether its BatchNorm is folded into its convolutions.
@@ -214,10 +227,10 @@ def of_signals(
 
 
 def of_sentences(encoder: TextEncoder, description: dict[str, Any]) -> Standalone:
-    """The program of an encoder of sentences.
+    """Return the program of an encoder of sentences.
 
     Args:
-        encoder: that of the run.
+        encoder: the encoder of the run.
         description: content of config.json.
     """
     check_description(description)
@@ -241,7 +254,8 @@ def of_sentences(encoder: TextEncoder, description: dict[str, Any]) -> Standalon
         ]
         imports += "import transformers\n"
     program = _program(
-        "An encoder of sentences.", imports, "ConfigError = ValueError\n" + assigned({"MAX_LENGTH": room}), code,
+        "An encoder of sentences.", imports,
+        "ConfigError = ValueError\n" + assigned({"MAX_LENGTH": room}), code,
         [*build, f"network = SentenceNetwork(body, {pooler!r})"], TEXT_VIEW,
         weights=not isinstance(body, text.Pretrained),
     )  # fmt: skip
@@ -255,7 +269,7 @@ def of_sentences(encoder: TextEncoder, description: dict[str, Any]) -> Standalon
 
 
 def transformers_config(made: Standalone) -> Any | None:
-    """The transformers configuration of a network of that library, None of another."""
+    """Return the configuration of a transformers network, None for any other network."""
     inner = _transformers_model(made.network)
     return None if inner is None else inner.config
 
@@ -266,23 +280,26 @@ def _transformers_model(network: nn.Module) -> Any | None:
 
 
 def _sources(*parts: Any) -> str:
-    """The text of classes and functions, one after another; theirs of ours stand on nn.Module."""
+    """Return the source of classes and functions; `Backbone` becomes its base class nn.Module."""
     return "\n\n\n".join(
         inspect.getsource(part).replace("(Backbone)", "(nn.Module)").rstrip() for part in parts
     )
 
 
 def decoding_source() -> str:
-    """The text of the module that decodes images, without its first lines."""
+    """Return the source of the image decoding module, without its header."""
     text = inspect.getsource(image_decoding)
     return text.partition("from __future__ import annotations\n")[2].strip()
 
 
 def check_description(description: dict[str, Any]) -> None:
-    """Check every value that a program is written from.
+    """Check the description of an encoder before it is written into a program.
+
+    Args:
+        description: content of config.json, and "reading" for images.
 
     Raises:
-        RunError: a value has another type or range than it should.
+        RunError: a value has the wrong type or is out of range.
     """
     own = {name: value for name, value in description.items() if name != "reading"}
     schemas.check_encoder(own, "the description of the encoder")
@@ -290,9 +307,10 @@ def check_description(description: dict[str, Any]) -> None:
 
 
 def reading_constants(description: dict[str, Any]) -> dict[str, Any]:
-    """Constants by which `view` of an exported program reads images.
+    """Return the constants that `view` of an exported program reads images with.
 
-    Args: description: as config.json of a run's encoder holds it, and "reading": fit and ranges.
+    Args:
+        description: content of config.json, and "reading" with "fit" and "ranges".
     """
     size, reading = int(description["size"]), description.get("reading", {})
     return {
@@ -308,7 +326,7 @@ def reading_constants(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def assigned(values: dict[str, Any]) -> str:
-    """Values as lines of a program."""
+    """Return assignments of values as lines of a program."""
     return "".join(f"{name} = {value!r}\n" for name, value in values.items())
 
 
@@ -333,7 +351,9 @@ def _program(
 
 
 LOADED = """weights = load_file(HERE / "model.safetensors")
-network.load_state_dict({name: w.float() if w.is_floating_point() else w for name, w in weights.items()})"""
+network.load_state_dict(
+    {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
+)"""
 
 PROGRAM = '''"""{title} load() gives it, view(...) prepares what it reads."""
 
@@ -356,7 +376,7 @@ def load():
 {view}'''
 
 IMAGE_VIEW = '''def view(file):
-    """An image file as (1, C, P, P) in 0..1: short side to 1.15 P unless it is P already, then the middle."""
+    """An image file as (1, C, P, P) in 0..1: short side resized to 1.15 P unless P, centre crop."""
     with open(file, "rb") as opened:
         short = SIZE if min(open_picture(opened).size) == SIZE else SHORT
         opened.seek(0)
@@ -389,7 +409,10 @@ import numpy as np
 
 TABLE_VIEW = '''def view(file):
     """A table (T, C) in a .npy, or in a .csv without a heading, as (1, C, T)."""
-    table = np.load(file) if str(file).endswith(".npy") else np.loadtxt(file, delimiter=",", ndmin=2)
+    if str(file).endswith(".npy"):
+        table = np.load(file)
+    else:
+        table = np.loadtxt(file, delimiter=",", ndmin=2)
     return torch.tensor(table.reshape(len(table), -1).T[None], dtype=torch.float32)
 '''
 
@@ -397,10 +420,11 @@ TEXT_IMPORTS = """import tokenizers
 """
 
 TEXT_VIEW = '''def view(*sentences):
-    """The tokens of sentences (N, L), and which of them are no padding."""
+    """The tokens (N, L) of sentences and their mask (N, L), False for padding."""
     words = tokenizers.Tokenizer.from_file(str(HERE / "tokenizer.json"))
     words.enable_truncation(MAX_LENGTH)
     words.enable_padding()
     found = words.encode_batch(list(sentences))
-    return torch.tensor([e.ids for e in found]), torch.tensor([e.attention_mask for e in found]).bool()
+    mask = torch.tensor([e.attention_mask for e in found]).bool()
+    return torch.tensor([e.ids for e in found]), mask
 '''

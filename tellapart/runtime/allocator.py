@@ -1,4 +1,4 @@
-"""How this process asks for memory: freed blocks are kept for the next step, as an accelerator's allocator does."""
+"""Memory allocation on Linux: keep freed blocks for the next training step."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import platform
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
-@functools.cache  # asked for by every batch, granted once
+@functools.cache  # called for every batch, takes effect once
 def keep_freed_memory() -> None:
-    """Ask glibc to keep freed memory for the next step, as an accelerator's allocator does; elsewhere nothing.
+    """Make glibc keep freed memory for the next step, as GPU allocators do.
 
-    By default it returns large blocks to the system, and each step pays for fresh pages again: a fifth of its time.
+    By default glibc returns large blocks to the system, so that each step allocates fresh pages,
+    which takes a fifth of its time. Does nothing on other C libraries.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

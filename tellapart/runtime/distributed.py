@@ -1,8 +1,9 @@
-"""Several processes that train one encoder: ranks, gathering with gradient, averaging. No-ops in one process.
+"""Data-parallel training: ranks, gathering with gradient, averaging; no-ops in one process.
 
-The only importer of torch.distributed. Started by torchrun, which sets RANK, LOCAL_RANK and WORLD_SIZE. Every
-collective must be called by every rank, in the same order.
-Shapes: N rows of this rank, R ranks. Rows of all ranks stand in rank order.
+This is the only module that imports torch.distributed. torchrun starts the processes and sets RANK,
+LOCAL_RANK and WORLD_SIZE. Every rank must call every collective, in the same order.
+
+Shapes: N rows of this rank, R ranks. Gathered rows are in rank order.
 """
 
 from __future__ import annotations
@@ -19,60 +20,59 @@ from torch import Tensor, nn
 
 from ..errors import RunError
 
-PATIENCE = datetime.timedelta(
-    hours=6
-)  # one rank packs a large folder while the others wait; a dead rank is
-# noticed at once, by its closed connection
+# Long, because the other ranks wait while rank 0 packs a large folder. A dead rank is detected at
+# once by its closed connection.
+PATIENCE = datetime.timedelta(hours=6)
 
 
 def world() -> int:
-    """How many processes train together."""
+    """Return the number of ranks R."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, 0 to R - 1."""
+    """Return the rank of this process, 0 to R - 1."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this is rank 0, which alone prints and writes what all share."""
+    """Return whether this is rank 0, the only one that prints and writes shared files."""
     return rank() == 0
 
 
 def local_device() -> str | None:
-    """The accelerator of this process where torchrun started several on one machine."""
+    """Return the GPU of this process, None without torchrun or CUDA."""
     place = os.environ.get("LOCAL_RANK")
     return f"cuda:{place}" if place is not None and torch.cuda.is_available() else None
 
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Join the other processes of torchrun (gloo on CPU, NCCL on GPU); nothing where there is only this one."""
+    """Join the process group of torchrun (gloo on CPU, NCCL on GPU); a no-op in one process."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
     device = local_device()
     if device:
         torch.cuda.set_device(device)
-    public: Any = dist  # rendezvous and PrefixStore are, but type checkers do not find them listed
+    public: Any = dist  # rendezvous and PrefixStore are public but missing from the type stubs
     store, place, size = next(public.rendezvous("env://", timeout=PATIENCE))
-    attempt = os.environ.get(
-        "TORCHELASTIC_RESTART_COUNT", "0"
-    )  # torchrun keeps its store, and dead ranks' addresses
+    # torchrun keeps its store over restarts, with the addresses of dead ranks
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device else "gloo", timeout=PATIENCE,
         store=public.PrefixStore(f"attempt {attempt}", store), rank=place, world_size=size,
     )  # fmt: skip
     try:
         yield
-        dist.barrier()  # a process that leaves at once tears down gloo's threads while they let go of its last tensors
+        # without it, a rank could stop the threads of gloo while they still hold tensors
+        dist.barrier()
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection" in str(error):
             said = str(error).split(". This is")[0].splitlines()[0]
             raise RunError(
-                f"another process of this training ended ({said}). Its own error says why; the last checkpoint is "
-                "whole, and --resume goes on from it"
+                f"another process of this training ended ({said}). Its own error says why; "
+                "the last checkpoint is whole, and --resume goes on from it"
             ) from error
         raise
     finally:
@@ -81,7 +81,7 @@ def joined() -> Iterator[None]:
 
 @contextlib.contextmanager
 def main_first() -> Iterator[None]:
-    """Rank 0 runs the body while the others wait, then they run it: what it leaves on the disk is there."""
+    """Run the body on rank 0 first, then on the others, which find the files it wrote."""
     if world() > 1 and not is_main():
         dist.barrier()
     try:
@@ -98,12 +98,12 @@ def barrier() -> None:
 
 
 def any_rank(yes: bool) -> bool:
-    """Whether any rank says yes."""
+    """Return whether `yes` is true on any rank."""
     return yes if world() == 1 else bool(total(torch.tensor(float(yes))) > 0)
 
 
 def share(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
+    """Return the value of rank 0 on every rank."""
     if world() == 1:
         return value
     box = [value]
@@ -112,7 +112,7 @@ def share(value: Any) -> Any:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """The values of every rank, in rank order; any values that can be pickled."""
+    """Return the values of all ranks in rank order; values must be picklable."""
     if world() == 1:
         return [value]
     found: list[Any] = [None] * world()
@@ -124,9 +124,8 @@ def require_same(what: str, value: str) -> None:
     """Raise RunError on every rank unless all have the same value."""
     found = gather_objects(value)
     if len(set(found)) > 1:
-        raise RunError(
-            f"the ranks have different {what}: {', '.join(f'rank {i}: {v}' for i, v in enumerate(found))}"
-        )
+        values = ", ".join(f"rank {i}: {v}" for i, v in enumerate(found))
+        raise RunError(f"the ranks have different {what}: {values}")
 
 
 class _Gather(torch.autograd.Function):
@@ -145,7 +144,10 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(x: Tensor) -> Tensor:
-    """(R N, ...) the rows (N, ...) of every rank; the gradient of a row is the sum over all ranks' losses."""
+    """Return the rows (N, ...) of all ranks as (R N, ...).
+
+    The gradient of a row is the sum of the gradients of all ranks' losses.
+    """
     if world() == 1:
         return x
     found: Tensor = _Gather.apply(x)
@@ -153,7 +155,7 @@ def gather(x: Tensor) -> Tensor:
 
 
 def others(x: Tensor) -> Tensor | None:
-    """((R - 1) N, ...) the rows of the other ranks, with gradient; None in one process."""
+    """Return the rows of the other ranks ((R - 1) N, ...), with gradient; None in one process."""
     if world() == 1:
         return None
     everyone = gather(x)
@@ -162,7 +164,7 @@ def others(x: Tensor) -> Tensor | None:
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum over ranks of a tensor, without gradient."""
+    """Return the sum of a tensor over ranks, without gradient."""
     if world() == 1:
         return x.detach()
     x = x.detach().clone()
@@ -171,26 +173,27 @@ def total(x: Tensor) -> Tensor:
 
 
 def mean(x: Tensor) -> Tensor:
-    """The mean over ranks of a tensor, without gradient."""
+    """Return the mean of a tensor over ranks, without gradient."""
     return total(x) / world()
 
 
 def mean_of_valid(values: Tensor, valid: Tensor) -> Tensor:
-    """The mean of `values` (N,) where `valid`, over the valid rows of all ranks; 0, with gradient, if there are none.
+    """Return the mean of `values` (N,) over the rows of all ranks that are `valid` (N,).
 
-    Each rank returns its share times R, so that the mean over ranks is the mean over rows.
+    Each rank returns its share times R, so that the mean over ranks is the mean over rows. The
+    result is 0, with gradient, if no row is valid.
     """
     count = total(valid.sum()).clamp_min(1)
     return torch.where(valid, values, 0.0).sum() * world() / count
 
 
 def mine(size: int) -> range:
-    """The instances of a source of `size` that this rank reads and remembers: every R-th one."""
+    """Return the items of a source of `size` items that this rank reads: every R-th one."""
     return range(rank(), size, world())
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Average the gradients over ranks, all in one flat bucket; a parameter unused on one rank counts as 0 there."""
+    """Average the gradients over ranks in one flat bucket; a missing gradient counts as 0."""
     if world() == 1:
         return
     trained = [p for p in parameters if p.requires_grad]

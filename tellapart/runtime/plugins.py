@@ -1,9 +1,9 @@
-"""Networks, views and objectives of the user, by a name `module:object`.
+"""User plug-ins: networks, views and objectives named `module:object`.
 
 A run stores the name, never the object, and a name that is read from a run is not imported: it must
-have been passed in this process before (in Python, or as `--encoder module:object`), or its module must
-be listed in the environment variable TELLAPART_PLUGINS. Opening a run therefore executes nothing that
-only its files name.
+have been passed in this process before (in Python, or as `--encoder module:object`), or its module
+must be listed in the environment variable TELLAPART_PLUGINS. Opening a run therefore never executes
+code that only its files name.
 """
 
 from __future__ import annotations
@@ -59,27 +59,28 @@ def register(value: Any, name: str | None = None) -> str:
 
 
 def find(name: str) -> Any:
-    """The object of a name.
+    """Return the object registered under a name.
 
     Args:
         name: `module:object`.
 
     Raises:
-        ConfigError: it was not passed in this process, and TELLAPART_PLUGINS does not list its module.
+        ConfigError: the object was not passed in this process, and TELLAPART_PLUGINS does not list
+            its module.
     """
     if name not in _registered:
         allowed = {m.strip() for m in os.environ.get(VARIABLE, "").split(",") if m.strip()}
         if name.partition(":")[0] not in allowed:
             raise ConfigError(
-                f"{name} is not known here: pass it again (encoder={name!r}, or --encoder {name}), or set "
-                f"{VARIABLE}={name.partition(':')[0]}"
+                f"{name} is not known here: pass it again (encoder={name!r}, or --encoder {name}), "
+                f"or set {VARIABLE}={name.partition(':')[0]}"
             )
         _registered[name] = _imported(name)
     return _registered[name]
 
 
 def known(name: str) -> bool:
-    """Whether `find` has this object."""
+    """Return whether `find` can return this object."""
     try:
         find(name)
     except ConfigError:
@@ -88,18 +89,18 @@ def known(name: str) -> bool:
 
 
 def load_plugins() -> None:
-    """Import the modules that TELLAPART_PLUGINS lists, so that what they register is there."""
+    """Import the modules that TELLAPART_PLUGINS lists, which register their own objects."""
     for module in os.environ.get(VARIABLE, "").split(","):
         if module.strip():
             _module(module.strip())
 
 
 def called(make: Callable[..., Any], given: dict[str, Any]) -> Any:
-    """Call a function with those keyword arguments that it takes.
+    """Call a function with the keyword arguments that it accepts.
 
     Args:
         make: a class or a function.
-        given: all that could be passed.
+        given: all available keyword arguments.
     """
     parameters = inspect.signature(make).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -109,7 +110,7 @@ def called(make: Callable[..., Any], given: dict[str, Any]) -> Any:
 
 
 def required(function: Callable[..., Any]) -> int:
-    """How many positional arguments a function cannot do without."""
+    """Return the number of required positional arguments of a function."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some built-ins have no signature
@@ -129,7 +130,7 @@ def _imported(name: str) -> Any:
 
 
 def _module(name: str) -> Any:
-    """A module of the user; those beside the caller are found, as `python -m` finds them."""
+    """Import a module of the user, also from the working directory, as `python -m` does."""
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)

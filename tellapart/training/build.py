@@ -1,4 +1,4 @@
-"""Build the encoder and the views of a training from its configuration, one function per modality.
+"""Build the encoder and the views of a training run from its configuration.
 
 Shapes: C channels.
 """
@@ -26,7 +26,7 @@ STATISTICS, SEQUENCES = 4096, 512  # items that the normalisation is computed fr
 
 
 def build_encoder(config: CommonConfig, source: Source) -> AnyEncoder:
-    """The encoder of a configuration before training.
+    """Return the untrained encoder of a configuration.
 
     Args:
         config: the settings.
@@ -45,7 +45,7 @@ def build_encoder(config: CommonConfig, source: Source) -> AnyEncoder:
 
 
 def build_views(config: CommonConfig, source: Source, encoder: AnyEncoder) -> Views:
-    """The random views of a training: those of the user (`view`), else those of the modality.
+    """Return the random views of a training: the user's (`config.view`) or the modality's.
 
     Args:
         config: the settings.
@@ -59,7 +59,7 @@ def build_views(config: CommonConfig, source: Source, encoder: AnyEncoder) -> Vi
 
 
 def watched_views(config: CommonConfig, source: Source) -> Views:
-    """The random views that the monitor compares while an encoder trains."""
+    """Return the random views that the monitor compares during training."""
     if config.view:
         return OwnViews(plugins.find(config.view), config.view)
     views: Views = modality_of(source).watch_views(config, source)
@@ -67,11 +67,11 @@ def watched_views(config: CommonConfig, source: Source) -> Views:
 
 
 def scored_views(config: CommonConfig | None, source: Source, say: Callable[[str], None]) -> Views:
-    """The random views that an evaluation compares: those of the training where they are known.
+    """Return the random views that an evaluation compares: those of the training, if known.
 
     Args:
-        config: of the run; None: the encoder belongs to no run.
-        source: what is scored.
+        config: settings of the run, None for an encoder without a run.
+        source: data to evaluate on.
         say: called with a sentence if the views of the training are not known here.
     """
     modality = modality_of(source)
@@ -82,14 +82,15 @@ def scored_views(config: CommonConfig | None, source: Source, say: Callable[[str
     else:
         if config.view:
             say(
-                f"the views {config.view} are not known here; the built-in ones are compared instead"
+                f"the views {config.view} are not known here; "
+                "the built-in ones are compared instead"
             )
         views = config.views_for(source)
     return views
 
 
 def image_encoder(config: TrainConfig, source: ImageSource) -> Encoder:
-    """The encoder of a training on images: from random weights, or from those that `init` names.
+    """Return the image encoder of a training, with random weights or those of `config.init`.
 
     Args:
         config: the settings.
@@ -97,7 +98,8 @@ def image_encoder(config: TrainConfig, source: ImageSource) -> Encoder:
     """
     mean, std = image_statistics(source)
     shared: dict[str, Any] = {
-        "channels": source.channels, "size": source.image_size, "dim": config.dim, "head_kind": config.head,
+        "channels": source.channels, "size": source.image_size, "dim": config.dim,
+        "head_kind": config.head,
         "width": config.width, "mean": mean, "std": std, "seed": config.seed,
     }  # fmt: skip
     if config.init:
@@ -110,7 +112,7 @@ def image_encoder(config: TrainConfig, source: ImageSource) -> Encoder:
 
 
 def sequence_encoder(config: SequenceConfig, source: SequenceSource) -> AnyEncoder:
-    """The encoder of a training on sounds or series, from random weights.
+    """Return the encoder of a training on sounds or series, with random weights.
 
     Args:
         config: the settings.
@@ -131,13 +133,14 @@ def sequence_encoder(config: SequenceConfig, source: SequenceSource) -> AnyEncod
     mean, std = sequence_statistics(source)
     return encoders.sequence.build(
         seed=config.seed, mean=mean, std=std, channels=source.channels, width=config.width,
-        context_width=config.context_width, kernels=config.kernels, strides=config.strides, norm=config.norm,
+        context_width=config.context_width, kernels=config.kernels, strides=config.strides,
+        norm=config.norm,
         context=config.context, head_kind=config.head, dim=config.dim,
     )  # fmt: skip
 
 
 def text_encoder(config: TextConfig, source: TextSource) -> TextEncoder:
-    """The encoder of a training on sentences.
+    """Return the encoder of a training on sentences.
 
     Args:
         config: the settings.
@@ -145,19 +148,20 @@ def text_encoder(config: TextConfig, source: TextSource) -> TextEncoder:
     """
     if plugins.is_name(config.encoder):
         raise ConfigError(
-            f"--encoder {config.encoder}: an encoder of sentences needs its tokenizer; save both as a folder "
-            "of transformers and name the folder"
+            f"--encoder {config.encoder}: an encoder of sentences needs its tokenizer; "
+            "save both as a folder of transformers and name the folder"
         )
     texts = [text for i in range(source.columns) for text in source.column(i)]
     return encoders.text.build(
         config.encoder, seed=config.seed, texts=texts, width=config.width, layers=config.layers,
-        vocabulary=config.vocabulary, max_length=config.max_length, dropout=config.dropout, pooler=config.pooler,
+        vocabulary=config.vocabulary, max_length=config.max_length, dropout=config.dropout,
+        pooler=config.pooler,
         head_kind=config.head, dim=config.dim, revision=config.revision,
     )  # fmt: skip
 
 
 def text_views(config: TextConfig, source: TextSource, encoder: TextEncoder) -> TextViews:
-    """The views of a training on sentences; synonyms are taken from the encoder's vocabulary.
+    """Return the views of a training on sentences, with synonyms from the encoder's vocabulary.
 
     Args:
         config: the settings.
@@ -171,7 +175,7 @@ def text_views(config: TextConfig, source: TextSource, encoder: TextEncoder) -> 
 
 
 def image_statistics(source: ImageSource) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (C,) of values in [0, 1], from up to 4,096 images spread over the source."""
+    """Return mean and standard deviation (C,) of pixels in [0, 1], from up to 4,096 images."""
     index = torch.arange(0, len(source), max(1, len(source) // STATISTICS))
     images = source.read(index)
     if isinstance(images, dict):
@@ -182,7 +186,7 @@ def image_statistics(source: ImageSource) -> tuple[Tensor, Tensor]:
 
 
 def sequence_statistics(source: SequenceSource) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (C,) of the values of up to 512 sequences; sounds lie in [-1, 1]."""
+    """Return mean and standard deviation (C,) of up to 512 sequences; sounds are in [-1, 1]."""
     index = torch.arange(0, len(source), max(1, len(source) // SEQUENCES))
     values = source.read(index)["values"].double()
     if source.kind == "audio":
@@ -191,14 +195,14 @@ def sequence_statistics(source: SequenceSource) -> tuple[Tensor, Tensor]:
 
 
 def _check_depth(encoder: Encoder, name: str, source: ImageSource) -> None:
-    """Run a library's network on an empty image: it may be too deep for small images."""
+    """Run a library network on a blank image, as it may be too deep for small images."""
     encoder.eval()
     try:
         with torch.no_grad():
             encoder.features(torch.zeros(1, source.channels, source.image_size, source.image_size))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"{name} cannot read images of {source.image_size} px ({str(error).splitlines()[0]}); give a larger "
-            "--image-size, or another --encoder"
+            f"{name} cannot read images of {source.image_size} px "
+            f"({str(error).splitlines()[0]}); give a larger --image-size, or another --encoder"
         ) from error
     encoder.train()

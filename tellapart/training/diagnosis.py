@@ -64,8 +64,8 @@ def judge(rows: Sequence[Row]) -> Verdict:
         return Verdict(
             "at chance",
             f"at chance: the loss {now:.2f} is that of embeddings that all coincide "
-            f"({chance:.2f}), and it does not fall. Raise --lr, train for longer, or check that the "
-            "views keep what distinguishes the items",
+            f"({chance:.2f}), and it does not fall. Raise --lr, train for longer, or check that "
+            "the views keep what distinguishes the items",
         )
     if "easy" in rows[-1]:
         before, after = (

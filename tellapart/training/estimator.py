@@ -1,6 +1,6 @@
-"""A scikit-learn transformer that learns its features: `Embedder().fit(X).transform(X)`, arrays in and out.
+"""A scikit-learn transformer that learns features: `Embedder().fit(X).transform(X)` on arrays.
 
-Shapes: S instances, H and W pixels, C channels, F values of a row; the output is (S, width of the features).
+Shapes: S instances, H and W pixels, C channels, F values per row, D width of the features.
 """
 
 from __future__ import annotations
@@ -34,34 +34,44 @@ from .resolve import resolve
 from .run import Run, require_new
 from .trainer import Trainer
 
-LEAST = 8  # pixels: the side of the smallest image that the networks halve three times
-LONG = 64  # steps: rows of so many or more get a frame for every four of them
+LEAST = 8  # pixels: the smallest image side that the networks can halve three times
+LONG = 64  # steps: rows of this length or more get one frame per four steps
 KEPT = 0.75  # share of a row that a view shows
 
 
 class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped there
-    """Learn an encoder from arrays by telling their instances apart; `transform` gives what it makes of others.
+    """Learn an encoder from arrays by instance discrimination; `transform` returns features.
 
-    X is (S, H, W) or (S, H, W, C) images, or (S, F) rows. With `image_shape` a row is an image laid flat; without,
-    it is a series of F steps (a spectrum, a day of measurements), whose neighbouring values belong together. Columns
-    of a table that could stand in any order are neither: nothing here makes sense of them.
+    X is (S, H, W) or (S, H, W, C) images, or (S, F) rows. With `image_shape` a row is a flattened
+    image; without, it is a series of F steps (a spectrum, a day of measurements) whose order
+    matters. Tables whose columns have no order are not supported.
 
-    Images of bytes are taken as they are; other numbers are brought to 0..255 between the lowest and the highest
-    of `fit`, and rounded. An image that is not square is seen in its middle square. Rows keep their values.
+    Images of bytes (uint8) are used unchanged; other numbers are scaled to 0..255 by the minimum
+    and maximum of the data of `fit`, and rounded. Images that are not square are cropped to the
+    centre square. Rows keep their values.
 
     Args:
-        method: of `objectives.METHODS`. epochs: passes over X.
+        method: a name of `objectives.METHODS`.
+        epochs: passes over X.
         image_shape: (H, W) or (H, W, C) of the rows; None: rows are series.
-        output: "features", what users take away, or "embedding", the unit rows of the loss.
+        output: "features" (for downstream use) or "embedding" (the unit-norm rows of the loss).
         seed: the same seed gives the same encoder on one machine.
-        options: single settings by the names of `TrainConfig` (images) or `SequenceConfig` (rows), over the preset of
-            the method: {"encoder": "timm/resnet18", "lr": 0.01}; `objective` may be a dict of its own options.
-        out: a new or empty folder that the training is kept in as a run; None: no file is written.
+        options: fields of `TrainConfig` (images) or `SequenceConfig` (rows) that override the
+            preset of the method: {"encoder": "timm/resnet18", "lr": 0.01}; `objective` may be a dict of
+            options of the method.
+        out: new or empty folder in which the training is saved as a run; None: nothing is saved.
+
     Attributes:
-        encoder_: the torch encoder. losses_: of every step, in nats. chance_: the loss of an encoder that has
-            learned nothing, None without a closed form. classes_: the labels, of a method that needs them.
+        encoder_: the torch encoder.
+        losses_: loss of each step, in nats (of the logged steps only, with `out`).
+        chance_: the loss of an untrained encoder in nats, None without a closed form.
+        classes_: the labels, for methods that learn from labels.
+
     Raises:
-        ValueError: X, y or a setting that cannot be used. TrainingError: the loss is not a number.
+        ValueError: X, y or a setting is invalid.
+        TrainingError: the loss is not a number.
+
+    Example:
 
     >>> images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
     >>> Embedder(epochs=1).fit(images).transform(images).shape
@@ -91,7 +101,15 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self.out = out
 
     def fit(self, X: Any, y: Any = None) -> Embedder:
-        """Learn from X; y (S,) is read only by methods that learn from labels (supcon, triplet)."""
+        """Train the encoder.
+
+        Args:
+            X: images (S, H, W) or (S, H, W, C), or rows (S, F).
+            y: labels (S,), read only by methods that learn from labels (supcon, triplet).
+
+        Returns:
+            This estimator.
+        """
         if self.method not in METHODS:
             raise unknown("method", self.method, METHODS)
         if self.output not in ("features", "embedding"):
@@ -116,7 +134,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return self
 
     def transform(self, X: Any) -> Array:
-        """(S, width) float32: what the encoder makes of each instance, whatever it stands beside."""
+        """Return the features (S, D) of X as float32; rows do not depend on each other.
+
+        Args:
+            X: instances of the same shape as in `fit`.
+        """
         check_is_fitted(self)
         values = self._checked(X, reset=False)
         if values.shape[1:] != self.shape_:
@@ -133,7 +155,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return tags
 
     def _checked(self, X: Any, *, reset: bool) -> Array:
-        """X as numbers: (S, H, W, C), or (S, F) for series."""
+        """Return X validated, as (S, H, W, C) images or (S, F) series."""
         values: Array = validate_data(
             self,
             X,
@@ -159,7 +181,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return values[..., None] if values.ndim == 3 else values
 
     def _learns_from_labels(self) -> bool:
-        """Whether `fit` will want y; a setting that cannot be used is for `fit` to complain of."""
+        """Return whether `fit` requires y; invalid settings are reported by `fit`."""
         try:
             config = self._config(np.zeros((2, LEAST, LEAST, 1)))
         except ConfigError:
@@ -167,7 +189,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return config.objective.uses_labels
 
     def _labels(self, y: Any, count: int, config: CommonConfig) -> tuple[Array | None, Array]:
-        """y as numbers (S,), and what each number stands for; none where the method does not look at them."""
+        """Return y as class indices (S,) and the classes; None and () if labels are not used."""
         if not config.objective.uses_labels:
             return None, np.zeros(0)
         if y is None:
@@ -179,14 +201,14 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return labels.astype(np.int64), classes
 
     def _embedded(self, values: Array) -> Array:
-        """(S, width) of checked values."""
+        """Return the features (S, D) of validated values."""
         found: Array = outputs(self.encoder_, self._source(values, None, ()), (self.output,))[
             self.output
         ].numpy()
         return found
 
     def _source(self, values: Array, labels: Array | None, classes: tuple[str, ...]) -> Source:
-        """Values as a source in memory."""
+        """Return values as a source in memory."""
         if values.ndim == 2:
             return _series(values, labels, classes)
         images = _bytes(values, *self.range_)
@@ -195,11 +217,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return as_source("arrays", Labelled(images, known, classes, parts, ""), self._size(values))
 
     def _size(self, values: Array) -> int:
-        """Side of the view of images, in pixels."""
+        """Return the side of a view of images, in pixels."""
         return int((self.options or {}).get("image_size") or max(LEAST, min(values.shape[1:3])))
 
     def _config(self, values: Array) -> CommonConfig:
-        """The preset of the method for this kind of data, with the parameters of this estimator and its options."""
+        """Return the preset of the method for this kind of data, `epochs`, `seed` and options."""
         options = dict(self.options or {})
         for name in options.keys() & {"epochs", "seed"}:
             raise ConfigError(f"{name!r} is a parameter of the Embedder, not one of its options")
@@ -215,7 +237,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 def _kept(
     folder: Path, trainer: Trainer, method: str, config: CommonConfig, source: Source
 ) -> list[float]:
-    """Train into a run folder; the losses that it logged."""
+    """Train into a run folder and return the logged losses."""
     require_new(folder)
     run = Run.create(folder, session.manifest(method, config, source, source))
     session.train_into(run, trainer, Console(quiet=True))
@@ -223,23 +245,24 @@ def _kept(
 
 
 def _of_series(method: str, steps: int) -> CommonConfig:
-    """Settings for rows of `steps` values: a small network, and views that are three quarters of a row."""
+    """Return settings for rows of `steps` values: a small network, views of 3/4 of a row."""
     try:
         base = presets.named(presets.name_for(method, "series:"))
-    except ConfigError:  # no preset for series: its objective as on images, the rest as simclr's
+    except ConfigError:  # no preset for series: objective as for images, the rest as for simclr
         objective = presets.named(presets.name_for(method, "images:")).objective
         base = replace(presets.named("simclr_series"), objective=objective)
     strides = (2, 2) if steps >= LONG else (1, 1)
     window = max(2 * math.prod(strides), round(KEPT * steps))
     made: CommonConfig = replace(
-        base, width=64, context_width=64, kernels=(4, 4) if steps >= LONG else (3, 3), strides=strides, window=window,
+        base, width=64, context_width=64, kernels=(4, 4) if steps >= LONG else (3, 3),
+        strides=strides, window=window,
         band_reject=0.0, batch_size=256,
     )  # fmt: skip
     return made
 
 
 def _series(values: Array, labels: Array | None, classes: tuple[str, ...]) -> SequenceSource:
-    """Rows (S, F) as a source of series of one channel."""
+    """Return rows (S, F) as a source of one-channel series."""
     count, steps = values.shape
     rows = np.arange(count)
     ids = [f"{i:05d}" for i in rows]
@@ -254,7 +277,7 @@ def _series(values: Array, labels: Array | None, classes: tuple[str, ...]) -> Se
 
 
 def _range(values: Array) -> tuple[float, float]:
-    """What becomes 0 and 255."""
+    """Return the values that are mapped to 0 and 255."""
     if values.dtype == np.uint8:
         return 0.0, 255.0
     low, high = float(values.min()), float(values.max())
@@ -262,7 +285,7 @@ def _range(values: Array) -> tuple[float, float]:
 
 
 def _bytes(values: Array, low: float, high: float) -> Array:
-    """Images as uint8: 0 at `low`, 255 at `high`, cut at both."""
+    """Return images as uint8: `low` becomes 0, `high` 255, values beyond are clipped."""
     if values.dtype == np.uint8 and (low, high) == (0.0, 255.0):
         return np.ascontiguousarray(values)
     scaled: Array = np.clip((values.astype(np.float64) - low) / (high - low), 0, 1) * 255

@@ -1,4 +1,4 @@
-"""Open encoders: of runs, of known networks, of files of weights; and the sources that each of them reads."""
+"""Open encoders (of runs, libraries and checkpoint files) and the data sources they read."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ from .config import CommonConfig
 from .resolve import open_for
 from .run import Run
 
-ON_EMBEDDING = (
-    "instdisc",
-    "spread",
-)  # DESIGN: the headline is on the embedding where the loss is a memory's
+# DESIGN: methods with a memory bank are scored on the embedding
+ON_EMBEDDING = ("instdisc", "spread")
 TRANSFORMER_SIZE = 224
 Kind = TypeVar("Kind", bound=Source)
 
-# Kind of the encoder of each kind of data; that of a plug-in is its own business.
+# Kind of encoder for each built-in kind of data; plug-ins define their own.
 ENCODER_KINDS = {"images": "images", "audio": "sequence", "series": "sequence", "text": "text"}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """An encoder to use or to judge: of a run, or of others.
+    """An encoder to use or evaluate, of a run or from elsewhere.
 
     Attributes:
-        headline: the row of the verdict. few_row: the row whose few labels count, what users take away.
-        config: of a run, None otherwise. fresh: the same network before training. size: the
-            only one that the network reads, None where it reads any.
+        name: path or name of the encoder.
+        encoder: the encoder in eval mode.
+        headline: row of the score table that the verdict is about.
+        few_row: row of the few-label scores that the verdict is about.
+        run: the run, None if the encoder has none.
+        config: settings of the run, None if there is no run.
+        fresh: the same network with random weights.
+        size: the only image size in pixels that the network reads, None if it reads any.
     """
 
     name: str
@@ -56,13 +59,18 @@ class Subject:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A run opened for use: the encoder in eval mode, the run, and the source it was trained on (lazily)."""
+    """A run opened for use: the encoder in eval mode, the run and, on demand, its data source."""
 
     encoder: AnyEncoder
     run: Run
 
     def source(self, data: str | None = None, *, console: Console | None = None) -> Source:
-        """The run's source, or another one seen as the encoder sees."""
+        """Return the source of the run, or another one read with the settings of the run.
+
+        Args:
+            data: data to open; None: those of the run.
+            console: where progress is printed; None: nowhere.
+        """
         return like_the_run(self.run, data, progress=console.progress if console else None)
 
 
@@ -79,16 +87,17 @@ def open_subject(
 
     Args:
         what: a run folder, timm/NAME, torchvision/NAME, a file of weights, an `nn.Module`, or
-            module:name of one or of what makes one.
+            module:name of a network or of a function that returns one.
         checkpoint: of a run: "last", "best-unlabelled", or a file of weights.
-        encoder: architecture of a file of weights, if it cannot be inferred; of a run that was trained
-            with a network of the user, that network or its module:name.
+        encoder: architecture of a file of weights, if it cannot be inferred; of a run that was
+            trained with a network of the user, that network or its module:name.
         width: base width of small-resnet in a file of weights.
         image_size: side of a view, for a network that reads one size only.
         kind: the kind of data that an `nn.Module` reads.
 
     Raises:
-        ConfigError: nothing known by this name, or weights that fit no network. RunError: a damaged run.
+        ConfigError: an unknown name, or weights that fit no network.
+        RunError: a damaged run.
     """
     if not isinstance(what, str | Path) or plugins.is_name(what):
         return _of_user(what, kind)
@@ -111,11 +120,13 @@ def open_subject(
         encoder, small_stem, wide = pretrained.network_of(path, encoder)
     else:
         raise ConfigError(
-            f"{name} is not a run folder, timm/NAME, torchvision/NAME, a file of weights or embeddings (.npz)"
+            f"{name} is not a run folder, timm/NAME, torchvision/NAME, a file of weights "
+            "or embeddings (.npz)"
         )
     shared: dict[str, Any] = {
         **pretrained.RGB, "dim": 128, "head_kind": "linear", "width": wide or width, "seed": 0,
-        "size": image_size or (TRANSFORMER_SIZE if encoder.startswith("timm/") else 32), "small_stem": small_stem,
+        "size": image_size or (TRANSFORMER_SIZE if encoder.startswith("timm/") else 32),
+        "small_stem": small_stem,
     }  # fmt: skip
     network = pretrained.start(name, encoder=encoder, **shared)
     shared["small_stem"] = network.backbone.small_stem
@@ -223,10 +234,18 @@ def source_of(
     progress: Any = None,
     labels: str | Path | None = None,
 ) -> Source:
-    """The data a subject is judged on: a run's own, or others, at the size it sees.
+    """Open the data that an encoder is evaluated on, at the image size that it reads.
+
+    Args:
+        subject: the encoder.
+        data: data to open; None: those of its run.
+        image_size: side of a view in pixels; None: that of the run, or decided from the images.
+        progress: called with the progress of reading; None: nothing is shown.
+        labels: file of id,label lines that replaces the labels.
 
     Raises:
-        ConfigError: no data are named where the subject has none. DataError: other channels than the encoder reads.
+        ConfigError: no data are given and the encoder has none of its own.
+        DataError: the number of channels is not the one that the encoder reads.
     """
     about = subject.run.manifest["data"] if subject.run else {}
     if not data and not about:
@@ -242,10 +261,16 @@ def source_of(
 def like_the_run(
     run: Run, data: str | None, *, image_size: int | None = None, progress: Any = None
 ) -> Source:
-    """A run's own source, or another one seen as its encoder sees: of the same size, rate and channels.
+    """Open the source of a run, or another one with the image size and sample rate of the run.
+
+    Args:
+        run: the run.
+        data: data to open; None: those of the run.
+        image_size: side of a view in pixels; None: that of the run.
+        progress: called with the progress of reading; None: nothing is shown.
 
     Raises:
-        DataError: data of another kind, or of other channels.
+        DataError: the kind of data, the channels or the sample rate differ from those of the run.
     """
     about, config = run.manifest["data"], config_of(run)
     seen = {"image_size": image_size or about.get("image_size"), "sample_rate": about.get("rate")}
@@ -261,20 +286,21 @@ def like_the_run(
     for name, said in (("channels", "channel(s)"), ("rate", "Hz")):
         if source.about.get(name) != about.get(name):
             raise DataError(
-                f"{source.name} has {source.about.get(name)} {said}; the encoder of {run.path} wants {about.get(name)}"
+                f"{source.name} has {source.about.get(name)} {said}; "
+                f"the encoder of {run.path} wants {about.get(name)}"
             )
     return source
 
 
 def require_kind(source: Source, kind: str, name: str) -> Any:
-    """The source, if it is of this kind.
+    """Return the source if it is of this kind.
 
     Args:
-        source: what was opened.
-        kind: what is needed.
-        name: what needs it, for the message.
+        source: the opened data.
+        kind: the required kind.
+        name: feature that requires it, for the message.
     Raises:
-        DataError: another kind.
+        DataError: the source is of another kind.
     """
     if source.kind != kind:
         raise DataError(f"{name} requires {kind}, and {source.name} holds {source.many}")
@@ -282,13 +308,13 @@ def require_kind(source: Source, kind: str, name: str) -> Any:
 
 
 def images_of(source: Source, name: str) -> ImageSource:
-    """The source, if it holds images.
+    """Return the source if it holds images.
 
     Args:
-        source: what was opened.
-        name: what needs images, for the message.
+        source: the opened data.
+        name: feature that requires images, for the message.
     Raises:
-        ConfigError: another kind.
+        ConfigError: the source is of another kind.
     """
     # The one place that turns a Source into an ImageSource for functions of images alone.
     if not isinstance(source, ImageSource):
@@ -297,13 +323,13 @@ def images_of(source: Source, name: str) -> ImageSource:
 
 
 def image_encoder(subject: Subject, name: str) -> Encoder:
-    """The encoder of a subject, if it reads images.
+    """Return the encoder of a subject if it reads images.
 
     Args:
         subject: an encoder to use or to score.
-        name: what needs an image encoder, for the message.
+        name: feature that requires an image encoder, for the message.
     Raises:
-        ConfigError: it reads something else.
+        ConfigError: the encoder reads another kind of data.
     """
     # The one place that turns an AnyEncoder into an Encoder for functions of images alone.
     if not isinstance(subject.encoder, Encoder):
@@ -312,7 +338,7 @@ def image_encoder(subject: Subject, name: str) -> Encoder:
 
 
 def untrained(subject: Subject, say: Callable[[str], None]) -> dict[str, AnyEncoder]:
-    """The same network before training: from random weights, and from the starting weights of --init.
+    """Return the network before training: with random weights, and with those of --init if given.
 
     Args:
         subject: an encoder to use or to score.
@@ -323,7 +349,7 @@ def untrained(subject: Subject, say: Callable[[str], None]) -> dict[str, AnyEnco
 
 
 def untrained_images(subject: Subject, say: Callable[[str], None]) -> dict[str, Encoder]:
-    """As `untrained`, for an encoder of images."""
+    """Return what `untrained` does, for an image encoder."""
     config = subject.config
     if config is None:
         return {"random init": subject.fresh} if subject.fresh else {}
@@ -349,7 +375,7 @@ def untrained_images(subject: Subject, say: Callable[[str], None]) -> dict[str, 
 
 
 def parts_of(source: Kind) -> tuple[Kind, Kind | None]:
-    """Training and test part; None where there is one split."""
+    """Return the training part and the test part, which is None without a test split."""
     if not {"train", "test"} <= source.splits.keys():
         return source, None
     return source.split("train"), source.split("test")
@@ -365,7 +391,7 @@ def _of_run(run: Run, checkpoint: str) -> Subject:
 
 
 def config_of(run: Run) -> CommonConfig:
-    """The settings that a run was trained with.
+    """Return the settings that a run was trained with.
 
     Raises:
         RunError: a setting of run.json is unknown, or has another type or range than it should.
@@ -375,7 +401,7 @@ def config_of(run: Run) -> CommonConfig:
     kind = modality_of(manifest["data"].get("kind", "images")).configuration
     schemas.check_fields(values, kind, file, at="config")
     if (views := getattr(kind(), "views", None)) is not None and dataclasses.is_dataclass(views):
-        schemas.check_fields(values, type(views), file, at="config")  # they stand beside the others
+        schemas.check_fields(values, type(views), file, at="config")  # stored flat
     if method in OPTIONS:
         schemas.check_fields(values["objective"], OPTIONS[method], file, at="config.objective")
     try:
@@ -387,7 +413,14 @@ def config_of(run: Run) -> CommonConfig:
 
 
 def only_size(network: Encoder, built: int) -> int | None:
-    """The size that a network was built for, where it reads no other (a position embedding, windows)."""
+    """Return the image size in pixels that a network is limited to, None if it reads any size.
+
+    Position embeddings and attention windows fix the size to the one that it was built for.
+
+    Args:
+        network: the image encoder.
+        built: side in pixels that it was built for.
+    """
     names = network.state_dict()
     fixed = any("pos_embed" in n or "pos_embedding" in n or "relative_position" in n for n in names)
     return built if fixed else None

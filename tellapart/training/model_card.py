@@ -1,4 +1,4 @@
-"""What stands beside saved weights: how to prepare an input, and what the encoder is, in words."""
+"""Files saved with the weights: preprocessing settings and the model card."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from ..data import modality_of
 
 
 def preprocessor(manifest: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-    """How an input becomes what the encoder reads, by the kind of its data."""
+    """Return the preprocessing settings of an encoder, which depend on the kind of data."""
     data = manifest.get("data", {})
     return modality_of(data.get("kind", "images")).preprocessor(data, description)
 
 
 def model_card(manifest: dict[str, Any], description: dict[str, Any]) -> str:
-    """Return the model card of a run: no path, no time and no host, so that equal runs have equal cards.
+    """Return the model card of a run.
+
+    It holds no path, time or host name, so that equal runs have equal cards.
 
     Args:
         manifest: what run.json holds; its "step" is that of the weights.

@@ -65,10 +65,11 @@ def resolve(
 
 
 def with_plugins(options: dict[str, Any], base: CommonConfig) -> dict[str, Any]:
-    """Options in which networks and views of the user stand by their names.
+    """Replace networks and views of the user in the options by their registered names.
 
     Args:
-        options: single settings; `encoder` may be an `nn.Module` or what makes one, `views` a function.
+        options: single settings; `encoder` may be an `nn.Module` or a function that returns one,
+            `views` a function.
         base: the settings they are applied to.
 
     Raises:

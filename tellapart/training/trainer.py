@@ -310,8 +310,9 @@ def _normalised(
             if config.bn == "split":
                 raise
             raise ConfigError(
-                "--micro-batch requires a network without BatchNorm for this data (--norm channel, or "
-                "a head without BatchNorm); --bn local accepts statistics per micro-batch"
+                "--micro-batch requires a network without BatchNorm for this data "
+                "(--norm channel, or a head without BatchNorm); --bn local accepts statistics "
+                "per micro-batch"
             ) from error
     elif config.bn == "global" and distributed.world() > 1:
         if device.type != "cuda":

@@ -1,4 +1,4 @@
-"""Inspect: planted copies are found and look-alikes are not; what is said of a source; a list without copies trains."""
+"""Inspect: finds planted copies, no look-alikes; summaries; training without duplicates."""
 
 import json
 import re

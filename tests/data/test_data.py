@@ -17,7 +17,7 @@ from tellapart.data import scenes as scenes_module
 from tellapart.data.sampler import batch_at, epoch_order, steps_per_epoch
 from tellapart.errors import ConfigError, DataError
 
-# built-in sets ---------------------------------------------------------------------------------------------
+# built-in sets ------------------------------------------------------------------------------------
 
 
 def test_digits_are_scikit_learns_in_their_order(digits):
@@ -66,7 +66,7 @@ def test_a_known_set_in_an_empty_folder_is_an_error_that_says_so(tmp_path, name)
         open_source(f"{name}:{tmp_path}")
 
 
-# folders ---------------------------------------------------------------------------------------------------
+# folders ------------------------------------------------------------------------------------------
 
 
 def test_a_folder_with_labels_splits_by_content(photos):
@@ -244,7 +244,7 @@ def test_holding_out_is_by_hash_and_disjoint(digits):
         digits.hold_out(1797)
 
 
-# scenes ----------------------------------------------------------------------------------------------------
+# scenes -------------------------------------------------------------------------------------------
 
 
 def _items(n=12):
@@ -268,7 +268,7 @@ def test_seed_copy_and_size_make_other_scenes():
 
 
 def test_boxes_hold_the_object_exactly():
-    """A white square on black noise-free ground: recompute where it lies from the random numbers themselves."""
+    """A white square on black: recompute its position from the random numbers themselves."""
     items = np.full((40, 28, 28), 255, np.uint8)
     scenes = scenes_module.compose(items, seed=3, size=64)
     numbers = scenes_module._numbers(3, 0, 0, 40).numpy()
@@ -307,7 +307,7 @@ def test_scenes_of_digits_keep_labels_and_splits():
     assert {k: len(v) for k, v in source.splits.items()} == {"train": 1437, "test": 360}
 
 
-# the sampler -----------------------------------------------------------------------------------------------
+# the sampler --------------------------------------------------------------------------------------
 
 
 def test_an_epoch_visits_everything_once_and_is_a_function_of_seed_and_epoch():

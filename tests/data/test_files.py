@@ -245,7 +245,8 @@ def test_links_are_followed_alike_for_every_kind(tmp_path):
 def test_hidden_and_system_files_are_left_out_and_counted(pets):
     folder, _ = pets
     for name in (
-        "@eaDir/0.png/SYNOPHOTO.jpg", ".thumbnails/0.png", "__MACOSX/0.png", "._0.png", "cat/._1.png",
+        "@eaDir/0.png/SYNOPHOTO.jpg", ".thumbnails/0.png", "__MACOSX/0.png", "._0.png",
+        "cat/._1.png",
         "#recycle/1.png", ".git/logo.png",
     ):  # fmt: skip
         picture(folder / name)

@@ -52,8 +52,10 @@ def test_every_picture_of_the_package_is_opened_by_one_function():
     "raw",
     [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\n{ } loop\n",
      b"\xc5\xd0\xd3\xc6" + bytes(100), b"8BPS\0\1" + bytes(60), b"%PDF-1.7\n" + bytes(50),
-     b"\xd7\xcd\xc6\x9a" + bytes(60), b"icns" + bytes(60), b"GRIB" + bytes(60), b"SIMPLE  =" + bytes(90),
-     b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\0\0\1\xba" + bytes(60), b"\n\5\1\10" + bytes(200)],
+     b"\xd7\xcd\xc6\x9a" + bytes(60), b"icns" + bytes(60), b"GRIB" + bytes(60),
+     b"SIMPLE  =" + bytes(90),
+     b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"\0\0\1\xba" + bytes(60),
+     b"\n\5\1\10" + bytes(200)],
 )  # fmt: skip
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif"])
 def test_other_formats_are_listed_and_no_program_is_started(photos, monkeypatch, raw, ending):
@@ -195,7 +197,8 @@ def write_tiff(path, values, bits, form, photometric, order):
     """A TIFF of one strip, by hand: Pillow writes none of these."""
     h, w = values.shape
     tags = [(256, 4, w), (257, 4, h), (258, 3, bits), (259, 3, 1), (262, 3, photometric),
-            (273, 4, 0), (277, 3, 1), (278, 4, h), (279, 4, values.nbytes), (339, 3, form)]  # fmt: skip
+            (273, 4, 0), (277, 3, 1), (278, 4, h), (279, 4, values.nbytes), (339, 3,
+                form)]  # fmt: skip
     start = 8 + 2 + 12 * len(tags) + 4
     body = b"II*\0" if order == "<" else b"MM\0*"
     body += struct.pack(order + "IH", 8, len(tags))
@@ -242,7 +245,8 @@ def test_no_data_and_values_that_are_not_finite(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "low", "high", "wanted"),
     [("16-bit", 0, 200, (0, 255)), ("16-bit", 0, 1023, (0, 1023)), ("16-bit", 5, 5, (0, 255)),
-     ("16-bit", 40_000, 40_000, (0, 65_535)), ("32-bit", 0, 10**9, (0, 1e9)), ("float", 0, 0, (0, 1)),
+     ("16-bit", 40_000, 40_000, (0, 65_535)), ("32-bit", 0, 10**9, (0, 1e9)), ("float", 0, 0, (0,
+         1)),
      ("float", -0.9, 1, (-1, 1)), ("float", 0.5, 0.51, (0.5, 0.51)), ("float", -5, 900, (-5, 900))],
 )  # fmt: skip
 def test_the_range_is_chosen_by_type_and_values(kind, low, high, wanted):

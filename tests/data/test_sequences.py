@@ -46,7 +46,7 @@ def _tone(seconds, pitch, rate=RATE, seed=0):
 
 @pytest.fixture
 def sounds(tmp_path):
-    """Two "speakers", low and high, of 12 sounds each; every sound is two tones one after the other, marked."""
+    """Two "speakers", low and high, of 12 sounds each; each sound is two labelled tones in turn."""
     for speaker, low in (("low", 200), ("high", 900)):
         folder = tmp_path / "sounds" / speaker
         folder.mkdir(parents=True)
@@ -60,7 +60,7 @@ def sounds(tmp_path):
     return tmp_path / "sounds"
 
 
-# reading --------------------------------------------------------------------------------------------------------------
+# reading ------------------------------------------------------------------------------------------
 
 
 def test_a_folder_of_sounds_is_read_with_its_labels(sounds):
@@ -112,7 +112,8 @@ def test_what_cannot_be_used_is_left_out_counted_and_listed(tmp_path):
     assert sorted(source.ids) == ["fine.wav", "good.wav"]
     reasons = {s["path"]: s["reason"] for s in source.skipped}
     for name, word in (
-        ("silent.wav", "silent"), ("short.wav", "too short"), ("clipped.wav", "clipped"), ("cut.wav", "cut off"),
+        ("silent.wav", "silent"), ("short.wav", "too short"), ("clipped.wav", "clipped"),
+        ("cut.wav", "cut off"),
         ("empty.wav", "empty"), ("text.mp3", "not a sound"),
     ):  # fmt: skip
         assert word in reasons[name]
@@ -173,7 +174,7 @@ def test_marks_that_are_none_are_an_error(tmp_path):
     assert audio.read_marks(tmp_path / "b.wav") == []
 
 
-# encoder --------------------------------------------------------------------------------------------------------------
+# encoder ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("context", ["gru", "lstm"])
@@ -213,7 +214,7 @@ def test_an_encoder_is_built_again_from_its_description():
     assert torch.equal(encoder.eval()(x), again.eval()(x))
 
 
-# the whole way --------------------------------------------------------------------------------------------------------
+# the whole way ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cut", ["cpc", "simclr"])
@@ -252,7 +253,8 @@ def test_train_resume_judge_search_and_embed_sounds(sounds, tmp_path, cut):
 
 def test_cpc_learns_tones_and_says_so(sounds, tmp_path):
     trained = ta.train(
-        "cpc", data=str(sounds), out=tmp_path / "run", steps=60, lr=3e-3, threads=1, log_every=5, **SMALL,
+        "cpc", data=str(sounds), out=tmp_path / "run", steps=60, lr=3e-3, threads=1, log_every=5,
+        **SMALL,
         objective={"steps": 4, "negatives": 32, "draw": "batch"},
     )  # fmt: skip
     assert trained.verdict.startswith("learning")
@@ -292,7 +294,7 @@ def test_data_of_another_kind_are_refused(sounds, tmp_path, photos):
         ta.search(tmp_path / "run", ["nothing.wav"])
 
 
-# log-mel and frames ---------------------------------------------------------------------------------------------------
+# log-mel and frames -------------------------------------------------------------------------------
 
 
 def test_log_mel_puts_a_tone_into_its_band():
@@ -313,7 +315,7 @@ def test_frames_are_labelled_at_their_middle(sounds):
     assert frame_probe.has_marks(source)
 
 
-# what is missing, and real sounds -------------------------------------------------------------------------------------
+# what is missing, and real sounds -----------------------------------------------------------------
 
 
 def test_a_missing_decoder_is_named_with_its_command(sounds, monkeypatch):

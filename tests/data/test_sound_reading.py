@@ -26,7 +26,8 @@ def wav(path, **options):
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "PCM_U8"])
 @pytest.mark.parametrize(
     ("riff", "data"),
-    [(0xFFFFFFFF, 0xFFFFFFFF), (None, 0xFFFFFFFF), (0x7FFFFFFF, 0x7FFFFFFF), (0x7FFFF024, 0x7FFFF000),
+    [(0xFFFFFFFF, 0xFFFFFFFF), (None, 0xFFFFFFFF), (0x7FFFFFFF, 0x7FFFFFFF), (0x7FFFF024,
+        0x7FFFF000),
      (0x80000024, 0x80000000), (0, 0), (None, 0), (8, None), (1 << 30, None), ("+8", None),
      ("-8", None), (None, "+36"), (None, "+44"), (None, "+8"), (None, "/2")],
 )  # fmt: skip

@@ -34,8 +34,10 @@ def stamps(form):
 
 @pytest.mark.parametrize(
     "form",
-    ["1988-01-{d:02d} {h:02d}:00:00", "1988-01-{d:02d}T{h:02d}:00:00Z", "{d:02d}.01.2020 {h:02d}:00",
-     "{d:02d}/01/2020 {h:02d}:00", "01/{d:02d}/2020 {h:02d}:00:00", "2020-01-{d:02d}T{h:02d}:00:00+02:00",
+    ["1988-01-{d:02d} {h:02d}:00:00", "1988-01-{d:02d}T{h:02d}:00:00Z",
+        "{d:02d}.01.2020 {h:02d}:00",
+     "{d:02d}/01/2020 {h:02d}:00", "01/{d:02d}/2020 {h:02d}:00:00",
+     "2020-01-{d:02d}T{h:02d}:00:00+02:00",
      "1899-01-{d:02d} {h:02d}:00:00", "24:00"],
 )  # fmt: skip
 def test_the_column_of_time_gives_the_rate(tmp_path, form):
@@ -193,7 +195,8 @@ def test_pieces_that_are_none(tmp_path, options):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [("a.csv", b"", "empty"), ("a.csv", b"x,y\na,b\nc,d\n", "not a table of numbers"),
-     ("a.csv", b"\xff\xfe\xff", "not a table of numbers|cannot be read"), ("a.npy", b"PK\3\4" + b"0" * 100, "not a table"),
+     ("a.csv", b"\xff\xfe\xff", "not a table of numbers|cannot be read"), ("a.npy",
+         b"PK\3\4" + b"0" * 100, "not a table"),
      ("a.npy", b"\x93NUMPY\1\0v\0{'descr': 'O'", "not a table"), ("a.npy", b"", "empty")],
 )  # fmt: skip
 def test_files_that_are_no_tables(tmp_path, name, content, said):

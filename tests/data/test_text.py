@@ -21,7 +21,7 @@ pytest.importorskip("tokenizers")
 SMALL = {"width": 32, "layers": 1, "vocabulary": 400, "dim": 16, "threads": 1, "batch_size": 16}
 
 
-# reading --------------------------------------------------------------------------------------------------------------
+# reading ------------------------------------------------------------------------------------------
 
 
 def test_lines_are_sentences_and_unusable_ones_are_listed(tmp_path):
@@ -82,7 +82,7 @@ def test_what_is_not_utf8_or_holds_nothing_is_an_error(tmp_path):
         open_source(str(tmp_path / "b.txt"))
 
 
-# views ----------------------------------------------------------------------------------------------------------------
+# views --------------------------------------------------------------------------------------------
 
 
 def _batch(encoder, texts):
@@ -198,7 +198,7 @@ def test_any_callable_is_a_further_view_and_views_are_a_function_of_the_generato
         TextViews(word_deletion=1.5)
 
 
-# encoders -------------------------------------------------------------------------------------------------------------
+# encoders -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,8 @@ def test_a_transformers_model_without_pooler_or_pad_token(tmp_path):
     transformers = pytest.importorskip("transformers")
     words = text.train_tokenizer(some_sentences(), 400)
     config = transformers.BertConfig(
-        vocab_size=words.get_vocab_size(), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=words.get_vocab_size(), hidden_size=32, num_hidden_layers=2,
+        num_attention_heads=2,
         intermediate_size=64, max_position_embeddings=64,
     )  # fmt: skip
     folder = tmp_path / "model"
@@ -269,7 +270,7 @@ def test_a_transformers_model_without_pooler_or_pad_token(tmp_path):
         text.build(str(tmp_path / "nothing"), seed=0)
 
 
-# the whole way --------------------------------------------------------------------------------------------------------
+# the whole way ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["simcse", "moco", "simclr"])

@@ -1,4 +1,4 @@
-"""Vectors of any encoder: pooled, by patch, only of files that are new; search with a threshold and an index."""
+"""Embed with any encoder: pooled, per patch, new files only; search by threshold and index."""
 
 import json
 

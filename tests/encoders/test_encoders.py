@@ -159,7 +159,7 @@ def test_project_is_the_head_before_the_sphere():
     torch.testing.assert_close(torch.nn.functional.normalize(encoder.project(x), dim=1), encoder(x))
 
 
-# starting weights --------------------------------------------------------------------------------------------
+# starting weights ---------------------------------------------------------------------------------
 
 SHARED = {
     "encoder": "small-resnet",

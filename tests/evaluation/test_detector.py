@@ -1,4 +1,4 @@
-"""Detection: scenes with exact boxes, COCO's and VOC's layouts, the detectors, and the average precision."""
+"""Detection: scenes with exact boxes, COCO and VOC layouts, detectors and average precision."""
 
 from __future__ import annotations
 
@@ -201,8 +201,10 @@ def test_presets_hold_the_papers_numbers_and_bad_settings_are_errors():
 def test_the_verb_compares_backbones(folder, tmp_path):
     torch.save(_encoder().backbone.state_dict(), tmp_path / "w.pt")
     result = api.detect(
-        tmp_path / "w.pt", encoder="small-resnet", width=8, data=str(folder), out=tmp_path / "d.json",
-        console=Console(quiet=True), **{f.name: getattr(FAST, f.name) for f in dataclasses.fields(FAST)},
+        tmp_path / "w.pt", encoder="small-resnet", width=8, data=str(folder),
+        out=tmp_path / "d.json",
+        console=Console(quiet=True), **{f.name: getattr(FAST, f.name)
+            for f in dataclasses.fields(FAST)},
     )  # fmt: skip
     assert set(result["scores"]) == {"random init", str(tmp_path / "w.pt")}
     assert json.loads((tmp_path / "d.json").read_text())["verdict"].startswith("Best by AP")

@@ -220,7 +220,7 @@ def test_without_labels_the_verdict_tells_how_many_to_label(run):
     assert said.endswith("tellapart eval r --labels few.csv")
 
 
-# others' encoders ------------------------------------------------------------------------------------------
+# others' encoders ---------------------------------------------------------------------------------
 
 
 def _resnet():
@@ -243,15 +243,21 @@ WRITERS = {
     "plain": lambda w: w,
     "moco": lambda w: {
         "epoch": 1, "arch": "resnet18",
-        "state_dict": {f"module.encoder_q.{k}": v for k, v in w.items()} | {"module.queue": torch.zeros(2, 2)},
+        "state_dict": {f"module.encoder_q.{k}": v for k, v in w.items()}
+        | {"module.queue": torch.zeros(2, 2)},
     },
     "dino": lambda w: {
-        "student": {}, "teacher": {f"backbone.{k}": v for k, v in w.items()}, "args": argparse.Namespace(arch="x"),
+        "student": {}, "teacher": {f"backbone.{k}": v for k, v in w.items()},
+        "args": argparse.Namespace(arch="x"),
     },
-    "lightly": lambda w: {"state_dict": _numbered(w) | {"projection_head.layers.0.weight": torch.zeros(2, 2)}},
+    "lightly": lambda w: {
+        "state_dict": _numbered(w) | {"projection_head.layers.0.weight": torch.zeros(2, 2)}
+    },
     "solo-learn": lambda w: {"state_dict": {f"backbone.{k}": v for k, v in w.items()}},
     "vissl": lambda w: {
-        "classy_state_dict": {"base_model": {"model": {"trunk": {f"_feature_blocks.{k}": v for k, v in w.items()}}}}
+        "classy_state_dict": {
+            "base_model": {"model": {"trunk": {f"_feature_blocks.{k}": v for k, v in w.items()}}}
+        }
     },
 }  # fmt: skip
 
@@ -328,7 +334,7 @@ def test_a_checkpoint_of_another_architecture_names_the_keys(tmp_path, run):
         open_subject(run, checkpoint=str(tmp_path / "w.pth"))
 
 
-# vectors ---------------------------------------------------------------------------------------------------
+# vectors ------------------------------------------------------------------------------------------
 
 
 def test_vectors_are_judged_with_and_without_a_test_part(tmp_path):
@@ -366,7 +372,7 @@ def test_bad_vectors_are_named(tmp_path, fields, said):
         api.evaluate(tmp_path / "x.npz", out=tmp_path / "e.json", console=QUIET)
 
 
-# more ------------------------------------------------------------------------------------------------------
+# more ---------------------------------------------------------------------------------------------
 
 
 def test_several_sources_make_a_table_of_transfer(run, tmp_path, photos):

@@ -1,4 +1,4 @@
-"""Evaluators: against loops and scikit-learn on the same vectors, intervals, verdicts, bad input."""
+"""Evaluators: agreement with loops and scikit-learn, intervals, verdicts, bad input."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_items_without_a_label_are_left_out():
 
 
 def test_ten_thousand_queries_by_a_million_rows_fit(monkeypatch):
-    """Peak memory is a tile, whatever the sizes: 10,000 x 1,000,000 similarities would take 40 GB."""
+    """Peak memory is one tile for any size: 10,000 x 1,000,000 similarities would take 40 GB."""
     made = []
     real = torch.Tensor.new_empty
     monkeypatch.setattr(
@@ -152,7 +152,7 @@ def test_linear_probe_sees_every_class_of_a_set_in_cyclic_order():
     assert linear.linear_labels(items, np.eye(5), rows=100)[0].tolist() == [0, 1, 2, 3, 4]
 
 
-# retrieval -------------------------------------------------------------------------------------------------
+# retrieval ----------------------------------------------------------------------------------------
 
 
 def test_retrieval_is_the_definitions_as_a_loop():
@@ -258,7 +258,7 @@ FROZEN_INTERVAL = (0.565, 0.695)  # of centred pixels, knn@200
 FROZEN_V2 = FROZEN_V1 | {"knn@25": 0.63}
 
 
-# the table -------------------------------------------------------------------------------------------------
+# the table ----------------------------------------------------------------------------------------
 
 
 @functools.cache
@@ -471,7 +471,7 @@ def test_a_k_above_the_smallest_class_is_marked():
     assert notes["knn@5"].note == ""
 
 
-# bad input -------------------------------------------------------------------------------------------------
+# bad input ----------------------------------------------------------------------------------------
 
 
 def test_bad_vectors_and_labels_are_named():
@@ -513,7 +513,7 @@ def test_a_file_that_is_not_embeddings_is_an_error(tmp_path):
         Embeddings.load(tmp_path / "nowhere")
 
 
-# the index -------------------------------------------------------------------------------------------------
+# the index ----------------------------------------------------------------------------------------
 
 
 def test_search_is_by_cosine_best_first():

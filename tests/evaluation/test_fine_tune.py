@@ -1,4 +1,4 @@
-"""Fine-tuning, distillation and budgets of labels: what trains, what stays, and whether it learns."""
+"""Fine-tuning, distillation and label budgets: which weights train, and whether they learn."""
 
 from __future__ import annotations
 

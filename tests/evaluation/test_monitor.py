@@ -1,4 +1,4 @@
-"""Looking at an encoder while it trains: it changes nothing, chooses a checkpoint, and reads no test label."""
+"""The training monitor: no side effects, checkpoint selection, and no use of test labels."""
 
 from __future__ import annotations
 

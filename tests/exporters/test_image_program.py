@@ -1,4 +1,4 @@
-"""An exported encoder of images computes what the run's does, where tellapart cannot be imported."""
+"""An exported image encoder gives the same features where tellapart cannot be imported."""
 
 import json
 import subprocess
@@ -51,7 +51,8 @@ def elsewhere(folder, code, *arguments):
 
 @pytest.mark.parametrize(
     ("encoder", "size"),
-    [("small-resnet", 32), ("timm/resnet18", 32), ("timm/resnet10t", 96), ("torchvision/resnet18", 32),
+    [("small-resnet", 32), ("timm/resnet18", 32), ("timm/resnet10t", 96), ("torchvision/resnet18",
+        32),
      ("torchvision/mobilenet_v3_small", 64), ("timm/vit_tiny_patch16_224", 64)],
 )  # fmt: skip
 def test_features_of_a_file_are_those_of_the_run(encoder, size, photos, tmp_path):
@@ -96,7 +97,8 @@ def test_the_example_is_ten_lines_and_runs(digits_run, photos, tmp_path):
     api.export(digits_run, out=tmp_path / "out")
     assert len((tmp_path / "out" / "example.py").read_text().splitlines()) <= 10
     names = [str(photos / "red" / "0.png"), str(photos / "red" / "1.png")]
-    code = f"import runpy; sys.argv = ['example.py', *{names}]; runpy.run_path({str(tmp_path / 'out' / 'example.py')!r})"
+    example = str(tmp_path / "out" / "example.py")
+    code = f"import runpy; sys.argv = ['example.py', *{names}]; runpy.run_path({example!r})"
     assert "torch.Size([2, 64])" in elsewhere(tmp_path / "out", code)
 
 

@@ -1,4 +1,4 @@
-"""Encoders of sounds, series, sentences and patches compute the same where tellapart cannot be imported."""
+"""Exported sound, series, sentence and patch encoders agree where tellapart is not importable."""
 
 import json
 import subprocess
@@ -132,7 +132,7 @@ def example(folder, item):
 
 
 def wanted(run, file):
-    """The features of a file of the run's source (of sentences: of its fourth one), and what example.py is given."""
+    """The features of one file (of sentences: the fourth one), and the argument of example.py."""
     loaded = ta.load(run)
     source = prepared(loaded.encoder, loaded.source(console=QUIET))
     row = 3 if file is None else source.ids.index(file.name)
@@ -186,7 +186,8 @@ def test_a_transformers_encoder_is_a_folder_of_its_library(tmp_path):
     data, _ = _sentences(tmp_path / "data", np.random.default_rng(0))
     words = text.train_tokenizer(data.read_text().splitlines(), 300)
     config = transformers.BertConfig(
-        vocab_size=words.get_vocab_size(), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=words.get_vocab_size(), hidden_size=32, num_hidden_layers=2,
+        num_attention_heads=2,
         intermediate_size=64, max_position_embeddings=64,
     )  # fmt: skip
     transformers.BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path / "bert")

@@ -1,4 +1,4 @@
-"""Two processes with half the batch each give what one gives with all of it; runs over several ranks."""
+"""Two processes with half the batch each match one process with all of it; multi-rank runs."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_the_collectives_do_what_they_say(pair):
 
 
 def test_moco_shuffles_over_ranks_what_batchnorm_would_give_away(pair):
-    """Each group of two tells its pairs by its statistics, unless keys are made in groups of other ranks' rows too."""
+    """Group statistics reveal the pairs unless keys are computed with rows of other ranks too."""
     assert pair[0]["leak"] == pair[1]["leak"]
     assert pair[0]["leak"][False] < -0.5
     assert abs(pair[0]["leak"][True]) < 0.15
@@ -124,7 +124,7 @@ def test_in_one_process_they_are_no_ops():
     assert distributed.share("x") == "x"
 
 
-# runs --------------------------------------------------------------------------------------------------------
+# runs ---------------------------------------------------------------------------------------------
 
 TRAIN = [sys.executable, "-m", "tellapart", "train", "instdisc", "--data", "digits", "--json"]
 

@@ -1,4 +1,4 @@
-"""The scikit-learn estimator: scikit-learn's own contract, and features of arrays that are those of the encoder."""
+"""The scikit-learn estimator: scikit-learn's checks, and features equal to the encoder's."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Gradient caching: pieces of a batch give the loss and the gradient of the whole, for every objective."""
+"""Gradient caching: micro-batches give the loss and gradient of the batch, per objective."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _gradients(objective, network, given, micro):
 
 @pytest.mark.parametrize("name", CASES)
 def test_pieces_give_the_gradient_of_the_whole(source, name):
-    """To 1e-6 in float64, for the encoder and for what the objective trains; 12 rows in pieces of 5, 5 and 2."""
+    """To 1e-6 in float64, for the weights of encoder and objective; pieces of 5, 5 and 2 rows."""
     network = encoder(dtype=torch.float64)
     objective = made(name, source, network)
     given = batch(source, objective.views, dtype=torch.float64)
@@ -69,7 +69,7 @@ def test_pieces_give_the_gradient_of_the_whole(source, name):
 
 
 def test_dropout_is_replayed(source):
-    """Each piece sees the same mask in both passes: finite differences of the cached loss agree with its gradient."""
+    """Both passes of a piece use one mask: finite differences of the loss match its gradient."""
     network = encoder(dropout=0.5, dtype=torch.float64)
     objective = made("simclr", source, network)
     given = batch(source, 2, dtype=torch.float64)

@@ -21,7 +21,8 @@ from tellapart.training.run import Run
 QUIET = Console(quiet=True)
 FAST = {"epochs": 1, "batch_size": 128, "threads": 1, "dim": 16, "log_every": 2, "console": QUIET}
 COMMAND = [
-    sys.executable, "-m", "tellapart", "train", "instdisc", "--data", "digits", "--epochs", "12", "--batch-size", "64",
+    sys.executable, "-m", "tellapart", "train", "instdisc", "--data", "digits", "--epochs", "12",
+    "--batch-size", "64",
     "--threads", "1", "--dim", "16", "--log-every", "5", "--save-every", "10",
 ]  # fmt: skip
 
@@ -201,7 +202,8 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 real = Run.save
 def limited(self, state, *rest):
     if state["step"] == 10:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # no file may grow beyond this: a full disk
+        # no file may grow beyond this limit, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
     real(self, state, *rest)
 Run.save = limited
 try:

@@ -1,4 +1,4 @@
-"""views: identity, torchvision where it is right, the laws of hue, and the distributions promised."""
+"""Views: identity, agreement with torchvision, properties of hue, documented distributions."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_colour_agrees_with_torchvision(factor, name):
 
 
 def test_colour_in_torchvisions_order_with_its_clamps_noted():
-    """Factors above 1 clip: torchvision clips after each operation, here once, so only unclipped pixels agree."""
+    """Compare unclipped pixels only: torchvision clips after each operation, tellapart once."""
     x = (_images().float() / 255) * 0.3 + 0.2
     wanted = tv.adjust_saturation(tv.adjust_contrast(tv.adjust_brightness(x, 1.3), 1.2), 0.7)
     torch.testing.assert_close(

@@ -23,7 +23,7 @@ USUAL = ("_folder", "_audio", "_text")  # kinds of data whose defaults the help 
 
 
 def named(name: str) -> Any:
-    """The preset of that name.
+    """Return the preset of that name.
 
     Raises:
         ConfigError: an unknown name, with the nearest one.
@@ -34,10 +34,10 @@ def named(name: str) -> Any:
 
 
 def starting(method: str, data: str, preset: str | None = None) -> Any:
-    """The settings that a training starts from.
+    """Return the default settings of a training.
 
-    A method of the user starts from those of `simclr` (or of the usual method for the data), with its
-    own objective; a registered kind of data from its configuration.
+    A method of the user starts from the settings of `simclr` (or of the default method for the
+    data), with its own objective; a registered kind of data starts from its own configuration.
 
     Args:
         method: a name of `objectives.OPTIONS`.
