@@ -57,8 +57,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         output: "features" (for downstream use) or "embedding" (the unit-norm rows of the loss).
         seed: the same seed gives the same encoder on one machine.
         options: fields of `TrainConfig` (images) or `SequenceConfig` (rows) that override the
-            preset of the method: {"encoder": "timm/resnet18", "lr": 0.01}; `objective` may be a dict of
-            options of the method.
+            preset of the method: {"encoder": "timm/resnet18", "lr": 0.01}; `objective` may be a
+            dict of options of the method.
         out: new or empty folder in which the training is saved as a run; None: nothing is saved.
 
     Attributes:
