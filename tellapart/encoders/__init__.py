@@ -1,4 +1,4 @@
-"""Encoder = backbone + head."""
+"""Encoders: a backbone and a projection head for each kind of data."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from .vision import backbone
 
 __all__ = [
-    "AnyEncoder", "Encoder", "NetworkEncoder", "SequenceEncoder", "TextEncoder", "backbone", "build", "building", "head",
-    "hidden_layers", "outputs", "prepared", "rebuild", "sequence", "text", "to_device",
+    "AnyEncoder", "Encoder", "NetworkEncoder", "SequenceEncoder", "TextEncoder", "backbone",
+    "build", "building", "head", "hidden_layers", "outputs", "prepared", "rebuild", "sequence",
+    "text", "to_device",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazy.attributes(

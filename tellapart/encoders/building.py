@@ -1,4 +1,4 @@
-"""Encoders by name: from nothing, or from the description that a run keeps."""
+"""Build encoders by name, or rebuild them from the config.json of a run."""
 
 from __future__ import annotations
 
@@ -32,12 +32,23 @@ def build(
     small_stem: bool | None = None,
     seed: int = 0,
 ) -> Encoder:
-    """An encoder by the name of its backbone; the same seed gives the same weights.
+    """Build an image encoder; the same seed gives the same weights.
 
     Args:
-        name: as `vision.backbone`, or "patches". pretrained, small_stem: as there. channels: C. size: P in pixels.
-        dim: D. head_kind: as `heads.head`.
-        width: base width of small-resnet. mean, std: (C,) of the data in [0, 1]; None: 0.5 and 0.25.
+        name: name of the backbone, as in `vision.backbone`, or "patches".
+        channels: number of image channels C.
+        size: side P of a view in pixels.
+        dim: embedding width D.
+        head_kind: kind of projection head, as in `heads.head`.
+        width: base width of small-resnet.
+        mean: (C,) channel means of the data in [0, 1]; None: 0.5.
+        std: (C,) channel standard deviations; None: 0.25.
+        pretrained: load the weights published by the library.
+        small_stem: as in `vision.backbone`.
+        seed: seed of the weights.
+
+    Raises:
+        ConfigError: the backbone or the head is unknown.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -45,7 +56,10 @@ def build(
             network = own.network_of(name, seed, channels=channels, size=size)
             empty = torch.zeros(2, channels, size, size)
             body: Backbone = own.OwnBackbone(network, name, own.width_of(network, name, empty))
-            mean, std = torch.zeros(channels), torch.ones(channels)  # it sees values in [0, 1]
+            mean, std = (
+                torch.zeros(channels),
+                torch.ones(channels),
+            )  # the network receives values in [0, 1]
         elif name == "patches":
             body = Patches(channels, size, width)
         else:
@@ -69,14 +83,14 @@ def build(
 
 
 def rebuild(description: dict[str, Any], *, seed: int = 0) -> AnyEncoder:
-    """The encoder that a config.json describes, with random weights.
+    """Build the encoder described by a config.json, with random weights.
 
     Args:
         description: content of config.json.
-        seed: of the weights.
+        seed: seed of the weights.
 
     Raises:
-        ConfigError: a kind of data that is neither built in nor registered.
+        ConfigError: the kind of data is neither built in nor registered.
     """
     given = {k: v for k, v in description.items() if k not in ("format", "kind")}
     kind = str(description.get("kind", "images"))

@@ -1,4 +1,4 @@
-"""The interface of all encoders, and the encoder of images: backbone + head + normalisation.
+"""The base class of all encoders, and the image encoder: normalisation, backbone and head.
 
 Shapes: N batch, C channels, P side of a view, F feature width, D embedding width.
 """
@@ -19,17 +19,18 @@ from .vision import Backbone, take_channels
 
 
 class AnyEncoder(nn.Module):
-    """Base class of every encoder: features that users take away, and unit rows for the loss.
+    """Base class of every encoder: features for downstream use, unit-norm embeddings for the loss.
 
-    A subclass defines `features`, sets `head` (F to D) and `dim` (D), and names the kinds of data it reads.
+    A subclass defines `features`, sets `head` (F to D) and `dim` (D), and lists the kinds of data
+    it reads.
 
     Attributes:
         kinds: kinds of data it reads, as the `kind` of a source.
-        head: maps features (N, F) to (N, D).
+        head: projection head, maps features (N, F) to (N, D).
         dim: embedding width D.
-        bn_rows: in training, BatchNorm statistics are taken over groups of this many rows; None: over
-            the whole batch.
-        description: how to build it again, the content of config.json: plain values only.
+        bn_rows: in training, BatchNorm statistics are computed over groups of this many rows;
+            None: over the whole batch.
+        description: the content of config.json, from which it can be rebuilt: plain values only.
     """
 
     kinds: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ class AnyEncoder(nn.Module):
         return next(self.parameters()).device
 
     def features(self, x: Any) -> Tensor:
-        """(N, F): the features that users take away."""
+        """Compute the features (N, F) for downstream use."""
         raise NotImplementedError
 
     def project(self, x: Any) -> Tensor:
@@ -52,7 +53,7 @@ class AnyEncoder(nn.Module):
         return full(self.head(self.features(x)))
 
     def forward(self, x: Any) -> Tensor:
-        """(N, D) unit rows, for the loss."""
+        """Compute the embeddings for the loss: (N, D) with unit rows."""
         return F.normalize(self.project(x), dim=1)
 
     def from_features(self, features: Tensor) -> Tensor:
@@ -94,25 +95,25 @@ class AnyEncoder(nn.Module):
         raise ConfigError("--fold-batchnorm: this network has no BatchNorm; leave it out")
 
     def exported(self) -> nn.Module:
-        """The module whose weights an export holds; it has a head or not."""
+        """Return the module whose weights are exported, with or without a head."""
         return self
 
     def notes(self) -> list[str]:
-        """Sentences about its architecture that `train` prints before the first step."""
+        """Return notes on the architecture, printed by `train` before the first step."""
         return []
 
 
 class Encoder(AnyEncoder):
-    """An encoder of images. It owns its normalisation, so that its weights need no instructions.
+    """An image encoder. The normalisation is part of it, so its weights can be used as they are.
 
     Args:
         backbone: maps (N, C, P, P) to (N, F); has `width` (F) and `maps`.
-        head: maps (N, F) to (N, D).
-        dim: D.
-        mean: (C,) of values in [0, 1]; subtracted before the backbone.
-        std: (C,); the values are divided by it.
-        bn_rows: in training, BatchNorm statistics are taken over groups of this many rows; None: over
-            the whole batch.
+        head: projection head, maps (N, F) to (N, D).
+        dim: embedding width D.
+        mean: (C,) channel means of values in [0, 1], subtracted before the backbone.
+        std: (C,) channel standard deviations, by which the values are divided.
+        bn_rows: in training, BatchNorm statistics are computed over groups of this many rows;
+            None: over the whole batch.
     """
 
     kinds = ("images",)
@@ -163,7 +164,7 @@ class Encoder(AnyEncoder):
         self.bn_rows = rows
 
     def fold_batchnorm(self) -> None:
-        """Fold each BatchNorm of the backbone into the convolution before it, in place (eval mode)."""
+        """Fold each BatchNorm into the convolution before it, in place (eval mode)."""
         body: Any = folded(self.backbone)
         body.width = self.backbone.width
         self.add_module("backbone", body)
@@ -173,7 +174,7 @@ class Encoder(AnyEncoder):
         return self.backbone
 
     def notes(self) -> list[str]:
-        """Whether the stem was replaced by one for small images."""
+        """Return a note if the stem was replaced by the stem for small images."""
         if not self.backbone.small_stem:
             return []
         return ["3 x 3 stem without max-pool: the images have 64 px or fewer"]

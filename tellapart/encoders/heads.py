@@ -1,4 +1,4 @@
-"""Projection heads: from features (N, F) to the space of the loss (N, D)."""
+"""Projection heads: map features (N, F) to embeddings (N, D) for the loss."""
 
 from __future__ import annotations
 
@@ -11,16 +11,22 @@ from .choices import Head
 
 
 def head(kind: str, width: int, dim: int) -> nn.Module:
-    """A head by name.
+    """Build a projection head.
+
+    The embeddings of an untrained network all point in nearly one direction; the BatchNorm of the
+    "-bn" heads centres them.
 
     Args:
-        kind: "linear", one layer (InstDisc, MoCo v1); "mlp", width -> width -> ReLU -> dim (MoCo v2); "mlp3", one more
-            such layer (SimCLR v2); with "-bn" each layer is followed by a BatchNorm, the last one without a shift
-            (SimCLR), which centres the embeddings: those of a fresh network otherwise all point one way. "tanh", one
-            layer of width D and a tanh (the pooler of BERT, SimCSE); "none", the features themselves.
-        width: F. dim: D.
+        kind: "linear": one layer (InstDisc, MoCo v1). "mlp": width -> width -> ReLU -> dim
+            (MoCo v2). "linear-bn", "mlp-bn" (SimCLR) and "mlp3-bn" (one hidden layer more,
+            SimCLR v2): each layer is followed by a BatchNorm, the last one without a shift.
+            "tanh": one layer and a tanh (the pooler of BERT, SimCSE). "none": the features
+            themselves.
+        width: feature width F.
+        dim: embedding width D.
+
     Raises:
-        ConfigError: another name.
+        ConfigError: the kind is unknown.
     """
     if kind not in get_args(Head):
         raise unknown("head", kind, get_args(Head))
@@ -43,7 +49,10 @@ def head(kind: str, width: int, dim: int) -> nn.Module:
 
 
 def hidden_layers(head: nn.Module) -> list[int]:
-    """Where each hidden layer of a head ends: the number of modules up to and with its ReLU.
+    """Return, for each hidden layer of a head, the number of modules up to and including its ReLU.
+
+    Args:
+        head: a projection head.
 
     >>> hidden_layers(head("mlp-bn", 8, 4)), hidden_layers(head("linear", 8, 4))
     ([3], [])

@@ -1,4 +1,4 @@
-"""The BatchNorm layers of a network, whose statistics depend on what a batch is made of."""
+"""Find, replace and fold the BatchNorm layers of a network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def batchnorms(*modules: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """Every layer that normalises over the batch."""
+    """Return every BatchNorm layer of the modules."""
     return [
         m
         for module in modules
@@ -20,7 +20,10 @@ def batchnorms(*modules: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 def without_batchnorm(module: nn.Module) -> nn.Module:
-    """The same network with each BatchNorm2d replaced by a GroupNorm of up to 8 groups, which sees one item alone."""
+    """Replace each BatchNorm2d by a GroupNorm of up to 8 groups, in place, and return the network.
+
+    A GroupNorm normalises each item on its own.
+    """
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, nn.GroupNorm(math.gcd(8, child.num_features), child.num_features))
@@ -30,7 +33,7 @@ def without_batchnorm(module: nn.Module) -> nn.Module:
 
 
 def running_statistics(*modules: nn.Module) -> list[Tensor]:
-    """Their running means and variances."""
+    """Return the running means and variances of the BatchNorm layers."""
     return [
         b
         for norm in batchnorms(*modules)
@@ -40,7 +43,7 @@ def running_statistics(*modules: nn.Module) -> list[Tensor]:
 
 
 def folded(network: nn.Module) -> nn.Module:
-    """A copy of a network in eval mode with each BatchNorm folded into the convolution before it.
+    """Return a copy in eval mode with each BatchNorm folded into the convolution before it.
 
     A network that cannot be traced (its control flow depends on its input) is returned unchanged.
     """

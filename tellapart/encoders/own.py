@@ -1,7 +1,8 @@
-"""Encoders around a network that a user brings: an `nn.Module`, or a class or function that makes one.
+"""Encoders around a user-defined network: an `nn.Module`, or a class or function that returns one.
 
-Images reach the network as float in [0, 1], without normalisation; other data as the modality reads
-them. Shapes: N batch, C channels, P side of a view, F feature width, D embedding width.
+Images are passed as float in [0, 1], without normalisation; other data as the modality reads them.
+
+Shapes: N batch, C channels, P side of a view, F feature width, D embedding width.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from .vision import Backbone
 
 
 class OwnBackbone(Backbone):
-    """A network of images (N, C, P, P) to (N, F); a feature map (N, F, h, w) is averaged over places.
+    """A user-defined image network; a feature map (N, F, h, w) is averaged over its positions.
 
     Args:
-        network: the module. It may have `maps`, one feature map per stage.
-        name: for messages.
-        width: F.
+        network: maps (N, C, P, P) to (N, F) or (N, F, h, w). It may have a method `maps`, which
+            returns one feature map per stage.
+        name: name for messages.
+        width: feature width F.
     """
 
     model: nn.Module
@@ -40,7 +42,7 @@ class OwnBackbone(Backbone):
         return pooled(out, self.name, len(x))
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """The feature maps of the network.
+        """Return the feature maps of the network, one per stage.
 
         Raises:
             ConfigError: the network has no `maps`.
@@ -53,15 +55,15 @@ class OwnBackbone(Backbone):
 
 
 class NetworkEncoder(AnyEncoder):
-    """An encoder of any kind of data around a network, with a head.
+    """An encoder for any kind of data: a user-defined network with a projection head.
 
     Args:
-        network: called with a view (for sounds and series with the values (N, C, T), and the lengths
-            (N,) if it requires a second argument); gives (N, F).
+        network: maps a view to features (N, F). For sounds and series it receives the values
+            (N, C, T), and the lengths (N,) if it requires a second argument.
         kind: the kind of data it reads.
-        width: F.
-        head_kind: as `heads.head`.
-        dim: D; with the head "none" it is F.
+        width: feature width F.
+        head_kind: kind of projection head, as in `heads.head`.
+        dim: embedding width D; with the head "none" it is F.
     """
 
     def __init__(
@@ -88,7 +90,7 @@ class NetworkEncoder(AnyEncoder):
         return self.get_buffer("zero").device
 
     def features(self, x: Any) -> Tensor:
-        """(N, F)."""
+        """Compute the features (N, F)."""
         if isinstance(x, dict) and "values" in x and "length" in x:
             values = x["values"]
             out = self.network(values, x["length"]) if self.lengths else self.network(values)
@@ -98,16 +100,16 @@ class NetworkEncoder(AnyEncoder):
 
 
 def network_of(name: str, seed: int, **given: Any) -> nn.Module:
-    """A fresh copy of a network of the user.
+    """Return a new copy of a user-defined network.
 
     Args:
-        name: as `plugins.register` returned it. A module is copied with the weights it was passed
-            with; a class or function is called, with those of `given` that it takes.
-        seed: of the weights that a class or function draws.
-        given: channels, size and the like.
+        name: the name returned by `plugins.register`. A module is copied with its weights; a class
+            or function is called with those of `given` that it accepts.
+        seed: seed of the weights that a class or function draws.
+        given: channels, size and other settings.
 
     Raises:
-        ConfigError: unknown here, or it makes no `nn.Module`.
+        ConfigError: the name is unknown, or no `nn.Module` is returned.
     """
     value = plugins.find(name)
     if isinstance(value, nn.Module):
@@ -125,7 +127,7 @@ def network_of(name: str, seed: int, **given: Any) -> nn.Module:
 
 
 def reset(network: nn.Module, seed: int) -> nn.Module:
-    """A copy of a network with random weights, as far as its layers know how to draw them."""
+    """Return a copy of a network with every layer that has `reset_parameters` re-initialised."""
     fresh = copy.deepcopy(network)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -139,16 +141,16 @@ def reset(network: nn.Module, seed: int) -> nn.Module:
 def width_of(
     network: nn.Module, name: str, view: Any, features: Callable[[Any], Tensor] | None = None
 ) -> int:
-    """F, from a run over two empty items.
+    """Determine the feature width F by running the network on two empty items.
 
     Args:
-        network: that of the user.
-        name: for messages.
-        view: two empty items.
-        features: calls the network; None: the network itself.
+        network: the user-defined network.
+        name: name for messages.
+        view: a view of two empty items.
+        features: calls the network; None: call it directly.
 
     Raises:
-        ConfigError: the network fails on them.
+        ConfigError: the network fails on the view.
     """
     training = network.training
     try:
@@ -164,10 +166,15 @@ def width_of(
 
 
 def pooled(out: Any, name: str, count: int) -> Tensor:
-    """(N, F) from (N, F), or from a map (N, F, ...) its mean over places.
+    """Return features (N, F); a map (N, F, ...) is averaged over its positions.
+
+    Args:
+        out: output of the network.
+        name: name for messages.
+        count: number of items N.
 
     Raises:
-        ConfigError: something else.
+        ConfigError: the output has another form.
     """
     if not isinstance(out, Tensor) or out.ndim < 2 or len(out) != count:
         shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
@@ -176,11 +183,11 @@ def pooled(out: Any, name: str, count: int) -> Tensor:
 
 
 def random_twin(encoder: Encoder, seed: int) -> Encoder:
-    """A copy of an image encoder around a network of the user, with random weights.
+    """Return a copy of an image encoder with a re-initialised, user-defined backbone.
 
     Args:
-        encoder: its backbone is an `OwnBackbone`.
-        seed: of the weights.
+        encoder: an encoder whose backbone is an `OwnBackbone`.
+        seed: seed of the weights.
     """
     twin = copy.deepcopy(encoder)
     twin.add_module("backbone", reset(encoder.backbone, seed))
@@ -188,11 +195,11 @@ def random_twin(encoder: Encoder, seed: int) -> Encoder:
 
 
 def of_images(value: nn.Module, name: str) -> Encoder:
-    """An encoder of images around a module, without a head, for images of any size and channels.
+    """Build an image encoder without a head, for images of any size and number of channels.
 
     Args:
-        value: the network; it sees values in [0, 1].
-        name: for messages.
+        value: the network; it receives values in [0, 1].
+        name: name for messages.
     """
     encoder = Encoder(
         OwnBackbone(value, name, 0), nn.Identity(), 0, mean=torch.zeros(1), std=torch.ones(1)
@@ -204,16 +211,16 @@ def of_images(value: nn.Module, name: str) -> Encoder:
 def of_sequences(
     name: str, *, kind: str, channels: int, steps: int, head_kind: str, dim: int, seed: int
 ) -> NetworkEncoder:
-    """An encoder of sounds or series around a network of the user.
+    """Build an encoder of sounds or series around a user-defined network.
 
     Args:
-        name: as `plugins.register` returned it.
+        name: the name returned by `plugins.register`.
         kind: "audio" or "series".
-        channels: C.
-        steps: of a view.
-        head_kind: as `heads.head`.
-        dim: D.
-        seed: of the weights that a class or function draws, and of the head.
+        channels: number of channels C.
+        steps: length of a view in steps.
+        head_kind: kind of projection head, as in `heads.head`.
+        dim: embedding width D.
+        seed: seed of the weights of the network and the head.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,6 +1,7 @@
 """Images as grids of patches that overlap by half, for CPC (van den Oord 2018, sec. 3.2).
 
-Shapes: N batch, C channels, P side of an image, R rows and R columns of patches (7), F width of a patch.
+Shapes: N batch, C channels, P side of an image, R rows and R columns of patches (7), F feature
+width of a patch.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ from .encoder import AnyEncoder, Encoder
 from .norms import without_batchnorm
 from .vision import Backbone, SmallResNet
 
-LAYERS = 3  # of the context: how many rows above it reaches, beside the one it stands in
+LAYERS = 3  # of the context network: it sees this many rows above the current one
 
 
 class Patches(Backbone):
-    """Each patch by a small-resnet without BatchNorm (it would carry one patch into another); then their mean.
+    """Encode each patch with a small-resnet and average the patches.
 
-    Args: channels: C. size: P, a multiple of 8 from 16 on; a patch has a quarter of it. base: as small-resnet.
+    The network has no BatchNorm, which would leak information between patches.
+
+    Args:
+        channels: number of image channels C.
+        size: side P of an image, a multiple of 8, at least 16; the side of a patch is P / 4.
+        base: base width, as for small-resnet.
     """
 
     def __init__(self, channels: int, size: int, base: int) -> None:
@@ -35,7 +41,7 @@ class Patches(Backbone):
         self.above = nn.ModuleList(nn.Conv2d(self.width, self.width, (2, 3)) for _ in range(LAYERS))
 
     def grid(self, x: Tensor) -> Tensor:
-        """(N, F, R, R) one vector for each patch of (N, C, P, P)."""
+        """Encode each patch of images (N, C, P, P); returns (N, F, R, R)."""
         x = x.unfold(2, self.side, self.step).unfold(3, self.side, self.step)
         n, c, rows, columns = x.shape[:4]
         z = self.network(x.permute(0, 2, 3, 1, 4, 5).reshape(-1, c, self.side, self.side))
@@ -43,7 +49,7 @@ class Patches(Backbone):
         return found
 
     def context(self, z: Tensor) -> Tensor:
-        """(N, F, R, R): at each place of the rows down to it, never of those below."""
+        """Compute the context (N, F, R, R) of each patch from its row and the rows above it."""
         for layer in self.above:
             z = z + F.relu(layer(F.pad(z, (1, 1, 1, 0))))
         return z
@@ -56,7 +62,7 @@ class Patches(Backbone):
 
 
 class PatchEncoder(Encoder):
-    """An Encoder whose backbone is `Patches`, and which gives columns of patches as sequences from top to bottom."""
+    """An image encoder with the backbone `Patches`; columns of patches are sequences."""
 
     backbone: Patches
 
@@ -65,18 +71,18 @@ class PatchEncoder(Encoder):
         AnyEncoder.fold_batchnorm(self)
 
     def exported(self) -> nn.Module:
-        """The whole encoder: its exported program is ours and has mean and standard deviation."""
+        """Return the whole encoder, because the program also holds its mean and std."""
         return self
 
     @property
     def width(self) -> int:
-        """F."""
+        """Feature width F."""
         return self.backbone.width
 
     context_width = width
 
     def sequence(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Patches z and contexts c (N, columns, rows, F), and how many rows there are (N,)."""
+        """Return patches z and contexts c (N, columns, rows, F) and the number of rows (N,)."""
         grid = self.backbone.grid(self.normalised(x))
         z, c = (v.permute(0, 3, 2, 1) for v in (grid, self.backbone.context(grid)))
         return z, c, torch.full((len(x),), z.shape[2], device=x.device)

@@ -1,4 +1,4 @@
-"""An encoder that starts from existing weights: a pretrained backbone, a run of ours, or a file of weights."""
+"""Encoders that start from existing weights: a pretrained backbone, a run, or a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,11 +25,17 @@ GUESSES = (
     *(f"torchvision/resnet{n}" for n in (18, 34, 50, 101, 152)),
     *(f"timm/vit_{n}_patch16_224" for n in ("small", "base", "tiny")),
     "timm/vit_small_patch8_224",
-)  # the networks that published weights are mostly of
+)  # the most common architectures of published weights
 
 
 class Network(NamedTuple):
-    """What a file of weights is of; small_stem, the CIFAR stem, and width are None where the name says all."""
+    """Architecture of a checkpoint.
+
+    Attributes:
+        encoder: name of the backbone.
+        small_stem: whether it has the CIFAR stem; None: the name determines it.
+        width: base width; None: the name determines it.
+    """
 
     encoder: str
     small_stem: bool | None = None
@@ -37,12 +43,14 @@ class Network(NamedTuple):
 
 
 def describe(init: str, encoder: str | None = None) -> dict[str, Any]:
-    """The settings that the weights bring: {"encoder", "width"}.
+    """Return the settings that the weights determine: {"encoder", "width"}.
 
-    encoder: the network of a file of weights; None: found from the names and shapes in it.
+    Args:
+        init: as in `start`.
+        encoder: architecture of the checkpoint; None: inferred from its tensor names and shapes.
 
     Raises:
-        ConfigError: no such weights, or a file whose network must be named.
+        ConfigError: there are no such weights, or the architecture cannot be inferred.
     """
     if init.startswith(("timm/", "torchvision/")):
         return {"encoder": init}
@@ -66,16 +74,25 @@ def start(
     std: Tensor | None = None,
     small_stem: bool | None = None,
 ) -> Encoder:
-    """The encoder with the backbone, stem and normalisation of `init` and a fresh head.
+    """Build an encoder with the backbone, stem and normalisation of `init` and a new head.
 
     Args:
-        init: "timm/NAME" or "torchvision/NAME" (pretrained), a run folder or its encoder/, or a file of weights
-            (.safetensors, .pt) for the backbone `encoder`.
-        mean, std, small_stem: the normalisation where the weights bring none (published networks have ImageNet's); the
-            stem where it is known.
-        others: as `encoders.build`.
+        init: "timm/NAME" or "torchvision/NAME" (pretrained), a run folder or its encoder/, or a
+            checkpoint (.safetensors, .pt) of the backbone `encoder`.
+        encoder: name of the backbone.
+        width: base width of small-resnet.
+        channels: number of image channels C.
+        size: side P of a view in pixels.
+        dim: embedding width D.
+        head_kind: kind of projection head, as in `heads.head`.
+        seed: seed of the random weights.
+        mean: (C,) channel means, used if the weights include none (published networks use those of
+            ImageNet).
+        std: (C,) channel standard deviations, used as `mean`.
+        small_stem: whether the checkpoint has the CIFAR stem; None: inferred.
+
     Raises:
-        ConfigError: no such weights, damaged ones, or weights of another network.
+        ConfigError: the weights do not exist, are damaged, or belong to another network.
     """
     shared: dict[str, Any] = {
         "channels": channels,
@@ -111,10 +128,10 @@ def start(
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """The description of an encoder of a run, checked.
+    """Read and validate the description of a run's encoder.
 
     Raises:
-        ConfigError: it is damaged, or describes no encoder of images.
+        ConfigError: it is damaged, or does not describe an image encoder.
     """
     file = folder / "config.json"
     try:
@@ -135,7 +152,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _check_digest(folder: Path) -> None:
-    """Compare the weights of a run with the digest in its run.json, where it has one.
+    """Compare the weights of a run with the digest in its run.json, if there is one.
 
     Raises:
         ConfigError: they differ.
@@ -154,7 +171,7 @@ def _check_digest(folder: Path) -> None:
 
 
 def _published(made: Encoder, weights: dict[str, Tensor], said: str, channels: int) -> Encoder:
-    """A network of a library, made for colours, with the weights of a file, reading images of any channels."""
+    """Load a checkpoint into a library's RGB network, then adapt it to the number of channels."""
     load_into(made.backbone, weights, said)
     if channels != len(IMAGENET_MEAN):
         made.take_channels(channels)
@@ -175,7 +192,7 @@ def _pretrained(name: str, shared: dict[str, Any]) -> Encoder:
 
 
 def _encoder_folder(init: str) -> Path | None:
-    """The folder with config.json and model.safetensors that `init` names; None for a file."""
+    """Return the folder with config.json and model.safetensors; None if `init` is a file."""
     path = Path(init)
     for folder in (path / "encoder", path):
         if (folder / "config.json").is_file() and (folder / "model.safetensors").is_file():
@@ -183,17 +200,22 @@ def _encoder_folder(init: str) -> Path | None:
     if path.is_file():
         return None
     raise ConfigError(
-        f"--init {init} is neither timm/NAME, torchvision/NAME, a run folder with an encoder, nor a file of weights"
+        f"--init {init} is neither timm/NAME, torchvision/NAME, a run folder with an encoder, "
+        "nor a file of weights"
     )
 
 
 def network_of(path: Path, encoder: str | None) -> Network:
-    """The backbone that a file of weights is of.
+    """Infer the architecture of a checkpoint.
 
-    Tried where `encoder` is None: what the file says, ours, then the networks that published weights are mostly of.
+    Candidates are small-resnet, the architecture named in the file, then the most common ones.
+
+    Args:
+        path: the checkpoint.
+        encoder: name of the backbone, so that only its stem or width is inferred; None: infer all.
 
     Raises:
-        ConfigError: none of them fits.
+        ConfigError: no candidate fits.
     """
     weights, arch = read(path)
     width = next((len(t) for name, t in weights.items() if name.endswith("stem.0.weight")), None)
@@ -212,13 +234,13 @@ def network_of(path: Path, encoder: str | None) -> Network:
             except ConfigError:
                 if encoder:
                     raise
-                continue  # an arch that torchvision does not know
+                continue  # torchvision does not have this architecture
             if not missing(weights, made):
                 return Network(name, small)
     if encoder:
-        return Network(encoder)  # loading it says what is missing
+        return Network(encoder)  # loading it reports what is missing
     shown = ", ".join(sorted(weights)[:3])
     raise ConfigError(
-        f"{path} fits none of the networks tried ({', '.join(names)}): it holds {len(weights)} tensors, {shown}, ... "
-        "Give its --encoder"
+        f"{path} fits none of the networks tried ({', '.join(names)}): it holds {len(weights)} "
+        f"tensors, {shown}, ... Give its --encoder"
     )

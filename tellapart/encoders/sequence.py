@@ -1,7 +1,9 @@
-"""Encoders of sequences: strided convolutions to frames z_t, and a recurrent context c_t of all frames up to t.
+"""Sequence encoders: strided convolutions give frames z_t, a recurrent network the context c_t.
 
-van den Oord 2018, sec. 3.1. Shapes: N batch, C channels, L steps of the signal, T frames, F width of a frame,
-H width of the context.
+The context c_t depends on the frames up to t (van den Oord 2018, sec. 3.1).
+
+Shapes: N batch, C channels, L steps of the signal, T frames, F width of a frame, H width of the
+context.
 """
 
 from __future__ import annotations
@@ -25,16 +27,24 @@ Signal = Tensor | dict[str, Tensor]
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Each frame of (N, F, 1, T) normalised over its channels, with a learned scale and shift: it sees no other."""
+    """Normalise each frame of (N, F, 1, T) over its channels, with a learned scale and shift."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Frames(nn.Module):
-    """Strided convolutions with a norm and ReLU each: (N, C, L) to (N, F, L // product of the strides).
+    """Strided convolutions with norm and ReLU: (N, C, L) to (N, F, L // product of the strides).
 
-    They run as images of one row, channels last in memory: there the norm of a frame reads neighbouring values.
+    They run as 2-D convolutions on images of one row, channels last in memory, so that the norm of
+    a frame reads contiguous values.
+
+    Args:
+        channels: number of channels C.
+        width: frame width F.
+        kernels: kernel size of each convolution in steps.
+        strides: stride of each convolution in steps.
+        norm: normalisation after each convolution.
     """
 
     def __init__(
@@ -45,7 +55,7 @@ class Frames(nn.Module):
         self.steps = list(zip(kernels, strides, strict=True))
         layers: list[nn.Module] = []
         for kernel, stride in zip(kernels, strides, strict=True):
-            plain = norm != "batch"  # BatchNorm brings a shift of its own
+            plain = norm != "batch"  # BatchNorm has a shift of its own
             layers += [
                 nn.Conv2d(
                     channels, width, (1, kernel), (1, stride), (0, _pad(kernel, stride)), bias=plain
@@ -59,15 +69,27 @@ class Frames(nn.Module):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames (N, F, T) of sequences of `length` (N,), and how many of them are no padding (N,)."""
+        """Compute frames (N, F, T) and the number of frames without padding (N,).
+
+        Args:
+            x: (N, C, L) values.
+            length: (N,) steps without padding.
+        """
         stages, length = self.stages(x, length)
         return stages[-1], length
 
     def stages(self, x: Tensor, length: Tensor) -> tuple[list[Tensor], Tensor]:
-        """(N, F, ...) after each convolution, the first one first, and the frames of the last that are no padding.
+        """Return the output of each convolution, and the number of frames without padding.
 
-        What lies behind the end of a sequence is set to zero before every convolution, which is what it sees there
-        without padding: a sequence gives the same frames whatever it is batched with.
+        Steps after the end of a sequence are set to zero before every convolution, so that the
+        frames of a sequence do not depend on the other sequences of the batch.
+
+        Args:
+            x: (N, C, L) values.
+            length: (N,) steps without padding.
+
+        Returns:
+            Maps (N, F, ...), first to last, and the number of frames of the last one (N,).
         """
         found = []
         padded = bool((length < x.shape[2]).any())
@@ -86,12 +108,23 @@ class Frames(nn.Module):
 
 
 class SequenceEncoder(AnyEncoder):
-    """Frames, context and head. Its features are the mean of c_t over the frames of a sequence.
+    """An encoder of sounds and series. Its features are the mean of c_t over the frames.
 
     Args:
-        channels: C. width: F. context_width: H. kernels, strides: of the convolutions, in steps.
-        mean, std: (C,) of the data; subtracted and divided before the first convolution.
-        head_kind, dim: as `heads.head`, from H to D.
+        channels: number of channels C.
+        width: frame width F.
+        context_width: context width H.
+        kernels: kernel size of each convolution in steps.
+        strides: stride of each convolution in steps, at most the kernel size.
+        norm: normalisation after each convolution, "channel" or "batch".
+        context: recurrent network, "gru" or "lstm".
+        head_kind: kind of projection head from H to D, as in `heads.head`.
+        dim: embedding width D; with the head "none" it is H.
+        mean: (C,) channel means of the data, subtracted before the first convolution.
+        std: (C,) channel standard deviations, by which the values are divided.
+
+    Raises:
+        ConfigError: a setting is unknown, or kernels and strides do not match.
     """
 
     kinds = ("audio", "series")
@@ -124,7 +157,8 @@ class SequenceEncoder(AnyEncoder):
         )
         require(
             all(1 <= s <= k for k, s in zip(kernels, strides, strict=True)),
-            f"each of --kernels {kernels} must be at least its stride {strides}, and that 1 or more",
+            f"each of --kernels {kernels} must be at least its stride {strides}, "
+            "and that 1 or more",
         )
         self.frames = Frames(channels, width, kernels, strides, norm)
         self.context = (nn.GRU if context == "gru" else nn.LSTM)(
@@ -138,7 +172,7 @@ class SequenceEncoder(AnyEncoder):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of its buffers."""
         return self.mean.device
 
     @property
@@ -147,9 +181,13 @@ class SequenceEncoder(AnyEncoder):
         return self.frames.hop
 
     def sequence(self, x: Signal) -> tuple[Tensor, Tensor, Tensor]:
-        """Frames z (N, T, F), context c (N, T, H) and how many frames are of the signal (N,), the rest being padding.
+        """Compute frames and context.
 
-        x: (N, C, L), or {"values": (N, C, L), "length": (N,)} where sequences were padded to one length.
+        Args:
+            x: (N, C, L), or {"values": (N, C, L), "length": (N,)} for padded sequences.
+
+        Returns:
+            Frames z (N, T, F), context c (N, T, H) and the number of frames without padding (N,).
         """
         values, length = signal(x)
         z, count = self.frames((values - self.mean) / self.std, length)
@@ -157,21 +195,21 @@ class SequenceEncoder(AnyEncoder):
         return z, self.context(z)[0], count
 
     def context_of(self, x: Signal) -> tuple[Tensor, Tensor]:
-        """c (N, T, H), and how many frames are no padding (N,)."""
+        """Return the context c (N, T, H) and the number of frames without padding (N,)."""
         return self.sequence(x)[1:]
 
     def frames_of(self, x: Signal) -> tuple[Tensor, Tensor]:
-        """z (N, T, F), and how many frames are no padding (N,)."""
+        """Return the frames z (N, T, F) and the number of frames without padding (N,)."""
         z, _, count = self.sequence(x)
         return z, count
 
     def features(self, x: Signal) -> Tensor:
-        """(N, H): the mean of c_t over the frames of each sequence."""
+        """Compute the features (N, H): the mean of c_t over the frames of each sequence."""
         _, c, count = self.sequence(x)
         return mean_of(c, count)
 
     def maps(self, x: Signal) -> list[Tensor]:
-        """One map (N, F, T) per convolution, the first one first."""
+        """Return one map (N, F, T) per convolution, first to last."""
         values, length = signal(x)
         return self.frames.stages((values - self.mean) / self.std, length)[0]
 
@@ -187,12 +225,12 @@ class SequenceEncoder(AnyEncoder):
 
 
 def _pad(kernel: int, stride: int) -> int:
-    """Zeros at either end that make a frame of every `stride` steps."""
+    """Return the padding at each end that gives one frame for every `stride` steps."""
     return -(-(kernel - stride) // 2)
 
 
 def signal(x: Signal) -> tuple[Tensor, Tensor]:
-    """Values (N, C, L) in float and lengths (N,)."""
+    """Return the values (N, C, L) as float and the lengths (N,)."""
     values = x["values"] if isinstance(x, dict) else x
     length = (
         x["length"]
@@ -203,7 +241,7 @@ def signal(x: Signal) -> tuple[Tensor, Tensor]:
 
 
 def mean_of(c: Tensor, count: Tensor) -> Tensor:
-    """(N, H): the mean of c (N, T, H) over the first `count` (N,) frames."""
+    """Return the mean (N, H) of c (N, T, H) over the first `count` (N,) frames."""
     inside = torch.arange(c.shape[1], device=c.device) < count[:, None]
     return torch.where(inside[:, :, None], c, 0.0).sum(1) / count[:, None]
 
@@ -211,7 +249,14 @@ def mean_of(c: Tensor, count: Tensor) -> Tensor:
 def build(
     *, seed: int, mean: Tensor | None = None, std: Tensor | None = None, **given: Any
 ) -> SequenceEncoder:
-    """A SequenceEncoder whose weights are a function of the seed."""
+    """Build a SequenceEncoder; the same seed gives the same weights.
+
+    Args:
+        seed: seed of the weights.
+        mean: (C,) channel means of the data; None: 0.
+        std: (C,) channel standard deviations; None: 1.
+        given: the other arguments of `SequenceEncoder`.
+    """
     make: Callable[..., SequenceEncoder] = SequenceEncoder
     channels = given["channels"]
     mean = torch.zeros(channels) if mean is None else mean

@@ -1,4 +1,4 @@
-"""Which token may stand for which: WordNet's synonyms where it is installed, else the nearest token embeddings."""
+"""Substitutes of tokens: WordNet synonyms if installed, else the nearest token embeddings."""
 
 from __future__ import annotations
 
@@ -14,26 +14,32 @@ from .text import OWN, TextEncoder
 WORDNET = (
     Path("/usr/share/wordnet"),
     Path("/usr/share/wn"),
-)  # of the packages wordnet-base and wordnet
+)  # paths of the packages wordnet-base and wordnet
 KINDS = ("noun", "verb", "adj", "adv")
 NEAREST = 5
-MARKS = ("\u0120", "\u2581")  # of byte-level and of sentencepiece vocabularies
+MARKS = ("\u0120", "\u2581")  # beginning of a word in byte-level and in sentencepiece vocabularies
 BLOCK = 1024
 
 
 def table(encoder: TextEncoder) -> Tensor:
-    """(vocabulary, K) tokens that may stand for each, -1 = none; words of one token alone, and of letters.
+    """Return the substitutes of each token: (vocabulary, K) token ids, -1 = none.
+
+    Only words that consist of letters and are a single token have substitutes.
+
+    Args:
+        encoder: its tokenizer, and its token embeddings if WordNet is not installed.
 
     Raises:
-        ConfigError: an own network without WordNet: the embeddings that it starts from are random.
+        ConfigError: WordNet is not installed and the token embeddings are random (no pretrained
+            network).
     """
     words = whole_words(encoder.tokenizer.get_vocab())
     folder = next((p for p in WORDNET if (p / "data.noun").is_file()), None)
     if folder is None:
         if encoder.description["encoder"] in OWN:
             raise ConfigError(
-                "--substitution needs WordNet (apt-get install wordnet-base) or a pretrained --encoder, whose nearest "
-                "tokens stand in for it"
+                "--substitution needs WordNet (apt-get install wordnet-base) or a pretrained "
+                "--encoder, whose nearest tokens stand in for it"
             )
         return nearest(encoder, sorted(words.values()))
     found = torch.full((encoder.tokenizer.get_vocab_size(), NEAREST), -1)
@@ -45,7 +51,10 @@ def table(encoder: TextEncoder) -> Tensor:
 
 
 def whole_words(vocabulary: dict[str, int]) -> dict[str, int]:
-    """Word -> its token, of a vocabulary: where tokens begin words by a mark, those with the mark alone."""
+    """Return the token id of each word that is a single token.
+
+    If the vocabulary marks the beginning of words, only tokens with the mark are words.
+    """
     marked = any(token.startswith(MARKS) for token in vocabulary)
     found = {}
     for token in sorted(vocabulary):
@@ -62,7 +71,7 @@ def whole_words(vocabulary: dict[str, int]) -> dict[str, int]:
 
 
 def synonyms(folder: Path) -> dict[str, set[str]]:
-    """Word -> the words that share a meaning with it, from WordNet's data files (wndb(5WN))."""
+    """Read the synonyms of each word from the data files of WordNet (format: wndb(5WN))."""
     found: dict[str, set[str]] = {}
     for kind in KINDS:
         for line in (
@@ -80,7 +89,7 @@ def synonyms(folder: Path) -> dict[str, set[str]]:
 
 @torch.no_grad()
 def nearest(encoder: TextEncoder, usable: list[int]) -> Tensor:
-    """The same from token embeddings: for each of the `usable` tokens the five of largest cosine."""
+    """Return the substitutes of `usable` tokens: the five of highest cosine similarity."""
     weight = encoder.body.tokens.weight.detach().float().cpu()
     rows = torch.tensor(usable, dtype=torch.int64)
     unit = F.normalize(weight[rows], dim=1)

@@ -1,4 +1,4 @@
-"""Encoders of sentences: any transformers encoder, a small transformer, or a bag of tokens, with a pooler and a head.
+"""Sentence encoders: a transformers model, a small transformer, or a bag of tokens.
 
 Shapes: N batch, L tokens, F width of a token and of a sentence, D embedding width.
 """
@@ -20,15 +20,25 @@ from .choices import Pooler as Pooler
 from .encoder import AnyEncoder
 from .heads import head
 
-View = dict[
-    str, Tensor
-]  # "ids", "mask" (N, L); as the views made it also "position", "keep" (N, L), "cut", "seed" (N,)
+# "ids" and "mask" (N, L); views add "position" and "keep" (N, L), "cut" and "seed" (N,)
+View = dict[str, Tensor]
 OWN = ("small-transformer", "bag-of-tokens")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class SmallTransformer(nn.Module):
-    """Token and position embeddings and `layers` of attention; heads of 32."""
+    """A transformer with learned position embeddings; each attention head has width 32.
+
+    Args:
+        vocabulary: number of tokens.
+        width: F, a multiple of 32.
+        layers: number of transformer layers.
+        max_length: number of positions.
+        dropout: dropout probability.
+
+    Raises:
+        ConfigError: the width is not a multiple of 32.
+    """
 
     def __init__(
         self, vocabulary: int, width: int, layers: int, max_length: int, dropout: float
@@ -62,28 +72,37 @@ class SmallTransformer(nn.Module):
 
 
 class BagOfTokens(nn.Module):
-    """Token embeddings with dropout and nothing else: the order of words is lost."""
+    """Token embeddings with dropout only; word order is ignored.
+
+    Args:
+        vocabulary: number of tokens.
+        width: F.
+        dropout: dropout probability.
+    """
 
     def __init__(self, vocabulary: int, width: int, dropout: float) -> None:
         super().__init__()
         self.tokens, self.dropout = nn.Embedding(vocabulary, width), nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor, position: Tensor) -> list[Tensor]:
-        """The embeddings as the only layer."""
+        """Return the token embeddings as the only layer."""
         return [self.dropout(x)]
 
 
 class Pretrained(nn.Module):
-    """An encoder of the transformers library."""
+    """An encoder of the transformers library.
+
+    Args:
+        model: the transformers model.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model: Any = model
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         padded = "roberta" in model.config.model_type or model.config.model_type == "camembert"
-        self.first_position = (
-            int(model.config.pad_token_id) + 1 if padded else 0
-        )  # theirs begin behind the padding's
+        # RoBERTa-like models number positions from the padding id + 1
+        self.first_position = int(model.config.pad_token_id) + 1 if padded else 0
 
     @property
     def tokens(self) -> nn.Module:
@@ -100,12 +119,22 @@ class Pretrained(nn.Module):
 
 
 class TextEncoder(AnyEncoder):
-    """A sentence to a vector. Its features are the pooled tokens; the head is for the loss alone (SimCSE, sec. 6.3).
+    """A sentence encoder. Its features are the pooled tokens; the head serves only the loss.
+
+    Source: SimCSE, sec. 6.3.
 
     Args:
-        body: layers of token vectors; has `tokens`, its token embeddings. tokenizer: of the `tokenizers` library.
-        pooler: "cls", the first token; "mean", of all tokens; "first-last", the mean of first and last layer's means.
-        max_length: tokens, special ones among them; the rest of a sentence is cut.
+        body: network that returns the output of every layer; its `tokens` are the token embeddings.
+        tokenizer: a tokenizer of the `tokenizers` library.
+        width: feature width F.
+        pooler: "cls": the first token. "mean": the mean of all tokens. "first-last": the mean of
+            the token means of the first and last layer.
+        max_length: number of tokens, special tokens included; longer sentences are truncated.
+        head_kind: kind of projection head, as in `heads.head`.
+        dim: embedding width D; with the head "none" it is F.
+
+    Raises:
+        ConfigError: the pooler or the head is unknown.
     """
 
     kinds = ("text",)
@@ -131,30 +160,37 @@ class TextEncoder(AnyEncoder):
 
     @property
     def has_positions(self) -> bool:
-        """Whether the order of tokens reaches it through position ids that can be shuffled."""
+        """Whether it accepts position ids, so that they can be shuffled."""
         return isinstance(self.body, SmallTransformer) or getattr(
             self.body, "takes_positions", False
         )
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of its parameters."""
         return next(self.parameters()).device
 
     def prepared(self, source: Source) -> Source:
-        """The source as tokens of this encoder."""
-        # A source of another kind is refused by whoever opened it; this line gives mypy the type.
+        """Tokenise the source for this encoder."""
+        # the caller has rejected sources of another kind; the check gives mypy the type
         return source.tokenised(self.encode) if isinstance(source, TextSource) else source
 
     def encode(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
-        """Token ids of every text and the place of each token's word in it (-1: a special token)."""
+        """Tokenise texts.
+
+        Args:
+            texts: the texts.
+
+        Returns:
+            For each text the token ids, and the index of each token's word (-1: a special token).
+        """
         self.tokenizer.enable_truncation(self.max_length)
         self.tokenizer.no_padding()
         found = self.tokenizer.encode_batch(texts)
         return [(e.ids, [-1 if w is None else w for w in e.word_ids]) for e in found]
 
     def layers(self, view: View) -> list[Tensor]:
-        """The output (N, L, F) of every layer."""
+        """Return the output (N, L, F) of every layer."""
         ids, mask = view["ids"], view["mask"]
         x = self.body.tokens(ids)
         if "keep" in view:  # token cutoff
@@ -168,11 +204,11 @@ class TextEncoder(AnyEncoder):
         return found
 
     def features(self, view: View) -> Tensor:
-        """(N, F), what users take away."""
+        """Compute the features (N, F)."""
         return self.pooled(self.layers(view), view["mask"])
 
     def pooled(self, layers: list[Tensor], mask: Tensor) -> Tensor:
-        """(N, F) from the outputs (N, L, F) of the layers."""
+        """Pool the outputs (N, L, F) of the layers to (N, F)."""
         if self.pooler == "cls":
             return layers[-1][:, 0]
         last = _mean(layers[-1], mask)
@@ -196,16 +232,27 @@ def build(
     dim: int = 128,
     revision: str | None = None,
 ) -> TextEncoder:
-    """An encoder of sentences: "small-transformer", "bag-of-tokens", or a transformers model (a folder or a hub name).
+    """Build a sentence encoder; the same seed gives the same weights.
 
     Args:
-        texts: of the training part; an own network's byte-pair vocabulary is trained on them.
-        tokenizer, config: of an encoder that is built again: the tokenizer as JSON, and a transformers configuration;
-            the weights are then random.
-        layers, vocabulary, width: of the own networks.
+        name: "small-transformer", "bag-of-tokens", or a transformers model (folder or hub name).
+        seed: seed of the weights.
+        texts: training texts, on which the byte-pair vocabulary of the first two is trained.
+        tokenizer: to rebuild an encoder: its tokenizer as JSON.
+        config: to rebuild a transformers model with random weights: its configuration.
+        width: feature width F of the first two.
+        layers: number of layers of "small-transformer".
+        vocabulary: size of the vocabulary to train.
+        max_length: number of tokens, special tokens included; longer sentences are truncated.
+        dropout: dropout probability.
+        pooler: as in `TextEncoder`.
+        head_kind: kind of projection head, as in `heads.head`.
+        dim: embedding width D.
         revision: commit, tag or branch of a hub name; the description records the commit.
+
     Raises:
-        MissingExtraError: without tokenizers or transformers. ConfigError: no such model, or not an encoder.
+        MissingExtraError: tokenizers or transformers is not installed.
+        ConfigError: the model does not exist or is not an encoder.
     """
     require(
         name != "bag-of-tokens" or pooler == "mean", "a bag-of-tokens has no layers: --pooler mean"
@@ -236,15 +283,20 @@ def build(
             revision = getattr(model.config, "_commit_hash", None) or revision
             made = TextEncoder(Pretrained(model), words, width=model.config.hidden_size, **shared)
     made.description = {
-        "kind": "text", "encoder": name, "tokenizer": words.to_str(), "config": config, "width": width,
-        "layers": layers, "dropout": dropout, **shared, "dim": made.dim,
+        "kind": "text", "encoder": name, "tokenizer": words.to_str(), "config": config,
+        "width": width, "layers": layers, "dropout": dropout, **shared, "dim": made.dim,
         **({"revision": revision} if revision else {}),
     }  # fmt: skip
     return made
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
-    """A byte-pair vocabulary of `texts`: any string can be written in it, emoji and all scripts included."""
+    """Train a byte-level BPE tokenizer, which can encode any string.
+
+    Args:
+        texts: the training texts.
+        vocabulary: size of the vocabulary.
+    """
     package = _tokenizers()
     words = package.Tokenizer(package.models.BPE(unk_token="[UNK]"))
     words.normalizer = package.normalizers.Sequence(
@@ -274,9 +326,9 @@ def _pretrained(
     max_length: int,
     revision: str | None,
 ) -> tuple[Any, Any]:
-    """The model and its tokenizer: from a folder or the hub, or from what a run saved of them.
+    """Load a model and its tokenizer from a folder, from the hub, or from a run's description.
 
-    Code that a folder or a hub repository brings is never run.
+    Code in a folder or a hub repository is never executed.
     """
     try:
         import transformers
@@ -313,7 +365,7 @@ def _pretrained(
         words = transformers.AutoTokenizer.from_pretrained(name, use_fast=True, **safe)
     except ConfigError:
         raise
-    except Exception as error:  # a folder from anyone fails in many ways
+    except Exception as error:  # loading an arbitrary folder can raise any exception
         if "trust_remote_code" in str(error) or "custom code" in str(error):
             raise ConfigError(
                 f"--encoder {name} brings its own Python code, which is never run; name an "
@@ -339,7 +391,7 @@ PROGRAMS = (
 
 
 def _plain(config: Any) -> Any:
-    """A transformers configuration without the fields that name programs or places."""
+    """Remove the fields that name code or paths from a transformers configuration."""
     if isinstance(config, dict):
         return {k: _plain(v) for k, v in config.items() if k not in PROGRAMS}
     return config
@@ -354,10 +406,13 @@ def _tokenizers() -> Any:
 
 
 def mask_token(tokenizer: Any) -> int:
-    """The id of the token that stands for a hidden one.
+    """Return the id of the mask token.
+
+    Args:
+        tokenizer: a tokenizer of the `tokenizers` library.
 
     Raises:
-        ConfigError: the tokenizer has none.
+        ConfigError: the tokenizer has no mask token.
     """
     for name in ("[MASK]", "<mask>"):
         if (found := tokenizer.token_to_id(name)) is not None:
@@ -370,7 +425,10 @@ def _mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _kept_features(seed: Tensor, rate: Tensor, width: int) -> Tensor:
-    """(N, F) 0 where a feature of a sentence is cut, else 1: a hash of its seed and the feature, whatever the batch."""
+    """Return a mask (N, F): 0 where feature cutoff drops a feature of a sentence, else 1.
+
+    The mask is a hash of the sentence's seed and the feature, so it does not depend on the batch.
+    """
     x = (
         seed[:, None] * 6364136223846793005
         + torch.arange(1, width + 1, device=seed.device) * 1442695040888963407

@@ -1,4 +1,4 @@
-"""Image backbones: the pinned `small-resnet`, and any of timm's and torchvision's.
+"""Image backbones: `small-resnet`, and any model of timm or torchvision.
 
 Shapes: N batch, C channels, P side of a view, F feature width.
 """
@@ -18,25 +18,31 @@ SMALL_IMAGE = 64  # up to this side a ResNet gets the CIFAR stem: 3 x 3, stride 
 
 
 class Backbone(nn.Module):
-    """Maps (N, C, P, P) to (N, F). `width` is F; `maps` gives one feature map per stage."""
+    """Base class of image backbones: maps (N, C, P, P) to (N, F).
+
+    Attributes:
+        width: feature width F.
+        small_stem: whether a ResNet has the CIFAR stem in place of its own.
+    """
 
     width: int
     small_stem: bool = False  # a ResNet with the CIFAR stem in place of its own
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """Feature maps of the stages, first to last."""
+        """Return one feature map (N, channels, h, w) per stage, first to last."""
         raise NotImplementedError  # every backbone below has its own
 
     def stages(self) -> list[nn.Module]:
-        """The parts that are frozen one after another, the stem first."""
+        """Return the stages, which can be frozen one after another, the stem first."""
         return [m for m in self.children() if any(True for _ in m.parameters())]
 
 
 class SmallResNet(Backbone):
-    """The encoder that every CPU figure names: 3 x 3 stem, max-pool, three basic residual blocks, average pool.
+    """A small ResNet for CPUs: 3 x 3 stem, max-pool, three basic residual blocks, average pool.
 
     Args:
-        channels: C. base: w; the blocks have widths w, 2w, 4w and strides 1, 2, 2, so F = 4w.
+        channels: number of image channels C.
+        base: base width w; the blocks have widths w, 2w, 4w and strides 1, 2, 2, so F = 4w.
     """
 
     def __init__(self, channels: int, base: int = 16) -> None:
@@ -61,7 +67,8 @@ class SmallResNet(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm, _ = self.stem
-        # ReLU rises, so that it may follow the maximum: the same values and gradients from a quarter of the work
+        # ReLU is monotonic, so it commutes with the max-pool: same values and gradients at a
+        # quarter of the cost
         x = F.relu(self.pool(norm(conv(x))), inplace=True)
         for block in self.blocks:
             x = block(x)
@@ -80,7 +87,15 @@ class SmallResNet(Backbone):
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions around a shortcut (He et al. 2016), 1 x 1 on the shortcut where the shape changes."""
+    """A basic residual block: two 3 x 3 convolutions and a shortcut (He et al. 2016).
+
+    The shortcut is a 1 x 1 convolution if the shape changes.
+
+    Args:
+        inside: input channels.
+        outside: output channels.
+        stride: stride of the first convolution.
+    """
 
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
@@ -115,9 +130,7 @@ class TimmBackbone(Backbone):
             model: Any = timm.create_model(
                 name, pretrained=pretrained, num_classes=0, in_chans=channels, **options
             )
-        except (
-            Exception
-        ) as error:  # timm raises many kinds: a hub that cannot be reached among them
+        except Exception as error:  # timm raises many kinds, such as an unreachable hub
             raise ConfigError(f"timm/{name} could not be made: {error}") from error
         self.model, self.width = model, int(model.num_features)
         self.small_stem = small_stem and cifar_stem(self.model)
@@ -189,16 +202,18 @@ def backbone(
     pretrained: bool = False,
     small_stem: bool | None = None,
 ) -> Backbone:
-    """A backbone by name.
+    """Build a backbone by name.
 
     Args:
         name: "small-resnet", "timm/NAME" or "torchvision/NAME".
-        channels: C of the images, any number. size: P in pixels.
+        channels: number of image channels C, 1 or more.
+        size: side P of a view in pixels.
         width: base width of small-resnet.
-        pretrained: load the library's weights.
-        small_stem: whether a ResNet gets the CIFAR stem; None: up to 64 pixels, unless its weights are pretrained.
+        pretrained: load the weights published by the library.
+        small_stem: whether a ResNet gets the CIFAR stem; None: up to 64 px, unless `pretrained`.
+
     Raises:
-        ConfigError: an unknown name, with the nearest one.
+        ConfigError: the name is unknown, or the library cannot build the model.
 
     >>> backbone("small-resnet", channels=3, size=32).width
     64
@@ -216,7 +231,14 @@ def backbone(
 
 
 def cifar_stem(model: nn.Module) -> bool:
-    """Give a ResNet a 3 x 3 stem of stride 1 and no max-pool; False where the model has no such stem."""
+    """Replace the stem of a ResNet by a 3 x 3 convolution of stride 1 without max-pool, in place.
+
+    Args:
+        model: a ResNet of timm or torchvision.
+
+    Returns:
+        Whether the model has a stem that could be replaced.
+    """
     conv = getattr(model, "conv1", None)
     if not isinstance(conv, nn.Conv2d) or not hasattr(model, "maxpool"):
         return False
@@ -227,10 +249,16 @@ def cifar_stem(model: nn.Module) -> bool:
 
 
 def split_stages(body: Backbone) -> tuple[nn.Module, nn.Module, int, int]:
-    """A ResNet cut before its last stage: (what comes before, the last stage, channels between, channels after).
+    """Split a ResNet before its last stage.
+
+    Args:
+        body: a ResNet backbone.
+
+    Returns:
+        The first part, the last stage, the channels between them, and the channels at the end.
 
     Raises:
-        ConfigError: another network.
+        ConfigError: the network is not a ResNet.
     """
     if isinstance(body, SmallResNet):
         first, last = nn.Sequential(body.stem, body.pool, *body.blocks[:-1]), body.blocks[-1]
@@ -252,13 +280,13 @@ def split_stages(body: Backbone) -> tuple[nn.Module, nn.Module, int, int]:
 
 
 def resnet_layers(model: nn.Module) -> list[nn.Module]:
-    """layer1 to layer4 of a ResNet, of timm or torchvision; empty for other networks."""
+    """Return layer1 to layer4 of a timm or torchvision ResNet; empty for other networks."""
     names = [f"layer{i}" for i in range(1, 5)]
     return [getattr(model, n) for n in names] if all(hasattr(model, n) for n in names) else []
 
 
 def _library_stages(model: nn.Module) -> list[nn.Module]:
-    """Stem and stages of a library's network."""
+    """Return the stem and stages of a network of timm or torchvision."""
     layers = resnet_layers(model)
     if layers:
         return [nn.ModuleList([model.get_submodule("conv1"), model.get_submodule("bn1")]), *layers]
@@ -274,7 +302,12 @@ def _drop_classifier(model: nn.Module) -> int:
 
 
 def take_channels(model: nn.Module, channels: int) -> None:
-    """Make the first convolution read C channels; pretrained filters are averaged over theirs."""
+    """Adapt the first convolution to C channels, in place, by averaging its filters over channels.
+
+    Args:
+        model: an image network.
+        channels: number of image channels C.
+    """
     _name, conv = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
     if conv.in_channels == channels:
         return
