@@ -1,1 +1,1 @@
-"""The process itself: ranks, memory, console, files, version."""
+"""Process-level services: ranks, threads, memory, console, files, options, version."""

@@ -14,7 +14,7 @@ from .text import safe
 if TYPE_CHECKING:
     from rich.console import Console as Terminal
 
-WIDE = 9  # columns from which a table takes narrow gaps, to fit 80 letters
+WIDE = 9  # number of columns from which tables use narrow gaps, to fit 80 characters
 
 
 class Advance(Protocol):
@@ -24,7 +24,7 @@ class Advance(Protocol):
 
 
 class Console:
-    """Prints to standard error, so that standard output holds results alone.
+    """Prints to standard error, so that standard output holds only results.
 
     Args:
         quiet: print nothing.
@@ -35,7 +35,7 @@ class Console:
 
     @functools.cached_property
     def terminal(self) -> Terminal:
-        """The terminal, as rich sees it; imported by the first message."""
+        """The terminal as a rich console; rich is imported at the first message."""
         from rich.console import Console as Terminal
 
         return Terminal(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -87,13 +87,13 @@ class Console:
     def track(
         self, what: str, total: int, *, done: int = 0, every: float = 5.0
     ) -> Iterator[Advance]:
-        """Show progress: a bar with the time left, or lines where there is no terminal.
+        """Show progress: a bar with the time left, or lines without a terminal.
 
         Args:
             what: name of the work.
             total: amount of work.
-            done: amount that was done before.
-            every: seconds between two lines where there is no terminal.
+            done: amount done before.
+            every: seconds between two lines without a terminal.
         """
         if self.quiet:
             yield _silent
@@ -151,7 +151,7 @@ def _silent(done: int, text: str = "") -> None:
 
 
 def clock(seconds: float) -> str:
-    """A duration in words.
+    """Return a duration as text.
 
     >>> clock(75), clock(3725), clock(4.2)
     ('1 min 15 s', '1 h 2 min', '4 s')
@@ -165,7 +165,7 @@ def clock(seconds: float) -> str:
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
-    """A count with its noun.
+    """Return a count with its noun.
 
     Args:
         count: how many.

@@ -1,4 +1,4 @@
-"""Files on disk: one atomic writer, and the opening of regular files only.
+"""Atomic writing of files, and reading of regular files only.
 
 Every file of the package is written through `write` (or `replacing`, for libraries that write
 by name). It creates a scratch file with a unique name in the same folder, writes it, syncs it,
@@ -27,7 +27,7 @@ from ..errors import RunError, TellapartError
 from .locks import hold_folder
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems without it
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # file systems without folder sync
 SCRATCH = re.compile(r"^\..*\.(\d+)-[0-9a-f]{8}\.part(\.\w*)?$")
 DAY = 86_400.0  # seconds, after which an unlocked scratch folder counts as abandoned
 DEPTH = 100  # nested lists and objects of a JSON file, at most
@@ -43,7 +43,7 @@ class Scratch:
     """A file under its scratch name, complete and synced, which `commit` gives its final name.
 
     Attributes:
-        path: the name that was asked for.
+        path: the final name.
         work: the scratch name.
         sha256: hexadecimal SHA-256 of the contents.
     """
@@ -56,7 +56,7 @@ class Scratch:
         """Rename the scratch file and sync the folder.
 
         Raises:
-            TellapartError: of the type given to `stage`; the scratch file is removed.
+            TellapartError: of the class given to `stage`; the scratch file is removed.
         """
         try:
             with words(self.path, self._error):
@@ -84,8 +84,9 @@ def stage(
     Args:
         path: final name; a symbolic link is followed, so that its target is replaced.
         fill: writes the contents into an open binary file.
-        ending: of the scratch file's name, for libraries that choose a format by it.
+        ending: suffix of the scratch file, for libraries that choose a format by it.
         error: class of the error for a file that cannot be written.
+
     Returns:
         The scratch file; call `commit` or `discard`.
     Raises:
@@ -125,6 +126,7 @@ def write(path: str | Path, fill: Callable[[BinaryIO], Any], *, error: ErrorType
         path: final name.
         fill: writes the contents into an open binary file.
         error: class of the error for a file that cannot be written.
+
     Returns:
         Hexadecimal SHA-256 of the contents.
     Raises:
@@ -200,7 +202,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def words(path: Path, error: ErrorType) -> Iterator[None]:
-    """Turn an OSError of writing `path` into an error in words, with a remedy.
+    """Turn an OSError of writing `path` into an error message with a remedy.
 
     Raises:
         TellapartError: of class `error`.
@@ -251,7 +253,7 @@ def _filled(fill: Callable[[BinaryIO], Any], file: _Hashed) -> None:
 
 
 def _create(path: Path, ending: str) -> tuple[Path, int]:
-    """A new scratch file beside `path`, named after it and this process, open for writing."""
+    """Create and open a scratch file next to `path`, named after it and this process."""
     name = path.name.encode(errors="surrogateescape")[:100].decode(errors="ignore")
     while True:
         work = path.with_name(f".{name}.{os.getpid()}-{secrets.token_hex(4)}.part{ending}")
@@ -264,11 +266,11 @@ def _sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-# scratch files and folders that dead processes left --------------------------------------------
+# scratch files and folders of dead processes --------------------------------------------------
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove the scratch files that processes which no longer run left in `folder`."""
+    """Remove the scratch files of dead processes from `folder`."""
     with contextlib.suppress(OSError):
         for entry in list(folder.iterdir()):
             if is_scratch(entry.name) and not alive(_owner(entry.name)):
@@ -277,7 +279,7 @@ def remove_scratch(folder: Path) -> None:
 
 
 def is_scratch(name: str) -> bool:
-    """Whether a file name is that of a scratch file of this package."""
+    """Return whether a file name is that of a scratch file of this package."""
     return SCRATCH.match(name) is not None or (name.startswith(".") and name.endswith(".part"))
 
 
@@ -287,7 +289,7 @@ def _owner(name: str) -> int | None:
 
 
 def alive(process: int | None) -> bool:
-    """Whether a process of this number runs on this machine; unknown numbers count as dead."""
+    """Return whether a process runs on this machine; an unknown number counts as dead."""
     if process is None or not 0 < process < 1 << 31:
         return False
     if os.name == "nt":  # os.kill would end it
@@ -315,6 +317,7 @@ def appearing_folder(
         prefix: start of the name of the scratch folder, such as ".packing-".
         error: class of the error for a folder that cannot be written.
         replace: accept that another process has created the same folder meanwhile.
+
     Raises:
         TellapartError: it cannot be written; the scratch folder is removed.
     """
@@ -397,7 +400,7 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """The contents of a regular file.
+    """Return the contents of a regular file.
 
     Raises:
         OSError: it is missing, cannot be read, or is not a regular file.
@@ -407,7 +410,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_json(path: str | Path) -> Any:
-    """The value of a JSON file in UTF-8, NaN and infinity excluded.
+    """Return the value of a UTF-8 JSON file without NaN and infinity.
 
     Raises:
         OSError: it is missing, cannot be read, or is not a regular file.
@@ -417,11 +420,12 @@ def read_json(path: str | Path) -> Any:
 
 
 def parse_json(raw: bytes, *, finite: bool = True) -> Any:
-    """The value of a JSON text in UTF-8.
+    """Return the value of a UTF-8 JSON text.
 
     Args:
         raw: the text.
         finite: refuse NaN and infinity.
+
     Raises:
         ValueError: it is not JSON, or nested deeper than 100 levels.
     """
@@ -445,7 +449,7 @@ def _refused(name: str) -> None:
 
 
 def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a regular file.
+    """Return the hexadecimal SHA-256 of a regular file.
 
     Raises:
         OSError: it is missing, cannot be read, or is not a regular file.

@@ -1,4 +1,4 @@
-"""Packages whose names are imported when they are used, so that a line of help needs no torch."""
+"""Lazy imports of package attributes, so that `--help` does not load torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 def attributes(
     package: str, names: Mapping[str, Collection[str]], modules: Collection[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and `__dir__` (PEP 562) of a package that imports its modules on first use.
+    """Return `__getattr__` and `__dir__` (PEP 562) of a package that imports modules on use.
 
     Args:
         package: name of the package, its `__name__`.

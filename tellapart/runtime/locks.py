@@ -1,4 +1,4 @@
-"""Locks between processes: they end with the process that holds them, however it ends."""
+"""Locks between processes, released when the holder ends for any reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ except ImportError:  # Windows: msvcrt locks there
 
 
 class Lock:
-    """An exclusive lock that ends with its process (flock on a file that names the holder).
+    """An exclusive lock (flock) on a file that names the holder; released when it ends.
 
     Args:
         path: file of the lock; it is created, and removed on release.
@@ -30,6 +30,7 @@ class Lock:
 
         Args:
             wait: seconds to wait while another process holds it.
+
         Returns:
             Whether this process holds it now.
         Raises:
@@ -43,12 +44,12 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Give the lock back and remove its file; nothing when it is not held."""
+        """Release the lock and remove its file; a no-op if it is not held."""
         if self._number is None:
             return
         if os.name != "nt":
             with contextlib.suppress(OSError):
-                self.path.unlink()  # still held: whoever waits sees that the file was replaced
+                self.path.unlink()  # while held, so that waiting processes notice the removal
         os.close(self._number)
         self._number = None
         if os.name == "nt":
@@ -56,7 +57,7 @@ class Lock:
                 self.path.unlink()
 
     def holder(self) -> str:
-        """Who holds it: "process N" or "process N on HOST"; "another process" when unknown."""
+        """Return "process N", "process N on HOST", or "another process" if unknown."""
         with contextlib.suppress(OSError, ValueError):
             number, _, host = self.path.read_text().strip().partition(" ")
             here = not host or host == _host()
@@ -96,7 +97,7 @@ def _locked(number: int) -> bool:
         if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK):
             return False
         if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
-            return True  # a file system without locks: nothing can be told
+            return True  # the file system has no locks
         raise
     return True
 
@@ -106,7 +107,7 @@ def _host() -> str:
 
 
 def hold_folder(folder: Path) -> int | None:
-    """An open descriptor that locks a folder until it is closed; None where that is impossible."""
+    """Lock a folder; return the descriptor that holds the lock, None if not supported."""
     if fcntl is None:
         return None
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

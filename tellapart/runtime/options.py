@@ -1,4 +1,4 @@
-"""Command-line options from signatures and docstrings, so that each is written once.
+"""Build command-line options from signatures and docstrings.
 
 A parameter before the `*` of a signature is positional on the command line, one after it is a flag.
 Its type comes from the annotation, its line of help from the `Args:` section of the docstring, and
@@ -30,12 +30,12 @@ class Option:
     """One option of a command.
 
     Attributes:
-        name: of the parameter; a dot leads to a field of a nested record ("objective.temperature").
+        name: name of the parameter; a dot selects a nested field ("objective.temperature").
         type: the resolved annotation.
-        default: shown in the help; `REQUIRED` where there is none.
+        default: shown in the help; `REQUIRED` if there is none.
         help: one sentence.
-        positional: whether it is given by its place.
-        group: title that it stands under in the full help.
+        positional: whether it is positional.
+        group: title of its group in the full help.
         alias: a second flag, without its dashes.
     """
 
@@ -54,16 +54,16 @@ class Option:
 
     @property
     def many(self) -> bool:
-        """Whether it takes any number of values."""
+        """Whether the option takes any number of values."""
         return _taken(self, positional=self.positional).get("nargs") in ("+", "*")
 
 
 def of_function(function: Callable[..., Any], leave_out: Collection[str] = ()) -> list[Option]:
-    """The options of a function.
+    """Return the options of a function.
 
     Args:
-        function: with annotations and a Google-style docstring.
-        leave_out: parameters that are no options.
+        function: a function with annotations and a Google-style docstring.
+        leave_out: parameters that are not options.
     """
     help = arguments(function.__doc__)
     space = vars(sys.modules[function.__module__])
@@ -78,7 +78,7 @@ def of_function(function: Callable[..., Any], leave_out: Collection[str] = ()) -
 
 
 def of_record(record: Any, *, prefix: str = "", group: str = "settings") -> list[Option]:
-    """The options of a dataclass; the defaults are the values of the instance.
+    """Return the options of a dataclass; the defaults are the values of the instance.
 
     Args:
         record: an instance. A field with `option: False` in its metadata is left out.
@@ -106,7 +106,7 @@ def of_record(record: Any, *, prefix: str = "", group: str = "settings") -> list
 
 
 def arguments(docstring: str | None) -> dict[str, str]:
-    """The `Args:` section of a Google-style docstring: name -> description, on one line.
+    """Return the `Args:` section of a Google-style docstring: name -> description.
 
     >>> arguments("Do.\\n\\nArgs:\\n    a: the first\\n        of two.\\n    b: it.\\n")
     {'a': 'the first of two.', 'b': 'it.'}
@@ -129,12 +129,12 @@ def arguments(docstring: str | None) -> dict[str, str]:
 
 
 def summary(docstring: str | None) -> str:
-    """The first paragraph of a docstring, on one line."""
+    """Return the first paragraph of a docstring on one line."""
     return " ".join(inspect.cleandoc(docstring or "").partition("\n\n")[0].split())
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ours: one message, and a command that works."""
+    """A parser that raises ConfigError with one message and a command that works."""
 
     def __init__(self, prog: str, *, example: str = "", description: str | None = None) -> None:
         super().__init__(
@@ -153,7 +153,7 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message.removeprefix("argument ") + remedy)
 
     def parse_all(self, words: Sequence[str]) -> dict[str, Any]:
-        """The options that were given, by name.
+        """Return the given options by name.
 
         Raises:
             ConfigError: an unknown option (with the nearest one), a missing one, or a bad value.
@@ -267,7 +267,7 @@ def _taken(option: Option, *, positional: bool = False) -> dict[str, Any]:
 
 
 def _of(kind: Any) -> dict[str, Any]:
-    """The conversion of one value."""
+    """Return the conversion function of one value."""
     if get_origin(kind) is Literal:
         return {"choices": list(get_args(kind))}
     if get_origin(kind) in (Union, types.UnionType):

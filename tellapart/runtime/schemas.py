@@ -1,7 +1,7 @@
-"""What the JSON files of a run may hold: one schema per file, checked whenever a file is read.
+"""Schemas of the JSON files of a run, checked whenever a file is read.
 
-A run folder may come from anyone. Fields that are not listed here pass, so that newer versions and
-plug-ins can add theirs; code that reads such a field checks it where it reads it.
+A run folder may come from an untrusted source. Fields that are not listed here are accepted, so
+that newer versions and plug-ins can add fields; code that reads such a field checks it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Head = Literal["none", "linear", "mlp", "linear-bn", "mlp-bn", "mlp3-bn", "tanh"
 
 
 class Data(Struct):
-    """What a run was trained on."""
+    """Data that a run was trained on."""
 
     name: Name
     fingerprint: Name = ""
@@ -59,7 +59,7 @@ class Data(Struct):
 
 
 class Reading(Struct):
-    """How images are read: by what the run's source chose."""
+    """Settings for reading images, as chosen by the source of the run."""
 
     fit: Name = "pad"
     ranges: dict[Name, Pair] | None = None
@@ -74,7 +74,7 @@ class Best(Struct):
 
 
 class Verdict(Struct):
-    """What the training curves say."""
+    """Verdict on the training curves."""
 
     kind: Name
     sentence: str
@@ -287,8 +287,9 @@ def check(
         value: plain dictionaries, lists, strings and numbers.
         schema: a class of this module, or any annotation.
         file: name of the file, for the message.
-        at: field of the file that the value is, for the message.
+        at: field of the file that holds the value, for the message.
         error: class of the error.
+
     Raises:
         TellapartError: of class `error`, naming the file and the field.
     """
@@ -299,16 +300,17 @@ def check(
 
 
 def check_fields(values: Any, kind: type, file: Any, *, at: str) -> None:
-    """Check the fields of a data class that was written as a dictionary; unknown ones pass.
+    """Check the fields of a data class stored as a dictionary; unknown fields are accepted.
 
     Args:
         values: the dictionary.
         kind: the data class, whose annotations are the schema; a field that is a data class
             itself, or one of several, is left to the caller.
         file: name of the file, for the message.
-        at: field of the file that the dictionary is, for the message.
+        at: field of the file that holds the dictionary, for the message.
+
     Raises:
-        RunError: a field has another type than it should.
+        RunError: a field has the wrong type.
     """
     check(values, dict[Name, Any], file, at=at)
     hints = get_type_hints(kind)
@@ -325,7 +327,7 @@ def check_manifest(value: Any, file: Any) -> None:
     """Check the contents of run.json.
 
     Raises:
-        RunError: a field is missing or has another type or range than it should.
+        RunError: a field is missing or has the wrong type or is out of range.
     """
     check(value, Manifest, file)
 
@@ -361,7 +363,7 @@ def check_evaluation(value: Any, file: Any) -> None:
     """Check the contents of eval.json: types, ranges, and that every row has the same columns.
 
     Raises:
-        RunError: a field is missing or has another type or range than it should.
+        RunError: a field is missing or has the wrong type or is out of range.
     """
     check(value, Evaluation, file)
     rows = value.get("scores") or {}

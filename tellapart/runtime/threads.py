@@ -1,7 +1,7 @@
-"""How many processor threads to use, and what they do while they wait; free of torch.
+"""Number of CPU threads and their waiting policy; does not import torch.
 
-A second busy process beside a multi-threaded step makes it collapse, not halve: the threads of a
-step wait for each other at every operation, and a thread whose core is taken holds up all of them.
+A second busy process slows a multi-threaded step down by far more than half: the threads of a step
+wait for each other at every operation, so that one thread without a core delays all of them.
 """
 
 from __future__ import annotations
@@ -10,27 +10,27 @@ import os
 import statistics
 import time
 
-WINDOW = 20  # steps between two looks
-SLOWER = 1.6  # times the fastest window: another process has come
-TRIAL = 6  # steps with one thread before it is decided; the first of them is not counted
+WINDOW = 20  # steps between two checks
+SLOWER = 1.6  # ratio to the fastest window that indicates another busy process
+TRIAL = 6  # steps with one thread before the decision; the first is not counted
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
 
 
 def others_busy(looks: int = 5, pause: float = 0.01) -> float:
-    """Threads of other processes that are running or waiting for a core, right now.
+    """Return the number of threads of other processes that run or wait for a core now.
 
     Args:
-        looks: how often the system is asked; the median counts.
-        pause: seconds between two looks.
+        looks: number of samples, of which the median is taken.
+        pause: seconds between two samples.
 
     Returns:
-        0 where the system does not tell.
+        The number of threads; 0 if the system does not report it.
     """
     seen = []
     for _ in range(looks):
@@ -45,11 +45,11 @@ def others_busy(looks: int = 5, pause: float = 0.01) -> float:
 
 
 def free(most: int | None = None, *, busy: float | None = None) -> int:
-    """Threads that have a core of their own, at least 1.
+    """Return the number of threads that have a free core, at least 1.
 
     Args:
-        most: an upper limit; None: the cores.
-        busy: threads of other processes; None: looked up.
+        most: upper limit; None: the number of cores.
+        busy: threads of other processes; None: measured.
 
     >>> free(4, busy=0) == min(4, cores()), free(4, busy=1000)
     (True, 1)
@@ -59,21 +59,21 @@ def free(most: int | None = None, *, busy: float | None = None) -> int:
 
 
 def wait_without_spinning() -> None:
-    """Let waiting threads sleep where the machine is busy; to be called before torch is loaded.
+    """Let waiting threads sleep on a busy machine; must be called before torch is loaded.
 
-    By default the threads of OpenMP spin at a barrier, on a core that another process needs. Where
-    the machine is quiet nothing is changed: sleeping costs 4 to 8 % there. A policy that the user
-    has set stays.
+    By default OpenMP threads spin at a barrier, on a core that another process may need. On an idle
+    machine nothing is changed, because sleeping costs 4 to 8 % there. A policy set by the user is
+    kept.
     """
     if free() < cores():
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class ThreadChoice:
-    """Drops a training to one thread when other processes have made several slower than one.
+    """Changes a training to one thread if several are slower beside other processes.
 
     Args:
-        threads: of the first step.
+        threads: number of threads of the first step.
     """
 
     def __init__(self, threads: int) -> None:
@@ -81,13 +81,13 @@ class ThreadChoice:
         self.window: list[float] = []
         self.fastest: float | None = None
         self.slow: float | None = None  # seconds of a step with several threads, during a trial
-        self.wait = self.waited = 0  # windows without a trial, doubled by each that was in vain
+        self.wait = self.waited = 0  # windows before the next trial; doubled after each failed one
 
     def after(self, seconds: float) -> int:
-        """Threads of the next step.
+        """Return the number of threads for the next step.
 
         Args:
-            seconds: what the last step took.
+            seconds: duration of the last step.
         """
         if self.threads == 1 and self.slow is None:
             return 1
@@ -99,7 +99,7 @@ class ThreadChoice:
         return self.threads
 
     def _look(self, now: float) -> None:
-        """Begin a trial with one thread where the last window was slow."""
+        """Begin a trial with one thread if the last window was slow."""
         self.window = []
         self.fastest = now if self.fastest is None else min(self.fastest, now)
         self.waited += 1
@@ -107,7 +107,7 @@ class ThreadChoice:
             self.slow, self.threads = now, 1
 
     def _decide(self, now: float) -> None:
-        """End a trial: one thread to the end where it was faster, else several as before."""
+        """End a trial: keep one thread if it was faster, otherwise restore the number."""
         if self.slow is not None and now >= self.slow:
             self.threads, self.wait, self.waited = self.several, 2 * self.wait + 1, 0
         self.window, self.slow = [], None

@@ -31,6 +31,7 @@ def build_encoder(config: CommonConfig, source: Source) -> AnyEncoder:
     Args:
         config: the settings.
         source: the training part.
+
     Raises:
         ConfigError: the settings belong to another kind of data.
     """

@@ -25,7 +25,7 @@ MOST = 2**31  # of a count, which torch and numpy hold in 32 bits somewhere
 
 
 def setting_names(kind: type) -> set[str]:
-    """The fields of a dataclass that a user can set; the others are decided from the data."""
+    """Return the fields of a dataclass that a user can set; data decide the others."""
     fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     return {f.name for f in fields if f.metadata.get("option", True)}
 
@@ -51,7 +51,7 @@ def flat_views(cls: type[Kind]) -> type[Kind]:
 
 
 def _views_of(cls: type) -> Any:
-    """The class of the views of a configuration, None where it has none."""
+    """Return the class of the views of a configuration, None if it has no views."""
     fields = {f.name: f for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
     return fields["views"].default_factory if "views" in fields else None
 
@@ -214,7 +214,7 @@ class CommonConfig:
 
     @property
     def instead_of_init(self) -> str:
-        """What to do where it cannot."""
+        """The remedy if it cannot."""
         return "these encoders start from random weights"
 
     def views_for(self, source: Source) -> Any:
@@ -229,13 +229,13 @@ class CommonConfig:
 
     @property
     def batchnorm(self) -> str:
-        """What BatchNorm takes its statistics over, with `auto` resolved."""
+        """The rows that BatchNorm statistics are computed over, with `auto` resolved."""
         if self.bn != "auto":
             return self.bn
         return "split" if self.micro_batch else "local"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, flat but for `objective`, for run.json."""
+        """Return numbers and strings for run.json, flat except for `objective`."""
         views = getattr(self, "views", None)
         flat = {name: getattr(views, name) for name in setting_names(type(views))} if views else {}
         own = {n: getattr(self, n) for n in setting_names(type(self)) - {"views", "objective"}}
@@ -398,22 +398,21 @@ class TextConfig(CommonConfig):
         return self.views
 
 
-# What may differ between a run and its continuation: they do not touch a number of the result.
+# Settings that may differ when a run is resumed, because they do not affect results.
 FREE = ("cache", "cache_limit", "device", "tensorboard")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """The flags whose values differ, as `--lr 0.03 (now 0.1)`.
+    """Return the flags whose values differ, in the form `--lr 0.03 (now 0.1)`.
 
     Args:
-        old: settings of a run, as `to_dict`; one that an older version did not have is left out.
-        new: settings now. Those that change no result are not compared.
+        old: settings of a run from `to_dict`; settings missing in it are not compared.
+        new: current settings; those that do not affect results are not compared.
     """
     found = []
     flat_old, flat_new = _flat(old), _flat(new)
-    for name in sorted(
-        flat_old
-    ):  # a setting that an older version did not have stands at its default
+    # settings that an older version did not have are at their defaults
+    for name in sorted(flat_old):
         a, b = flat_old.get(name), flat_new.get(name)
         if name == "bn" and {a, b} == {"auto", "local"} and not flat_new.get("micro_batch"):
             continue  # the default was "local", which "auto" is without micro-batches

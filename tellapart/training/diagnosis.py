@@ -1,8 +1,9 @@
-"""Is the training learning? A verdict from the lines of metrics.jsonl.
+"""Diagnose from metrics.jsonl whether a training learns.
 
-Chance is the loss when every row coincides. A healthy start can sit above it (a random bank adds
-about 1 / (2 D tau^2)), and a collapsed run sits exactly on it, so the trend and the spread decide,
-not the level.
+The chance level is the loss when all embeddings coincide. A healthy run can start above it (a
+random bank adds about 1 / (2 D tau^2)), and a collapsed run is exactly on it. The verdict
+therefore depends on the trend of the loss and the spread of the embeddings, not on the level of
+the loss.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Verdict:
 
 
 def judge(rows: Sequence[Row]) -> Verdict:
-    """The verdict over the lines of metrics.jsonl so far.
+    """Return the verdict on the lines of metrics.jsonl so far.
 
     Args:
         rows: the lines, in the order of their steps.
@@ -93,7 +94,7 @@ def judge(rows: Sequence[Row]) -> Verdict:
 
 
 def _ceiling(rows: Sequence[Row]) -> str:
-    """A clause where the bound of the mutual information is at its largest possible value."""
+    """Return a clause if the mutual information bound has reached its largest possible value."""
     if "information" not in rows[-1]:
         return ""
     now = sum(r["information"] for r in rows) / len(rows)
@@ -107,7 +108,7 @@ def _ceiling(rows: Sequence[Row]) -> str:
 
 
 def _held_out(rows: Sequence[Row]) -> str:
-    """A clause about held-out items, where they were measured."""
+    """Return a clause about the held-out items, if they were measured."""
     for name, measure in (
         ("held_out_knn", "k-NN accuracy (k = 20)"),
         ("held_out_view_retrieval", "retrieval of another view"),
@@ -125,7 +126,7 @@ def _held_out(rows: Sequence[Row]) -> str:
 
 
 def _collapsed_since(rows: Sequence[Row]) -> float | None:
-    """The first step of the unbroken collapsed stretch at the end, None if there is none."""
+    """Return the first step of the collapse that lasts to the end, None without a collapse."""
     since = None
     for row in reversed(rows):
         if row.get("std", 1.0) > COLLAPSED_STD and row.get("effective_rank", 2.0) > COLLAPSED_RANK:

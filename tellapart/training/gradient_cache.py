@@ -1,14 +1,16 @@
-"""The loss of a step and its gradient, with the batch embedded at once or piece by piece.
+"""Loss and gradient of a step, with the batch embedded at once or in micro-batches.
 
-Gradient caching (Gao et al. 2021, arXiv 2101.06983): a contrastive loss ties every row of a batch
-to every other, so accumulating gradients over small batches gives another loss. Here the pieces
-are embedded without a graph, the loss and its gradient are taken over the embeddings of the whole
-batch, and each piece is embedded once more to propagate the gradient of its rows into the network.
+Gradient caching (Gao et al. 2021, arXiv 2101.06983): a contrastive loss depends on all pairs of
+rows of a batch, so that accumulating gradients over small batches gives another loss. Here the
+pieces are embedded without a graph, the loss and its gradient are computed from the embeddings of
+the whole batch, and each piece is embedded again to propagate the gradient of its rows into the
+network.
 
-Exact if the embedding of a row does not depend on its piece. BatchNorm makes it depend, unless it
-normalises groups of rows (`--bn split`, the default with `--micro-batch`): a piece holds whole
-groups. Dropout is replayed exactly, but its draws are others than those of the whole batch; with
-several views the running statistics of BatchNorm see the groups in another order.
+The gradient is exact if the embedding of a row does not depend on its piece. With BatchNorm it
+does, unless BatchNorm normalises groups of rows (`--bn split`, the default with `--micro-batch`),
+because a piece holds whole groups. Dropout is replayed exactly, but its draws differ from those of
+the whole batch. With several views the running statistics of BatchNorm see the groups in another
+order.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ class Pieces(NamedTuple):
 
     Attributes:
         size: rows of the batch.
-        part: of (start, stop): the views of these rows; it seeds the global random state, and gives
-            the same views and seed at every call.
+        part: function of (start, stop) that returns the views of these rows. It seeds the global
+            random state and returns the same views at every call.
         rows: the batch without its views.
     """
 
@@ -126,7 +128,7 @@ def cached(
 
 
 def piece_bounds(size: int, micro: int, group: int | None = None) -> list[tuple[int, int]]:
-    """Give the first row and the end of each piece of a batch.
+    """Return the first row and the end of each piece of a batch.
 
     Args:
         size: rows of the batch.

@@ -1,7 +1,6 @@
 """Device, precision and threads of a training, decided before the first step.
 
-The rule is a pure function of (capability of the device, flags), so that a resumed run decides the
-same.
+The rule is a pure function of the device and the flags, so that a resumed run decides the same.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from .config import CommonConfig
 
 @dataclass(frozen=True)
 class Machine:
-    """What a training runs on.
+    """Device, precision and threads of a training.
 
     Attributes:
         device: "cpu" or "cuda:N".
         precision: "float32" or "bfloat16".
-        threads: threads of the processor.
+        threads: CPU threads.
     """
 
     device: str
@@ -42,15 +41,14 @@ class Machine:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Threads and deterministic algorithms as decided, inside; as they were, after."""
+        """Apply threads and deterministic algorithms inside the block, and restore them after."""
         threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
         memory: Any = torch.utils.deterministic
         fill = memory.fill_uninitialized_memory
         torch.set_num_threads(self.threads)
         torch.use_deterministic_algorithms(self.device == "cpu")
-        memory.fill_uninitialized_memory = (
-            False  # a quarter of a step, and nothing here reads such memory
-        )
+        # filling takes a quarter of a step, and no code here reads uninitialised memory
+        memory.fill_uninitialized_memory = False
         keep_freed_memory()
         try:
             yield
@@ -60,21 +58,21 @@ class Machine:
             memory.fill_uninitialized_memory = fill
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 for the network where decided, else nothing."""
+        """Return the autocast context of the network, disabled for float32."""
         return torch.autocast(
             self.torch_device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
         )
 
 
 def decide(config: CommonConfig, threads: int | None = None) -> Machine:
-    """The machine of a configuration.
+    """Return device, precision and threads of a configuration.
 
     Args:
-        config: its settings; where it leaves threads open, as many are taken as are free.
-        threads: those of a run that is continued, whose bits depend on them.
+        config: the settings; if they do not fix the threads, as many are used as are free.
+        threads: those of a resumed run, because the last bits of results depend on them.
 
     Raises:
-        ConfigError: a device that is not there.
+        ConfigError: the device is not available.
     """
     device = config.device
     if device == "auto":
@@ -93,7 +91,7 @@ def decide(config: CommonConfig, threads: int | None = None) -> Machine:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: of the accelerator, or of this process."""
+    """Return the peak memory in bytes, of the GPU or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -105,14 +103,14 @@ def peak_memory(device: torch.device) -> int:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Whether the processor has bfloat16 arithmetic, not only a conversion."""
+    """Return whether the device has bfloat16 arithmetic, not only conversion."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and _cpu_flag("avx512_bf16", "amx_bf16", "bf16")
 
 
 def hardware(machine: Machine) -> dict[str, Any]:
-    """The machine and its hardware, for run.json."""
+    """Return the device and its hardware, for run.json."""
     name = (
         torch.cuda.get_device_name(machine.torch_device)
         if machine.torch_device.type == "cuda"
@@ -137,7 +135,7 @@ def _cpu_flag(*flags: str) -> bool:
 
 
 def processor() -> str:
-    """The name of this machine's processor."""
+    """Return the name of the CPU."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(

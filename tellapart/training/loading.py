@@ -299,6 +299,7 @@ def require_kind(source: Source, kind: str, name: str) -> Any:
         source: the opened data.
         kind: the required kind.
         name: feature that requires it, for the message.
+
     Raises:
         DataError: the source is of another kind.
     """
@@ -313,6 +314,7 @@ def images_of(source: Source, name: str) -> ImageSource:
     Args:
         source: the opened data.
         name: feature that requires images, for the message.
+
     Raises:
         ConfigError: the source is of another kind.
     """
@@ -328,6 +330,7 @@ def image_encoder(subject: Subject, name: str) -> Encoder:
     Args:
         subject: an encoder to use or to score.
         name: feature that requires an image encoder, for the message.
+
     Raises:
         ConfigError: the encoder reads another kind of data.
     """

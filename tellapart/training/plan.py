@@ -1,4 +1,4 @@
-"""The plan of a training as text: steps, time, memory, and what was decided and why."""
+"""The plan of a training as text: steps, time, memory, and automatic decisions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .trainer import Trainer
 
 
 def plan(trainer: Trainer, seconds_per_step: float) -> str:
-    """The plan, a fact a line.
+    """Return the plan, one fact per line.
 
     Args:
         trainer: before its first step, or at a checkpoint.
-        seconds_per_step: measured on a copy.
+        seconds_per_step: seconds, as measured by `Trainer.seconds_per_step`.
     """
     config, source = trainer.config, trainer.source
     left = trainer.total - trainer.number
@@ -53,7 +53,7 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
 
 
 def _epochs(epochs: float) -> str:
-    """A number of epochs with one decimal where it is not whole.
+    """Return a number of epochs, with one decimal if it is not whole.
 
     >>> _epochs(40), _epochs(1.73913), _epochs(1), _epochs(0.004)
     ('40 epochs', '1.7 epochs', '1 epoch', '0.004 epochs')
@@ -91,7 +91,7 @@ def _about_the_batch(trainer: Trainer) -> str:
 
 
 def _classes_and_splits(source: Source) -> list[str]:
-    """How many classes and which splits the whole source has, with their sizes."""
+    """Return lines on the classes and the splits of the source."""
     lines = []
     if len(source.classes):
         names = notes.shown([str(c) for c in source.classes])
@@ -103,7 +103,7 @@ def _classes_and_splits(source: Source) -> list[str]:
 
 
 def _about_the_network(trainer: Trainer) -> list[str]:
-    """What was decided about stem, starting weights and BatchNorm, and what to watch."""
+    """Return lines on stem, starting weights and BatchNorm, with warnings."""
     config, lines, share = trainer.config, [*trainer.encoder.notes()], trainer.share
     if config.init and not trainer.number:
         lines.append(
@@ -132,7 +132,7 @@ def _about_the_network(trainer: Trainer) -> list[str]:
 
 
 def _about_pieces(trainer: Trainer, few: bool) -> str:
-    """What --micro-batch means for BatchNorm; few: the batch is one group of it."""
+    """Return the effect of --micro-batch on BatchNorm; `few`: the batch is a single group."""
     config, share = trainer.config, trainer.share
     if config.batchnorm != "split":
         return (

@@ -1,4 +1,4 @@
-"""The settings of a training from a preset, single options and starting weights."""
+"""Resolve the settings of a training from a preset, single options and starting weights."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from ..runtime import plugins
 from . import presets
 from .config import CommonConfig
 
-WATCHED = 1000  # held out for --eval-every where --validation says nothing
+WATCHED = 1000  # items held out for --eval-every without --validation
 
 
 def resolve(
     method: str, data: str, preset: str | None, config: CommonConfig | None, options: dict[str, Any]
 ) -> CommonConfig:
-    """The settings of a training.
+    """Return the settings of a training.
 
-    Single options go over the preset or the configuration, and the network of the starting weights
-    (`init`) goes over both.
+    Single options override the preset or the configuration, and the network of the starting weights
+    (`init`) overrides both.
 
     Args:
         method: name of the objective.
-        data: as `data.open_source`; it decides the preset where none is given.
+        data: as for `data.open_source`; selects the preset if none is given.
         preset: name of a preset.
         config: all settings, instead of a preset.
         options: single settings by name; those of the objective also without its prefix.
@@ -88,14 +88,14 @@ def with_plugins(options: dict[str, Any], base: CommonConfig) -> dict[str, Any]:
 
 
 def training_part(source: Source, config: CommonConfig) -> Source:
-    """The items that training sees: the training split without the held-out items."""
+    """Return the items to train on: the training split without the held-out items."""
     return held_out(source, config)[0]
 
 
 def held_out(source: Source, config: CommonConfig) -> tuple[Source, Source | None]:
-    """The items that training sees, and those held out of the training split by hash.
+    """Return the items to train on, and the items held out of the training split by hash.
 
-    Held out are `validation` items; with `eval_every` alone a tenth, at most 1,000.
+    `validation` items are held out; with `eval_every` alone a tenth, at most 1,000.
     """
     part = source.split("train") if "train" in source.splits else source
     count = config.validation or (min(WATCHED, len(part) // 10) if config.eval_every else 0)
@@ -114,11 +114,13 @@ def open_for(
     progress: Progress | None = None,
     ranges: dict[str, Any] | None = None,
 ) -> Source:
-    """The source that a training of this configuration reads.
+    """Open the source that a training of this configuration reads.
 
     Args:
-        data: what the user typed. config: the settings. progress: as `open_source`.
-        ranges: of the values of images of more than 8 bits, as a run has them.
+        data: the argument of the user.
+        config: the settings.
+        progress: as for `open_source`.
+        ranges: value ranges of images of more than 8 bits, as stored in a run.
     """
     given = {f.name for f in dataclasses.fields(ReadOptions)}
     reading = {name: getattr(config, name) for name in given if hasattr(config, name)}
@@ -136,10 +138,10 @@ def open_for(
 
 
 def _with_its_network(settings: CommonConfig, default: CommonConfig) -> CommonConfig:
-    """The settings with the network of the starting weights.
+    """Return the settings with the network of the starting weights.
 
     Raises:
-        ConfigError: another network was asked for.
+        ConfigError: the settings ask for another network.
     """
     brought = pretrained.describe(
         settings.init or "", None if settings.encoder == default.encoder else settings.encoder

@@ -2,16 +2,16 @@
 
 run.json            configuration, data, versions, hardware, status, heartbeat, digest of every file
 metrics.jsonl       one line per logged step
-checkpoints/        last.pt (the whole state), step-*.pt (the encoder, newest three),
+checkpoints/        last.pt (full training state), step-*.pt (the three newest encoders),
                     best-unlabelled.pt (the best encoder by the label-free criterion),
-                    shard-*.pt (what one rank alone holds)
+                    shard-*.pt (state of one rank)
 encoder/            model.safetensors, config.json, preprocessor.json, README.md
 embeddings/  eval.json  detection.json  report.html  neighbours.png  tensorboard/
-.lock               while a training writes the run: the process that does
+.lock               the process that is training, while it is
 
-Rank 0 of several processes writes, except for the shards. Files of a checkpoint are staged under
-scratch names, their digests are added to run.json beside the former ones, and only then are they
-renamed: after a kill between any two writes, every file has a digest that run.json knows.
+Rank 0 writes all files except the shards. The files of a checkpoint are written under scratch
+names, their digests are added to run.json next to the previous ones, and then they are renamed. If
+the process is killed between two writes, run.json therefore holds the digest of every file.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ..runtime.locks import Lock
 from . import model_card
 
 FORMAT = 1
-KEPT = 3  # encoders kept beside the last full state
+KEPT = 3  # encoders kept in addition to the last full state
 BEST = "best-unlabelled"
 MOST_RANKS = 65_536
 STATISTICS = "statistics."  # prefix of a rank's own BatchNorm statistics in its shard
@@ -47,7 +47,7 @@ _HELD: dict[Path, Lock] = {}  # locks of this process by folder
 
 
 class Run:
-    """A run folder that exists.
+    """An existing run folder.
 
     Open it as a context manager when it was created or opened for training: the lock is released
     at the end of the block.
@@ -90,9 +90,10 @@ class Run:
 
         Args:
             path: the folder.
-            for_training: lock the run for this process, and clear what a killed process left.
+            for_training: lock the run for this process, and remove files of killed processes.
+
         Raises:
-            RunError: no run there, a damaged run.json, another format, or a run in use.
+            RunError: no run in the folder, a damaged run.json, another format, or a run in use.
         """
         run = cls(Path(path), {})
         run.manifest = run._read_manifest()
@@ -106,7 +107,7 @@ class Run:
 
     @staticmethod
     def exists(path: str | Path) -> bool:
-        """Whether a folder holds a run."""
+        """Return whether a folder holds a run."""
         return (Path(path) / "run.json").is_file()
 
     def close(self) -> None:
@@ -131,12 +132,12 @@ class Run:
 
     @property
     def encoder_folder(self) -> Path:
-        """Folder of the encoder: weights, how to build it, how to prepare an input, model card."""
+        """Folder of the encoder: weights, architecture, preprocessing, model card."""
         return self.path / "encoder"
 
     @property
     def embeddings_folder(self) -> Path:
-        """Folder of stored vectors, of the index, and of what the explorer computes once."""
+        """Folder of stored vectors, the index and cached results of the explorer."""
         return self.path / "embeddings"
 
     @property
@@ -181,7 +182,7 @@ class Run:
 
     @property
     def verdict(self) -> str:
-        """What the training curves say; "" before the end."""
+        """The verdict on the training curves; "" before the end."""
         return str((self.manifest.get("verdict") or {}).get("sentence", ""))
 
     @property
@@ -201,7 +202,7 @@ class Run:
         self._change(change)
 
     def _change(self, change: Callable[[Manifest], Any]) -> None:
-        """Apply a change to run.json as it is on the disk: other processes write it, too."""
+        """Apply a change to run.json as read from disk, because other processes write it too."""
         if not distributed.is_main() or "format" not in self.manifest:  # or no run, a bare folder
             change(self.manifest)
             return
@@ -242,7 +243,7 @@ class Run:
 
     def _take_lock(self) -> None:
         place = self.path.resolve()
-        if place in _HELD:  # this process trains it already: locks are between processes
+        if place in _HELD:  # already trained in this process; locks work between processes only
             self._lock = _HELD[place]
             return
         lock = Lock(place / ".lock")
@@ -264,12 +265,12 @@ class Run:
         others: dict[str, str] | None = None,
         change: Callable[[Manifest], Any] = lambda manifest: None,
     ) -> None:
-        """Give staged files their names, so that run.json knows their digests at every moment.
+        """Rename staged files so that run.json holds their digests at every moment.
 
         Args:
             staged: complete files under scratch names, in the order of renaming.
-            others: digests by name of files that other ranks have written.
-            change: what else changes in run.json before the files do.
+            others: digests by name of files written by other ranks.
+            change: further changes of run.json, applied before the files are renamed.
         """
         digests = {self._name(s.path): s.sha256 for s in staged}
 
@@ -287,7 +288,7 @@ class Run:
         self._settle(digests | (others or {}))
 
     def _settle(self, digests: dict[str, str]) -> None:
-        """Record the digests of files that have their names now, and forget deleted files."""
+        """Record the digests of renamed files, and drop those of deleted files."""
 
         def change(manifest: Manifest) -> None:
             known = manifest.get("files", {}) | digests
@@ -310,7 +311,7 @@ class Run:
         return path.relative_to(self.path).as_posix()
 
     def _intact(self, path: Path, raw: bytes | None = None, *, remedy: str) -> None:
-        """Compare a file with its digest in run.json, which runs of older versions lack.
+        """Compare a file with its digest in run.json; runs of older versions have no digests.
 
         Raises:
             RunError: the file differs.
@@ -330,7 +331,8 @@ class Run:
         """Compare every file with its digest in run.json.
 
         Returns:
-            The names of the files that were compared.
+            The names of the compared files.
+
         Raises:
             RunError: a file is missing or differs.
         """
@@ -344,10 +346,10 @@ class Run:
     # results -----------------------------------------------------------------------------------
 
     def evaluation(self) -> dict[str, Any] | None:
-        """The contents of eval.json; None when there is none.
+        """Return the contents of eval.json, None if there is none.
 
         Raises:
-            RunError: it is damaged, or a field has another type or range than it should.
+            RunError: it is damaged, or a field has the wrong type or is out of range.
         """
         found = self._result(self.evaluation_file)
         if found is not None:
@@ -355,7 +357,7 @@ class Run:
         return found
 
     def detection(self) -> dict[str, Any] | None:
-        """The contents of detection.json; None when there is none.
+        """Return the contents of detection.json, None if there is none.
 
         Raises:
             RunError: it is damaged.
@@ -395,7 +397,7 @@ class Run:
             files.append(self.metrics_file, json.dumps(row))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that was cut off by a kill is left out.
+        """Return the lines of metrics.jsonl, without a last line that is incomplete.
 
         Raises:
             RunError: a line from before the last checkpoint has changed, or a field is no number.
@@ -403,7 +405,7 @@ class Run:
         return [row for _, row in self._metrics()]
 
     def cut_metrics(self, step: int) -> None:
-        """Remove the lines after `step`, which a continuation writes again."""
+        """Remove the lines after `step`, which the resumed training writes again."""
         if not distributed.is_main() or not self.metrics_file.exists():
             return
         kept = b"".join(line + b"\n" for line, row in self._metrics() if row["step"] <= step)
@@ -413,7 +415,7 @@ class Run:
     def _metrics(self) -> list[tuple[bytes, dict[str, Any]]]:
         if not self.metrics_file.exists():
             return []
-        prefix = self._read_manifest().get("metrics")  # of now: a training may go on meanwhile
+        prefix = self._read_manifest().get("metrics")  # read again: a training may be running
         with _reading(self.metrics_file):
             raw = files.read_bytes(self.metrics_file)
         if prefix:
@@ -444,13 +446,13 @@ class Run:
         description: dict[str, Any],
         shard: dict[str, Tensor] | None = None,
     ) -> None:
-        """Write a checkpoint: the whole state, the encoder beside it, and encoder/.
+        """Write a checkpoint: the full state, the encoder, and the folder encoder/.
 
         Args:
-            state: as `Trainer.state`.
+            state: from `Trainer.state`.
             encoder: the encoder to write.
-            description: how to build it again.
-            shard: what this rank alone holds; every rank writes its own, first.
+            description: architecture of the encoder.
+            shard: state of this rank; every rank writes its own first.
         """
         step = state["step"]
         own: dict[str, str] = {}
@@ -460,7 +462,7 @@ class Run:
         shards = {name: d for part in distributed.gather_objects(own) for name, d in part.items()}
         if not distributed.is_main():
             return
-        files.sync(self.metrics_file)  # a state never outlives the lines before it
+        files.sync(self.metrics_file)  # metrics reach the disk before the state
         small = {"format": FORMAT, "step": step, "encoder": state["encoder"]}
         whole = state | {"shards": distributed.world() if shards else 0}
         contents: dict[Path, Callable[[Any], Any]] = {
@@ -472,12 +474,12 @@ class Run:
         self._remove_old(step)
 
     def restore(self, step: int, encoder: AnyEncoder, description: dict[str, Any]) -> None:
-        """Complete a checkpoint whose writing was cut off after last.pt.
+        """Complete a checkpoint whose writing was interrupted after last.pt.
 
         Args:
-            step: of last.pt.
+            step: the step of last.pt.
             encoder: the encoder in the state of last.pt.
-            description: how to build it again.
+            description: architecture of the encoder.
         """
         if not distributed.is_main():
             return
@@ -486,7 +488,7 @@ class Run:
         self._remove_old(step)
 
     def encoder_is_intact(self) -> bool:
-        """Whether every file of encoder/ has the digest that run.json holds."""
+        """Return whether every file of encoder/ has the digest in run.json."""
         known = self.manifest.get("files", {})
         if self.manifest.get("files_next"):
             return False
@@ -530,11 +532,12 @@ class Run:
             self._settle(settled)
 
     def load(self) -> dict[str, Any] | None:
-        """The last full state, with the rows of this rank, whoever wrote them.
+        """Return the last full state, with the rows of this rank for any former number of ranks.
 
         Returns:
-            As `Trainer.state`; "statistics" holds this rank's own BatchNorm statistics when as
-            many ranks wrote the state. None when there is no checkpoint.
+            The state for `Trainer.load_state`; "statistics" holds the BatchNorm statistics of this
+            rank if the number of ranks is unchanged. None if there is no checkpoint.
+
         Raises:
             RunError: the checkpoint is damaged.
         """
@@ -564,7 +567,7 @@ class Run:
                     ]
         except RunError:
             raise
-        except Exception as error:  # a damaged file fails in many ways: zip, pickle, key, type
+        except Exception as error:  # damaged files raise many kinds: zip, pickle, key, type
             raise RunError(
                 f"{file} is damaged ({type(error).__name__}). Nothing was changed. {remedy}"
             ) from error
@@ -583,7 +586,7 @@ class Run:
         self.update(best={"step": step, "by": by, "value": value})
 
     def checkpoint(self, name: str) -> Path:
-        """The file of a checkpoint: "best-unlabelled" of this run, or any file.
+        """Return the file of a checkpoint: "best-unlabelled" of this run, or any file.
 
         Raises:
             RunError: there is no such file, or it is damaged.
@@ -604,7 +607,7 @@ class Run:
     def _encoder_contents(
         self, encoder: AnyEncoder, description: dict[str, Any], step: int
     ) -> dict[Path, Callable[[Any], Any]]:
-        """What writes each file of encoder/: weights, architecture, preprocessing, model card."""
+        """Return a writer for each file of encoder/."""
         weights = {k: v.detach().cpu().contiguous() for k, v in encoder.state_dict().items()}
         preprocessor = model_card.preprocessor(self.manifest, description)
         card = model_card.model_card(self.manifest | {"step": step}, description)
@@ -621,19 +624,20 @@ class Run:
         }
 
     def save_encoder(self, encoder: AnyEncoder, description: dict[str, Any], step: int = 0) -> None:
-        """Write encoder/ alone."""
+        """Write only the folder encoder/."""
         if distributed.is_main():
             self._publish_contents(self._encoder_contents(encoder, description, step))
 
     def has_encoder(self) -> bool:
-        """Whether a checkpoint has been written."""
+        """Return whether a checkpoint has been written."""
         return (self.encoder_folder / "config.json").is_file()
 
     def description(self) -> dict[str, Any]:
-        """How to build the encoder: the contents of encoder/config.json, checked.
+        """Return the architecture of the encoder: the validated contents of encoder/config.json.
 
         Raises:
-            RunError: missing or damaged, or a field has another type or range than it should.
+            RunError: the file is missing or damaged, or a field has the wrong type or is out of
+                range.
         """
         file = self.encoder_folder / "config.json"
         if not file.exists():
@@ -649,7 +653,7 @@ class Run:
         return dict(found)
 
     def encoder_files(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """The description and the weights of the encoder.
+        """Return the description and the weights of the encoder.
 
         Raises:
             RunError: missing or damaged.
@@ -664,7 +668,7 @@ class Run:
         self._intact(file, raw, remedy="`tellapart train ... --resume` writes it again")
         try:
             return description, load_safetensors(raw)
-        except Exception as error:  # a damaged file fails in many ways
+        except Exception as error:  # damaged files raise many kinds of errors
             raise RunError(f"{file} is damaged: {error}") from error
 
 
@@ -672,7 +676,7 @@ def _check_state(state: Any) -> None:
     """Check the types of a full state, so that reading it cannot fail later.
 
     Raises:
-        RunError: it is no state of a training.
+        RunError: the value is not a training state.
     """
     kinds: dict[str, type | tuple[type, ...]] = {
         "format": int, "step": int, "encoder": dict, "objective": dict, "optimizer": dict,
@@ -723,9 +727,10 @@ def _shard(folder: Path, step: int, rank: int, ranks: int) -> Path:
 
 
 def _own_rows(folder: Path, step: int, ranks: int) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """This rank's rows from the shards of `ranks` writers, and its own BatchNorm statistics.
+    """Return the rows of this rank from the shards of `ranks` ranks, and its BatchNorm statistics.
 
-    Row j of writer r is instance r + ranks j. Statistics are there when as many ranks wrote them.
+    Row j of rank r is item r + ranks * j. The statistics are available only if the number of ranks
+    is unchanged.
     """
     parts = [
         torch.load(_shard(folder, step, r, ranks), map_location="cpu", weights_only=True, mmap=True)
@@ -747,10 +752,10 @@ def _own_rows(folder: Path, step: int, ranks: int) -> tuple[dict[str, Tensor], l
 
 
 def require_new(folder: Path) -> None:
-    """Check that a folder is missing or empty, but for what a run writes before run.json.
+    """Check that a folder is missing or empty, except for files that a run writes before run.json.
 
     Raises:
-        RunError: it holds something else, is a file, or cannot be read.
+        RunError: the folder holds other files, is a file, or cannot be read.
     """
     if folder.is_file():
         raise RunError(f"{folder} is a file; --out names a folder")
@@ -765,7 +770,7 @@ def require_new(folder: Path) -> None:
 
 
 def _counts(entry: Path) -> bool:
-    """Whether an entry of a folder is more than what a killed process left before run.json."""
+    """Return whether a folder entry is something other than the remains of a killed process."""
     if entry.name == "checkpoints" and entry.is_dir():
         return any(entry.iterdir())
     return entry.name not in (".lock", ".run.json.lock") and not files.is_scratch(entry.name)

@@ -1,4 +1,4 @@
-"""Train into a run folder: metrics, checkpoints and the end; `kill -9` loses nothing."""
+"""Train into a run folder; a killed run can resume from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from .run import STATISTICS, Manifest, Run, require_new
 from .trainer import NotANumber, Step, Trainer
 
 HEARTBEAT = 10.0  # seconds
-MOST_THREADS = 4096  # of a run that is continued
-CHECKPOINTS = 20  # of a training, where --save-every says nothing
-PATIENCE = 5  # checkpoints without a better one that `--stop auto` waits for
+MOST_THREADS = 4096  # upper limit for the value in a resumed run
+CHECKPOINTS = 20  # per training, without --save-every
+PATIENCE = 5  # checkpoints without improvement before `--stop auto` stops
 
 
 class Interrupted(KeyboardInterrupt):
@@ -41,13 +41,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 def manifest(method: str, config: CommonConfig, source: Source, trained: Source) -> Manifest:
-    """What run.json holds before the first step.
+    """Return the contents of run.json before the first step.
 
     Args:
         method: name of the objective.
         config: the settings.
         source: the whole source.
-        trained: the part of it that training sees.
+        trained: the part of it that is trained on.
     """
     return {
         "method": method,
@@ -95,7 +95,7 @@ def check_same(run: Run, wanted: Manifest) -> None:
 
 
 def description(trainer: Trainer) -> dict[str, Any]:
-    """How to build the encoder again: what `encoders.rebuild` takes."""
+    """Return the description of the encoder for `encoders.rebuild`."""
     return {"format": 1, **trainer.encoder.description}
 
 
@@ -103,11 +103,11 @@ class Opened(NamedTuple):
     """A training whose data and settings are open; nothing is written yet.
 
     Attributes:
-        settings: as resolved.
-        source: the whole source, of which the trainer sees a part.
-        manifest: what run.json will hold, of a finished run what it holds.
-        old: the run that is continued, None for a new one.
-        trainer: at its first step or at the last checkpoint; None where the run is finished.
+        settings: the resolved settings.
+        source: the whole source, including items that are not trained on.
+        manifest: contents of run.json.
+        old: the run that is resumed, None for a new one.
+        trainer: at its first step or the last checkpoint; None if the run is finished.
     """
 
     settings: CommonConfig
@@ -132,14 +132,19 @@ def start(
     """Resolve the settings, open the data and build the trainer; called on every rank.
 
     Args:
-        method, data, preset, config, options: as `api.train`.
-        folder: of the run.
-        resume: whether to continue the run in it; torchrun's restarts imply it.
+        method: as for `api.train`.
+        data: as for `api.train`.
+        folder: the run folder.
+        resume: whether to resume the run in it; restarts by torchrun imply it.
+        preset: as for `api.train`.
+        config: as for `api.train`.
+        options: as for `api.train`.
         console: where progress is printed.
-        held: takes the lock of a run that is continued.
+        held: stack that keeps the lock of a resumed run.
 
     Raises:
-        ConfigError, DataError: bad settings or data.
+        ConfigError: invalid settings.
+        DataError: invalid data.
         RunError: the folder is in use, or its run was trained with other settings.
     """
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
@@ -148,7 +153,7 @@ def start(
         old = held.enter_context(Run.open(folder, for_training=True))
     init = options.get("init", config.init if config else None)
     if old and init and old.has_encoder():
-        # the network stands in the run; the file that it came from may be gone
+        # use the network stored in the run, as the original file may be gone
         options = options | {"init": str(folder)}
     settings = resolve(method, data, preset, config, options)
     if old is None and distributed.is_main():
@@ -175,7 +180,7 @@ def start(
 
 
 def threads_of(run: Run | None) -> int | None:
-    """The processor threads of a run's last step, None where run.json does not tell."""
+    """Return the CPU threads of the last step of a run, None if not recorded."""
     if run is None:
         return None
     used = run.manifest.get("threads") or [run.manifest.get("hardware") or {}]
@@ -184,13 +189,13 @@ def threads_of(run: Run | None) -> int | None:
 
 
 def begin(opened: Opened, folder: Path, console: Console, held: ExitStack) -> Run:
-    """Print the plan, and make or reopen the run folder; called on every rank.
+    """Print the plan, and create or reopen the run folder; called on every rank.
 
     Args:
-        opened: from `start`, with a trainer.
-        folder: of the run.
+        opened: result of `start`, with a trainer.
+        folder: the run folder.
         console: where the plan is printed.
-        held: takes the lock of a new run.
+        held: stack that keeps the lock of a new run.
 
     Raises:
         RunError: the folder cannot be written.
@@ -213,8 +218,8 @@ class Look(NamedTuple):
     """Measurements of a checkpoint.
 
     Attributes:
-        row: fields of its line of metrics.
-        choice: the value that the best checkpoint is chosen by; larger is better.
+        row: fields for metrics.jsonl.
+        choice: the criterion for the best checkpoint; larger is better.
     """
 
     row: dict[str, float]
@@ -222,42 +227,42 @@ class Look(NamedTuple):
 
 
 class Watch(Protocol):
-    """Measures an encoder and leaves it as it is; `evaluation.monitor.Watch` is one."""
+    """Measures an encoder without changing it, such as `evaluation.monitor.Watch`."""
 
     @property
     def chooses_by(self) -> str:
-        """The name of the measure that the choice goes by."""
+        """The name of the criterion for the best checkpoint."""
 
     def checkpoint(self, encoder: AnyEncoder) -> Look:
-        """The measures of a checkpoint."""
+        """Measure a checkpoint."""
 
     def look(self, encoder: AnyEncoder) -> dict[str, float]:
-        """Fields of a line of metrics."""
+        """Return fields for metrics.jsonl."""
 
 
 def train_into(
     run: Run, trainer: Trainer, console: Console, watch: Watch | None = None
 ) -> diagnosis.Verdict:
-    """Train from where the trainer stands to its end, or to Ctrl-C, and write the run.
+    """Train from the current step to the end or to Ctrl-C, and write the run.
 
     Args:
         run: the run folder.
         trainer: at its first step, or at the step of the last checkpoint.
         console: where progress is printed.
-        watch: measures checkpoints; None: none are measured, and the last one is kept.
+        watch: measures checkpoints; None: nothing is measured, and the last one is kept.
 
     Returns:
-        Whether it learned, and why not.
+        The verdict: whether the encoder learned, otherwise the cause.
 
     Raises:
-        Interrupted: Ctrl-C or SIGTERM came; the state is saved.
+        Interrupted: by Ctrl-C or SIGTERM; the state is saved.
         NotANumber: the loss is not finite; the ids of the batch are in run.json.
     """
     return _Session(run, trainer, console, watch).train()
 
 
 class _Session:
-    """One stretch of training: what is measured, saved and printed, and when it ends."""
+    """One call of `train_into`: measures, saves, prints and decides when to stop."""
 
     def __init__(self, run: Run, trainer: Trainer, console: Console, watch: Watch | None) -> None:
         self.run, self.trainer, self.console, self.watch = run, trainer, console, watch
@@ -265,7 +270,7 @@ class _Session:
         self.save_every = config.save_every or max(1, round(trainer.total / CHECKPOINTS))
         self.spent = float(run.manifest.get("seconds", 0.0)) if trainer.number else 0.0
         self.began = self.beat = time.monotonic()
-        if trainer.number:  # the last process may have ended between last.pt and encoder/
+        if trainer.number:  # the previous process may have stopped between last.pt and encoder/
             with averaged_statistics(trainer):
                 run.restore(trainer.number, trainer.encoder, description(trainer))
         self.rows = run.metrics()
@@ -278,7 +283,7 @@ class _Session:
         self.stepped = self.began
 
     def train(self) -> diagnosis.Verdict:
-        """Take the steps; see `train_into`."""
+        """Run the steps; see `train_into`."""
         what, total = f"training {self.run.manifest['method']}", self.trainer.total
         progress = self.console.track(what, total, done=self.trainer.number)
         with _polite_stop() as stop, self._failures_recorded(), progress as advance:
@@ -293,7 +298,7 @@ class _Session:
         return self._finish()
 
     def _after(self, step: Step, seconds: float) -> None:
-        """Measure a step and write its line, where one is due."""
+        """Measure a step and write its metrics, if due."""
         seen = self._looked(step.number)
         last = step.number == self.trainer.total
         if step.number % self.trainer.config.log_every and not last and not seen:
@@ -310,14 +315,14 @@ class _Session:
                 self.writer.add_scalar(name, row[name], step.number)
 
     def _looked(self, step: int) -> dict[str, float]:
-        """What the watch measured at this step, on rank 0; the best checkpoint so far is kept."""
+        """Return the measurements of this step on rank 0, and keep the best checkpoint so far."""
         every = self.trainer.config.eval_every
         looks = bool(every and step % every == 0)
         with averaged_statistics(self.trainer) if looks or self._due(step) else nullcontext():
             return self._measured(step, looks)
 
     def _measured(self, step: int, looks: bool) -> dict[str, float]:
-        """As `_looked`, with the BatchNorm statistics of all ranks."""
+        """Do the work of `_looked`, with BatchNorm statistics averaged over ranks."""
         seen: dict[str, float] = {}
         if self.watch is None or not distributed.is_main():
             return seen
@@ -332,9 +337,9 @@ class _Session:
         return seen
 
     def _save_or_stop(self, step: Step, seconds: float, stop: list[int]) -> None:
-        """Save where a checkpoint is due or the process must end, on every rank alike."""
+        """Save if a checkpoint is due or the process must stop, on all ranks alike."""
         due = self._due(step.number)
-        stopping = distributed.any_rank(bool(stop))  # all or none: a save waits for every rank
+        stopping = distributed.any_rank(bool(stop))  # same on all ranks, as saving waits for each
         self.enough = due and self._no_better(step.number)
         if stopping or due:
             save(self.run, self.trainer)
@@ -345,11 +350,11 @@ class _Session:
             self.run.update(step=step.number)
         if stopping and not self.enough and step.number < self.trainer.total:
             self.run.update(status="interrupted")
-            distributed.barrier()  # no rank leaves while another still hears from it
+            distributed.barrier()  # no rank exits while another still communicates with it
             raise Interrupted(f"stopped after step {step.number}; --resume goes on from there")
 
     def _choose_threads(self, step: int) -> None:
-        """Drop to one thread where other processes have made several slower; run.json says when."""
+        """Change to one thread if several are slower beside other processes; noted in run.json."""
         now = time.monotonic()
         taken, self.stepped = now - self.stepped, now
         if self.threads is None:
@@ -361,7 +366,7 @@ class _Session:
             self.run.update(threads=used)
 
     def _finish(self) -> diagnosis.Verdict:
-        """Write the end of the run."""
+        """Write the final status and the verdict."""
         verdict = diagnosis.judge(self.rows)
         self.run.update(
             seconds=self.run.manifest.get("seconds", 0.0),
@@ -377,11 +382,11 @@ class _Session:
         return verdict
 
     def _due(self, step: int) -> bool:
-        """Whether a checkpoint is due."""
+        """Return whether a checkpoint is due."""
         return step == self.trainer.total or step % self.save_every == 0
 
     def _no_better(self, step: int) -> bool:
-        """Whether `--stop auto` ends the training: PATIENCE checkpoints were no better."""
+        """Return whether `--stop auto` stops: no improvement over PATIENCE checkpoints."""
         if self.trainer.config.stop != "auto":
             return False
         best = self.run.manifest.get("best")
@@ -390,18 +395,18 @@ class _Session:
 
     @contextmanager
     def _failures_recorded(self) -> Iterator[None]:
-        """Write into run.json why a training ended before its end."""
+        """Record in run.json why a training stopped early."""
         try:
             yield
         except NotANumber as error:
             self.run.update(status="failed", error=str(error), bad_batch=error.ids)
             raise
-        except RunError as error:  # a full disk, most often: its scratch file is gone by now
+        except RunError as error:  # mostly a full disk; the scratch file is removed by now
             with suppress(RunError):
                 self.run.update(status="failed", error=str(error))
             raise
         except RuntimeError as error:
-            if distributed.world() > 1:  # a collective failed, for its partner is gone
+            if distributed.world() > 1:  # a collective failed because another rank ended
                 reason = f"another process ended: {str(error).splitlines()[0]}"
                 self.run.update(status="interrupted", error=reason)
             raise
@@ -410,8 +415,8 @@ class _Session:
 def save(run: Run, trainer: Trainer) -> None:
     """Write a checkpoint of the current step; called on every rank.
 
-    BatchNorm statistics are averaged over ranks for the files. The training goes on with those of
-    each rank, which stand in its shard: saving changes nothing, whenever it happens.
+    BatchNorm statistics are averaged over ranks for the files. Each rank continues with its own
+    statistics, which are in its shard, so that saving does not change the training.
     """
     own = trainer.shard()
     if distributed.world() > 1:
@@ -425,7 +430,7 @@ def save(run: Run, trainer: Trainer) -> None:
 
 @contextmanager
 def averaged_statistics(trainer: Trainer) -> Iterator[None]:
-    """Inside, BatchNorm holds the mean of all ranks' statistics; afterwards each rank's own."""
+    """Average the BatchNorm statistics over ranks inside the block, and restore them after."""
     statistics = running_statistics(trainer.encoder, trainer.objective)
     own = [t.clone() for t in statistics] if distributed.world() > 1 else []
     distributed.average(statistics)
@@ -437,7 +442,7 @@ def averaged_statistics(trainer: Trainer) -> Iterator[None]:
 
 
 def _line(trainer: Trainer, step: Step, seconds: float) -> str:
-    """The text beside the progress: the loss, its chance level, and the speed."""
+    """Return the text of the progress bar: loss, chance level and speed."""
     chance = f" (chance {trainer.chance:.2f})" if trainer.chance is not None else ""
     rate = step.number * trainer.batch / max(seconds, 1e-9)
     return f"loss {step.loss:.3f}{chance}  {rate:,.0f} {trainer.source.many}/s"
@@ -445,7 +450,7 @@ def _line(trainer: Trainer, step: Step, seconds: float) -> str:
 
 @contextmanager
 def _polite_stop() -> Iterator[list[int]]:
-    """A list that is filled by Ctrl-C or SIGTERM; a second Ctrl-C is not caught."""
+    """Yield a list that Ctrl-C and SIGTERM append to; a second Ctrl-C interrupts."""
     came: list[int] = []
 
     def note(number: int, _: Any) -> None:
@@ -457,7 +462,7 @@ def _polite_stop() -> Iterator[list[int]]:
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             old[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread: the caller's signals stay
+    except ValueError:  # not in the main thread: signal handlers are unchanged
         pass
     try:
         yield came

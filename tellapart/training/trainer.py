@@ -1,7 +1,7 @@
-"""The training loop, iterated by its caller, who logs, saves and stops: `for step in trainer: ...`.
+"""The training loop: the caller iterates `for step in trainer: ...`, and logs, saves and stops.
 
-Randomness is a function of the step: before each one every generator is seeded from (seed, step,
-rank, piece), so that a resumed run needs no saved state of a generator.
+Every generator is seeded from (seed, step, rank, piece) before each step, so that a resumed run
+needs no saved generator state.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from .config import CommonConfig
 from .optimizer import learning_rate, optimizer
 
 FORMAT = 1
-BLOCK = 128  # instances whose views share a generator, so that pieces of a batch see equal views
+BLOCK = 128  # items whose views share a generator, so that micro-batches see equal views
 
 
 class Step(NamedTuple):
-    """A step that has been taken.
+    """A completed step.
 
     Attributes:
-        number: from 1.
-        loss: in nats, averaged over ranks.
-        lr: the learning rate.
-        out: what the objective returned, with its logs.
+        number: number of the step, from 1.
+        loss: loss in nats, averaged over ranks.
+        lr: learning rate.
+        out: result of the objective, with its logs.
     """
 
     number: int
@@ -55,7 +55,7 @@ class NotANumber(TrainingError):
     """The loss is not a number.
 
     Args:
-        step: the step that was not taken.
+        step: the step that failed.
         ids: the items of its batch.
     """
 
@@ -69,20 +69,21 @@ class NotANumber(TrainingError):
 
 
 class Trainer:
-    """Trains an encoder on a source; in several processes, each on its share of every batch.
+    """Trains an encoder on a source; each rank computes its share of every batch.
 
     Args:
         method: name of the objective.
         config: the settings.
         source: the training part.
-        threads: processor threads where the settings leave them open; None: as many as are free.
+        threads: CPU threads if the settings do not fix them; None: as many as are free.
 
     Attributes:
-        encoder, objective: the trained modules; every parameter of both that requires a gradient.
-        batch: items per step, of all ranks.
-        share: items per step, of this rank.
+        encoder: the trained encoder.
+        objective: the objective, whose parameters are trained too.
+        batch: items per step over all ranks.
+        share: items per step on this rank.
         total: steps of the whole training.
-        number: steps taken.
+        number: completed steps.
         chance: the loss at chance, None without a closed form.
     """
 
@@ -118,7 +119,7 @@ class Trainer:
                 yield self.advance()
 
     def use_threads(self, threads: int) -> None:
-        """Take the next steps with another number of threads; the last bits depend on it."""
+        """Change the number of threads; the last bits of results depend on it."""
         self.machine = replace(self.machine, threads=threads)
         torch.set_num_threads(threads)
 
@@ -149,7 +150,7 @@ class Trainer:
         return Step(self.number, loss, lr, out)
 
     def _loss(self) -> tuple[Out, gradient_cache.Backward]:
-        """The loss of this step, and what computes its gradient."""
+        """Return the loss of this step and the function that computes its gradient."""
         config, device = self.config, self.machine.torch_device
         index = self._index()
         label = None if self.labels is None else self.labels[index].to(device)
@@ -180,19 +181,19 @@ class Trainer:
         )
 
     def _index(self) -> Tensor:
-        """(N,) the instances of this step that this process reads."""
+        """Return the items (N,) of this step that this rank reads."""
         first = distributed.rank() * self.share
         return self._batch()[first : first + self.share]
 
     def _batch(self) -> Tensor:
-        """(R N,) the instances of this step over all processes, the same for any number of them."""
+        """Return the items (R N,) of this step on all ranks; the same for any number of them."""
         return batch_at(self.number, len(self.source), self.batch, self.config.seed)
 
     def _views(self, start: int, stop: int) -> list[Any]:
-        """The views of rows start to stop of this process's share.
+        """Return the views of rows `start` to `stop` of the share of this rank.
 
-        They are made in blocks of the batch of all processes, so that a row has the same views
-        whatever the micro-batch and the number of processes.
+        Views are generated in blocks of the whole batch, so that a row has the same views for any
+        micro-batch size and any number of ranks.
         """
         device, everyone = self.machine.torch_device, self._batch()
         own = distributed.rank() * self.share
@@ -208,7 +209,7 @@ class Trainer:
         return [views[0] if len(views) == 1 else self.modality.join_views(views) for views in parts]
 
     def measure(self, step: Step) -> dict[str, float]:
-        """The line of metrics of a step: loss, chance, logs, and the geometry of the batch."""
+        """Return the metrics of a step: loss, chance level, logs, and geometry of the batch."""
         z = step.out.writes["z"].float()
         row: dict[str, float] = {
             "step": step.number,
@@ -228,18 +229,17 @@ class Trainer:
                 row["gap"] = row["positive"] - row["negative"]
                 row["alignment"] = 2 - 2 * row["positive"]
             row["uniformity"] = float(geometry.uniformity(z))
-            if (
-                z.shape[1] > 1 and len(z) > 2
-            ):  # one direction is all that a width of one, or a pair of rows, has
+            # with a width of one or two rows there is only one direction
+            if z.shape[1] > 1 and len(z) > 2:
                 row["effective_rank"] = float(geometry.effective_rank(z))
             row["std"] = float(geometry.relative_std(z))
         return row
 
     def seconds_per_step(self, limit: float = 3.0) -> float:
-        """Seconds of a step, the fastest of up to six that a copy of this trainer takes.
+        """Return the seconds per step: the fastest of up to six steps of a copy of this trainer.
 
         Args:
-            limit: seconds after which no further step is taken.
+            limit: seconds after which no further step is started.
         """
         twin = copy.copy(self)
         twin.encoder, twin.objective = copy.deepcopy(self.encoder), copy.deepcopy(self.objective)
@@ -250,15 +250,14 @@ class Trainer:
                 sum(times) + (times[-1] if times else 0) < limit
             ):
                 began = time.monotonic()
-                with contextlib.suppress(
-                    NotANumber
-                ):  # the training itself meets it, and keeps the batch
+                # the training itself reports it, with the batch
+                with contextlib.suppress(NotANumber):
                     twin.advance()
                 times.append(time.monotonic() - began)
         return min(times)
 
     def state(self) -> dict[str, Any]:
-        """All that a continuation needs, but for the shards: tensors, numbers and strings."""
+        """Return the state for resuming, except the shards: tensors, numbers and strings."""
         shard = self.shard()
         return {
             "format": FORMAT,
@@ -270,16 +269,16 @@ class Trainer:
         }
 
     def shard(self) -> dict[str, Tensor]:
-        """The state that this rank alone holds; empty in one process."""
+        """Return the state that only this rank holds; empty in one process."""
         if distributed.world() == 1:
             return {}
         return {k: v for k, v in self.objective.state_dict().items() if k in self.objective.sharded}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from `state()`, bit for bit.
+        """Restore `state()`, so that the training continues bit for bit.
 
         Raises:
-            RunError: the state is of another network, objective or optimiser.
+            RunError: the state belongs to another network, objective or optimiser.
         """
         try:
             self.encoder.load_state_dict(state["encoder"])
@@ -302,7 +301,7 @@ class Trainer:
 def _normalised(
     encoder: encoders.AnyEncoder, config: CommonConfig, device: torch.device
 ) -> encoders.AnyEncoder:
-    """The encoder with BatchNorm statistics over a share, groups of rows, or all processes."""
+    """Return the encoder with BatchNorm over the share of a rank, groups of rows or all ranks."""
     if config.bn == "split" or (config.batchnorm == "split" and batchnorms(encoder)):
         try:
             encoder.split_batchnorm(config.bn_rows)

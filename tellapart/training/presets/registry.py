@@ -10,6 +10,6 @@ Preset = TypeVar("Preset", bound=Callable[[], Any])
 
 
 def preset(make: Preset) -> Preset:
-    """Register the function that makes a preset; its name begins with the name of the method."""
+    """Register a function that returns a preset; its name starts with that of the method."""
     PRESETS[make.__name__] = make
     return make
