@@ -1,6 +1,6 @@
-"""Defaults of a modality: subclass `BaseModality` to add a kind of data.
+"""Default implementations for a modality: subclass `BaseModality` to add a kind of data.
 
-A new modality has to define `kind`, `configuration` and `build_encoder`; every other hook has a
+A new modality must define `kind`, `configuration` and `build_encoder`; every other hook has a
 default that works on plain tensors.
 
 Shapes: S instances in the source, N batch, D width, K neighbours.
@@ -67,7 +67,7 @@ class BaseModality(Modality[S]):
         return config
 
     def check_training(self, method: str, source: S) -> None:
-        """Every method can learn from it."""
+        """Accept every method."""
 
     def build_views(self, config: Any, source: S, encoder: Any) -> Callable[..., Any]:
         """The views of the configuration."""
@@ -85,13 +85,14 @@ class BaseModality(Modality[S]):
         return views
 
     def rebuild_encoder(self, description: dict[str, Any], *, seed: int) -> Any:
-        """Refuse: a modality whose runs are opened again has to define it."""
+        """Raise ConfigError: a modality must define it for its runs to be reopened."""
         raise ConfigError(
-            f"the modality {self.kind!r} does not define rebuild_encoder, so its runs cannot be opened"
+            f"the modality {self.kind!r} does not define rebuild_encoder, so its runs cannot be "
+            "opened"
         )
 
     def untrained(self, subject: Subject, say: Callable[[str], None]) -> dict[str, Any]:
-        """The same network with random weights, if it is that of a run."""
+        """Return the network of a run with random weights; empty if there is no run."""
         if subject.run is None or subject.config is None:
             return {}
         fresh = rebuild(subject.run.encoder_files()[0], seed=subject.config.seed)
@@ -103,7 +104,7 @@ class BaseModality(Modality[S]):
         return {"random init": fresh.eval()}
 
     def preprocessor(self, data: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-        """The kind of the data and what run.json says about them."""
+        """Return the kind of the data and the place of the normalisation."""
         return {"kind": self.kind, "normalisation": "inside the encoder"}
 
     def card(self, description: dict[str, Any]) -> tuple[str, str]:
@@ -111,11 +112,11 @@ class BaseModality(Modality[S]):
         return str(description.get("encoder", self.kind)), "the output of the backbone"
 
     def batches(self, source: S, device: torch.device) -> list[Tensor]:
-        """256 items each."""
+        """Split the rows into batches of 256 items."""
         return list(torch.arange(len(source)).split(BATCH))
 
     def baseline(self, train: S) -> tuple[str, Callable[[Any], Tensor]]:
-        """The values of a view as a vector."""
+        """Use the flattened values of a view as features."""
 
         def values(view: Any) -> Tensor:
             parts = [view[name] for name in sorted(view)] if isinstance(view, dict) else [view]
@@ -124,33 +125,33 @@ class BaseModality(Modality[S]):
         return "raw values", values
 
     def evaluate(self, subject: Subject, source: S, request: evaluate.Request) -> dict[str, Any]:
-        """The table of the protocol, without the parts that only images have."""
+        """Evaluate with the standard protocol, without the parts for images only."""
         if request.full:
             raise ConfigError(f"--full requires images; {source.name} holds {source.many}")
         return evaluate.score_source(subject, source, request)[0]
 
     def untrained_side(self, network: Any, source: S) -> int | None:
-        """As the encoder."""
+        """Return None: the untrained network reads the same views as the encoder."""
         return None
 
     def decode_query(self, name: str | Path, source: S, encoder: Any) -> Any:
-        """Refuse: only ids of items can be searched for."""
+        """Raise DataError: queries must be ids of items."""
         raise DataError(f"a query must be the id of an item of {source.name}, got {name}")
 
     def content(self, source: S, position: int) -> bytes:
-        """The bytes of the values."""
+        """Return the bytes of an item's values."""
         batch = source.read(torch.tensor([position]))
         parts = [batch[name] for name in sorted(batch)] if isinstance(batch, dict) else [batch]
         return b"".join(np.ascontiguousarray(p.numpy()).tobytes() for p in parts)
 
     def comparison(self, source: S) -> Tensor | None:
-        """The vectors of the baseline, one row per item."""
+        """Return the features of the baseline, one row per item."""
         _, vectors = self.baseline(source)
         index = torch.arange(len(source)).split(self.baseline_batch)
         return torch.cat([vectors(self.evaluation_view(source, source.read(i))) for i in index])
 
     def content_vectors(self, source: S, compared: Tensor | None) -> Tensor:
-        """`compared`, centred and scaled to unit length."""
+        """Return `compared`, centred and scaled to unit length."""
         if compared is None:
             raise ConfigError(f"the modality {self.kind!r} compares nothing; see content_vectors")
         return unit_rows(compared - compared.mean(0))
@@ -158,19 +159,19 @@ class BaseModality(Modality[S]):
     def near_duplicates(
         self, source: S, near: Tensor, compared: Tensor | None
     ) -> list[tuple[int, int]]:
-        """None: what makes two items nearly equal is known to the modality alone."""
+        """Return no pairs: what counts as a near-duplicate depends on the modality."""
         return []
 
     def summary(self, source: S) -> dict[str, Any]:
-        """What the source says about itself."""
+        """Return the description of the source."""
         return {"about": source.about}
 
     def training_facts(self, source: S) -> tuple[dict[str, Any], dict[str, str], list[str]]:
-        """Nothing."""
+        """Return no additional facts."""
         return {}, {}, []
 
     def list_lines(self, source: S, positions: Sequence[int], data: str, out: Path) -> list[str]:
-        """The ids."""
+        """Return the ids."""
         return [source.ids_at(i) for i in positions]
 
     def program(
@@ -182,21 +183,21 @@ class BaseModality(Modality[S]):
         rate: int | None,
         fold: bool,
     ) -> Any:
-        """Refuse: there is no exported form."""
+        """Raise ConfigError: encoders of this kind cannot be exported."""
         raise ConfigError(f"encoders of kind {self.kind!r} have no exported form")
 
     def preview(self, source: S, position: int) -> Preview:
-        """The id alone."""
+        """Return an empty preview: only the id is shown."""
         return Preview()
 
     def details(self, source: S, position: int) -> dict[str, Any]:
-        """Nothing beside id and label."""
+        """Return no details besides id and label."""
         return {}
 
     def sound(self, source: S, position: int) -> bytes | None:
-        """Nothing to hear."""
+        """Return None: the items have no sound."""
         return None
 
     def uploaded(self, source: S, raw: bytes, encoder: Any) -> Any:
-        """Refuse uploads."""
+        """Reject uploads."""
         raise Refused(415, f"{source.many} cannot be searched for by upload; choose an item")

@@ -198,8 +198,8 @@ class Images(BaseModality[ImageSource]):
         """A program of the network's library, or of plain torch for patches."""
         if plugins.is_name(description["encoder"]):
             raise ConfigError(
-                f"{description['encoder']} is a network of your own, whose program only you have; save "
-                "ta.load(run).encoder.backbone.model with torch.save or torch.export"
+                f"{description['encoder']} is a network of your own, whose program only you have; "
+                "save ta.load(run).encoder.backbone.model with torch.save or torch.export"
             )
         # PatchEncoder is an Encoder whose network no library has: its program is ours.
         if isinstance(encoder, PatchEncoder):

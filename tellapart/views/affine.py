@@ -1,4 +1,4 @@
-"""Crops, mirror images, rotations and shifts of a batch as one resampling.
+"""Crop, flip, rotate and shift a batch of images in one resampling.
 
 Boxes are (N, 4) int64: top, left, height, width in pixels. Shapes as in `views.images`.
 """
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-TRIES = 10  # as torchvision: then the largest centred box of an allowed aspect
-SHARP = 64  # from this side on, or where images are SHRINK times the view, each crop is resized with antialiasing
+TRIES = 10  # as torchvision; then the largest centred box of an allowed aspect is used
+# crops are resized with antialiasing if the view has at least SHARP pixels a side, or if the image
+# is more than SHRINK times as large as the view
+SHARP = 64
 SHRINK = 1.25
 
 Images = Tensor | dict[str, Tensor]
-Parts = (
-    Tensor | list[Tensor]
-)  # images of one size as a batch, others (C, h, w) each: rows of both can be taken
+Parts = Tensor | list[Tensor]  # a batch of images of one size, or a list of images (C, h, w)
 
 
 def sizes(images: Images) -> tuple[Tensor, Tensor]:
-    """Height and width (N,) int64 of every image."""
+    """Return height and width (N,) int64 of the images."""
     if isinstance(images, dict):
         return images["height"], images["width"]
     n, _, h, w = images.shape
@@ -30,7 +30,7 @@ def sizes(images: Images) -> tuple[Tensor, Tensor]:
 
 
 def parts(images: Images) -> Parts:
-    """A batch of one size as it is; packed images of unequal size each by itself, (C, h, w)."""
+    """Return a batch of one size unchanged, packed images as a list of images (C, h, w)."""
     if isinstance(images, Tensor):
         return images
     c = int(images["channels"][0])
@@ -46,10 +46,20 @@ def crop_boxes(
     aspect: tuple[float, float],
     generator: torch.Generator,
 ) -> Tensor:
-    """Boxes of random area and aspect inside each image: torchvision's RandomResizedCrop for a batch.
+    """Draw random crop boxes as torchvision's RandomResizedCrop does, for a batch.
 
-    The area is uniform in `area` times the image, the aspect log-uniform in `aspect`; ten tries, and if none
-    fits, the largest centred box of an allowed aspect.
+    The area is uniform, the aspect log-uniform. If none of ten tries fits into the image, the
+    largest centred box of an allowed aspect is used.
+
+    Args:
+        height: (N,) pixels.
+        width: (N,) pixels.
+        area: least and greatest area as a fraction of the image, in (0, 1].
+        aspect: least and greatest width / height.
+        generator: the source of randomness.
+
+    Returns:
+        Boxes (N, 4) int64.
     """
     n, device = len(height), height.device
     u = torch.rand(n, 2, TRIES, generator=generator, device=device)
@@ -85,18 +95,23 @@ def resample(
     angle: Tensor | None = None,
     shift: Tensor | None = None,
 ) -> Tensor:
-    """Each box of each image, mirrored where `flip`, turned and shifted, at `size` pixels a side.
+    """Crop each image to its box, flip, rotate and shift it, and resize it to `size`.
 
-    Small images are sampled bilinearly in one call for the batch. Large ones, images of unequal size and images
-    more than a quarter larger than the view are resized one by one with antialiasing (in uint8, which is faster than
-    a float batch), and a rotation is then a second resampling. Boxes that are the whole image at its own size
-    are copied exactly.
+    Small images are sampled bilinearly in one call for the batch. Large images, images of unequal
+    size and images more than a quarter larger than the view are resized one by one with
+    antialiasing (in uint8, which is faster than a float batch); a rotation is then a second
+    resampling. If the box is the whole image at its own size, pixels are copied exactly.
 
     Args:
-        images: (N, C, H, W) uint8, or `parts` of unequal size. flip: (N,) bool.
-        angle: (N,) radians, counter-clockwise; shift: (N, 2) right and down, in sides of the view.
+        images: (N, C, H, W) uint8, or `parts` of unequal size.
+        boxes: (N, 4) int64.
+        flip: (N,) bool, whether to flip horizontally.
+        size: side P of a view in pixels.
+        angle: (N,) radians, counter-clockwise; None: no rotation.
+        shift: (N, 2) to the right and down, as fractions of the side of the view; None: no shift.
+
     Returns:
-        (N, C, P, P) float32 in [0, 1]. Outside the image its border is repeated.
+        (N, C, P, P) float32 in [0, 1]. Outside the image the border is replicated.
     """
     turned = angle is not None or shift is not None
     if isinstance(images, Tensor) and not turned and _is_whole(images, boxes, size):
@@ -110,12 +125,18 @@ def resample(
         return _sample(
             x, _grid(full.expand(n, 4), torch.zeros_like(flip), (size, size), size, angle, shift)
         )
-    x = images.contiguous() / 255  # bytes are cheaper to lay out anew than floats
+    x = images.contiguous() / 255  # copying uint8 is cheaper than copying floats
     return _sample(x, _grid(boxes, flip, (images.shape[2], images.shape[3]), size, angle, shift))
 
 
 def square(centre: Tensor, size: int, side: float) -> Tensor:
-    """(N, 1, P, P) bool: a square of `side` times the view's side around each centre (N, 2), in sides of the view."""
+    """Return masks (N, 1, P, P) of a square around each centre.
+
+    Args:
+        centre: (N, 2) as fractions of the side of the view.
+        size: side P of the view in pixels.
+        side: side of the square as a fraction of the side of the view.
+    """
     near = (
         torch.arange(size, device=centre.device) + 0.5 - centre[:, :, None] * size
     ).abs() < side * size / 2
@@ -153,10 +174,10 @@ def _grid(
     angle: Tensor | None,
     shift: Tensor | None,
 ) -> Tensor:
-    """(N, P, P, 2): where each pixel of the view lies in the image, x and y in -1..1 between its outer edges.
+    """Return the sampling grid (N, P, P, 2): image coordinates x, y in [-1, 1] of each view pixel.
 
-    A point of the view is moved back by the shift, turned back, mirrored, then placed in the box. Without a
-    turn x depends on the column alone and y on the row alone.
+    Each point of the view is shifted back, rotated back, flipped, and placed in the box. Without
+    rotation x depends only on the column and y only on the row.
     """
     top, left, h, w = boxes.float()[:, :, None, None].unbind(1)
     line = (torch.arange(size, device=boxes.device) * 2 + 1) / size - 1

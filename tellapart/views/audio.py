@@ -1,6 +1,8 @@
-"""Random views of a batch of sequences, on its device, with parameters of its own for every item.
+"""Random views of a batch of sequences, computed on its device, with per-item parameters.
 
-Shapes: N batch, C channels, W steps of a window. Sounds are int16 or float in [-1, 1]; series are floats of any range.
+Sounds are int16 or float in [-1, 1]; series are floats of any range.
+
+Shapes: N batch, C channels, T steps of a sequence, W steps of a window.
 """
 
 from __future__ import annotations
@@ -11,21 +13,19 @@ from torch import Tensor
 from .images import chance, uniform
 from .settings import SequenceViews as SequenceViews
 
-Sequences = dict[
-    str, Tensor
-]  # {"values": (sum of T, C), "length": (N,)}, as `SequenceSource.read` gives them
+Sequences = dict[str, Tensor]  # {"values": (sum of T, C), "length": (N,)}, see SequenceSource.read
 
 
 def random_views(
     views: SequenceViews, sequences: Sequences, generator: torch.Generator
 ) -> Sequences:
-    """A view of every sequence, as `SequenceViews.__call__`."""
+    """Return a view of every sequence; see `SequenceViews.__call__`."""
     length = sequences["length"]
     n, device = len(length), length.device
     speed = torch.ones(n, device=device)
     if views.pitch:
         speed = 2 ** (uniform(n, (-views.pitch, views.pitch), generator, device) / 12)
-    room = (length - views.window * speed).clamp_min(0)  # steps that the window leaves out
+    room = (length - views.window * speed).clamp_min(0)  # steps outside the window
     start = (
         (torch.rand(n, generator=generator, device=device) * (room.floor() + 1))
         .floor()
@@ -33,9 +33,8 @@ def random_views(
     )
     x, inside = window(sequences, start, speed, views.window)
     count = inside.sum(1)[:, None, None]
-    middle = (x * inside[:, None]).sum(
-        2, keepdim=True
-    ) / count  # what changes is the deviation from it
+    # only the deviation from the mean is changed
+    middle = (x * inside[:, None]).sum(2, keepdim=True) / count
     x = (x - middle) * inside[:, None]
     if views.gain:
         x = x * 10 ** (uniform(n, (-views.gain, views.gain), generator, device) / 20)[:, None, None]
@@ -53,7 +52,7 @@ def random_views(
 
 
 def whole(sequences: Sequences) -> Sequences:
-    """The view of evaluation: every sequence from beginning to end, padded with zeros to the longest."""
+    """Return the evaluation view: whole sequences, padded with zeros to the longest."""
     length = sequences["length"]
     zero = torch.zeros(len(length), device=length.device)
     x, inside = window(sequences, zero, zero + 1, int(length.max()))
@@ -61,9 +60,16 @@ def whole(sequences: Sequences) -> Sequences:
 
 
 def window(sequences: Sequences, start: Tensor, speed: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """(N, C, W) from `start` (N,) at `speed` (N,) steps a step, and which of them lie inside (N, W).
+    """Cut a window from each sequence, with linear interpolation between steps.
 
-    Between two steps the value is on the line through both.
+    Args:
+        sequences: the batch.
+        start: (N,) first step of each window.
+        speed: (N,) steps of the sequence per step of the window.
+        steps: window length W.
+
+    Returns:
+        Windows (N, C, W), and a mask (N, W) of the steps inside the sequence.
     """
     values, length = sequences["values"], sequences["length"]
     offset = torch.cumsum(length, 0) - length
@@ -86,7 +92,7 @@ def _float(values: Tensor) -> Tensor:
 def _stretch(
     n: int, size: int, share: float, generator: torch.Generator, device: torch.device
 ) -> Tensor:
-    """(N, size) bool: a random stretch of up to `share` of the size."""
+    """Return masks (N, size) of a random interval of up to `share` of the size."""
     width = uniform(n, (0.0, share), generator, device) * size
     start = torch.rand(n, generator=generator, device=device) * (size - width)
     line = torch.arange(size, device=device)

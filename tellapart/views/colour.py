@@ -1,4 +1,4 @@
-"""Colour, blur and edges of a batch of images with per-item parameters.
+"""Colour changes, blur and edge filters for a batch of images, with per-item parameters.
 
 Shapes: N batch, C channels, P side. Values in [0, 1].
 """
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .settings import HueSpace as HueSpace
 
-LUMA = (0.2989, 0.587, 0.114)  # torchvision's and Pillow's weights of a gray image
+LUMA = (0.2989, 0.587, 0.114)  # weights of torchvision and Pillow
 
 
 def adjust(
@@ -26,16 +26,22 @@ def adjust(
     *,
     hue_space: HueSpace = "hsv",
 ) -> Tensor:
-    """Brightness, contrast and saturation as one matrix and one offset per image, a clamp, then hue and grayscale.
+    """Change brightness, contrast, saturation, hue and grayscale.
 
-    Contrast pulls towards the mean luma of the image, which is linear in its three channel means, so that one
-    reduction is all it needs. torchvision clamps to [0, 1] after each operation; here once.
+    Brightness, contrast and saturation are one matrix and one offset per image, followed by a
+    clamp; then come hue and grayscale. Contrast is relative to the mean luma of the image, which is
+    linear in its channel means, so one reduction suffices. torchvision clamps to [0, 1] after each
+    operation, this function once.
 
     Args:
-        x: (N, C, P, P). With C other than 3 there is no colour: only brightness and contrast act.
-        brightness, contrast, saturation: (N,) factors >= 0, 1 = unchanged.
-        hue: (N,) turns in [-0.5, 0.5], positive from red towards yellow as in torchvision. gray: (N,) bool.
-        hue_space: "hsv", `turn_hue`; "yiq", `hue_rotation`, which is linear and part of the matrix.
+        x: (N, C, P, P). Unless C is 3, only brightness and contrast have an effect.
+        brightness: (N,) factors >= 0, 1 = unchanged.
+        contrast: (N,) factors >= 0, 1 = unchanged.
+        saturation: (N,) factors >= 0, 1 = unchanged.
+        hue: (N,) turns in [-0.5, 0.5], positive from red towards yellow as in torchvision.
+        gray: (N,) bool, whether to convert to grayscale.
+        hue_space: "hsv" (`turn_hue`) or "yiq" (`hue_rotation`, linear and part of the matrix).
+
     Returns:
         (N, C, P, P) in [0, 1].
     """
@@ -66,15 +72,20 @@ def adjust(
 
 
 def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Hue of HSV images (N, 3, P, P) in [0, 1] turned by (N,) full circles; value and saturation stay.
+    """Rotate the hue in HSV; value and saturation are unchanged.
 
-    Gray stays gray, and a full turn is the identity. Luma does not stay: yellow turned half becomes dark blue, and
-    that is what makes it a strong change (docs/experiments.md, "Hue").
+    Gray stays gray, and a full turn is the identity. Luma changes: yellow turned by half a circle
+    becomes dark blue, which makes it a strong augmentation (docs/experiments.md, "Hue").
 
-    Without branches, since `where` costs ten times an addition here: the channels are sorted by two exchanges, and
-    which of them took place says in which sixth of the circle the hue lies.
+    The code has no branches, because `where` costs ten times as much as an addition here: the
+    channels are sorted by two exchanges, which determine the sixth of the circle of the hue.
 
-    >>> turn_hue(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1), torch.tensor([1 / 3])).flatten().round().tolist()
+    Args:
+        x: (N, 3, P, P) in [0, 1].
+        turns: (N,) full circles.
+
+    >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+    >>> turn_hue(red, torch.tensor([1 / 3])).flatten().round().tolist()
     [0.0, 1.0, 0.0]
     """
     r, g, b = x.unbind(1)
@@ -88,9 +99,8 @@ def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
     sixth.sub_(first, alpha=6).addcmul_(second, first.mul(12).sub_(2)).abs_()
     sixth.div_(6).add_(1 + turns[:, None, None]).frac_().mul_(6)
     out = torch.empty_like(x)
-    for channel, centre in enumerate(
-        (3, 2, 4)
-    ):  # each is low, or high, within one sixth of its centre, and between
+    # a channel is low (red) or high within one sixth of its centre, with linear ramps beside it
+    for channel, centre in enumerate((3, 2, 4)):
         away = (sixth - centre).abs_().sub_(1).clamp_(0, 1)
         if channel == 0:
             torch.addcmul(low, away, chroma, out=out[:, channel])
@@ -100,11 +110,15 @@ def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur every image with its own sigma (N,) in pixels, rows then columns, borders reflected.
+    """Blur each image with its own Gaussian, separably, with reflected borders.
 
-    The kernel is a tenth of the side (SimCLR, appendix A), at least 3 wide and odd, but no wider than 3.5 of the
-    largest sigma to either side, where less than 1/1000 of the weight is left. Sums of shifted images of a few
-    images stay in the cache and beat a convolution.
+    The kernel is a tenth of the side wide (SimCLR, appendix A), odd and at least 3, but at most 3.5
+    times the largest sigma to either side, beyond which lies less than 1/1000 of the weight. Sums
+    of shifted images stay in the CPU cache and are faster than a convolution.
+
+    Args:
+        x: (N, C, P, P).
+        sigma: (N,) in pixels.
     """
     if not len(x):
         return x
@@ -122,7 +136,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def sobel(x: Tensor) -> Tensor:
-    """Length of the luma's Sobel gradient, in every channel; a full edge is 1."""
+    """Return the magnitude of the luma's Sobel gradient in every channel; a full edge is 1."""
     luma = luminance(x)
     kernel = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
     edges = F.conv2d(
@@ -133,18 +147,23 @@ def sobel(x: Tensor) -> Tensor:
 
 
 def luminance(x: Tensor) -> Tensor:
-    """(N, 1, P, P): weighted channels of an RGB image, their mean otherwise."""
+    """Return the luma (N, 1, P, P) of RGB images, else the mean of the channels."""
     if x.shape[1] != 3:
         return x.mean(1, keepdim=True)
     return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
 
 
 def hue_rotation(turns: Tensor) -> Tensor:
-    """(N, 3, 3): rotation of the chroma plane of YIQ. Gray and luma stay; a full turn is the identity."""
+    """Return matrices (N, 3, 3) that rotate the chroma plane of YIQ.
+
+    Gray and luma are unchanged; a full turn is the identity.
+
+    Args:
+        turns: (N,) full circles.
+    """
     to_yiq = turns.new_tensor([LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
-    angle = (
-        -2 * math.pi * turns
-    )  # YIQ runs clockwise in HSV's sense: red to yellow is a negative turn
+    # the hue angle of YIQ runs opposite to that of HSV: red to yellow is a negative rotation
+    angle = -2 * math.pi * turns
     cos, sin, one, zero = angle.cos(), angle.sin(), torch.ones_like(angle), torch.zeros_like(angle)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], 1).view(-1, 3, 3)
     back: Tensor = torch.linalg.inv(to_yiq)
@@ -152,6 +171,6 @@ def hue_rotation(turns: Tensor) -> Tensor:
 
 
 def _saturation_matrix(saturation: Tensor) -> Tensor:
-    """(N, 3, 3): towards or away from the luma; 0 leaves gray."""
+    """Return saturation matrices (N, 3, 3); factor 0 gives gray."""
     keep = saturation[:, None, None]
     return keep * torch.eye(3, device=keep.device) + (1 - keep) * keep.new_tensor(LUMA).expand(3, 3)

@@ -1,7 +1,9 @@
-"""Random views of a batch of images, on its device, with parameters of its own for every item.
+"""Random views of a batch of images, computed on its device, with per-item parameters.
 
-What is random is drawn first, for the whole batch; then a few images at a time pass through every operation, so that
-they stay in the cache of a processor. Geometry is one resampling, colour one 3 x 4 matrix and a turn of hue.
+Random parameters are drawn first, for the whole batch. Then a few images at a time pass through all
+operations, so that they stay in the CPU cache. Geometry is one resampling; colour is one 3 x 4
+matrix and a hue rotation.
+
 Shapes: N batch, C channels, H and W pixels of the images, P side of a view.
 """
 
@@ -19,13 +21,11 @@ from .settings import ImageViews as ImageViews
 
 Images = Tensor | dict[str, Tensor]
 
-CACHED = (
-    1 << 17
-)  # pixels of views that a processor makes at a time, so that they stay in its cache between operations
+CACHED = 1 << 17  # pixels processed at a time on a CPU, so that they stay in its cache
 
 
 def random_views(views: ImageViews, images: Images, generator: torch.Generator) -> Tensor:
-    """A view of every image, as `ImageViews.__call__`."""
+    """Return a view of every image; see `ImageViews.__call__`."""
     size = side(views)
     keep_freed_memory()
     parts, drawn = affine.parts(images), _draw(views, images, generator)
@@ -43,7 +43,7 @@ def random_views(views: ImageViews, images: Images, generator: torch.Generator) 
 
 
 def _draw(views: ImageViews, images: Images, generator: torch.Generator) -> dict[str, Tensor]:
-    """What is random of each view but its noise: (N, ...) by name."""
+    """Draw the random parameters (N, ...) of the views, except the noise."""
     height, width = affine.sizes(images)
     n, device = len(height), height.device
 
@@ -79,7 +79,7 @@ def _draw(views: ImageViews, images: Images, generator: torch.Generator) -> dict
 def _view(
     views: ImageViews, images: affine.Parts, drawn: dict[str, Tensor], generator: torch.Generator
 ) -> Tensor:
-    """The views of a few images from what was drawn for them."""
+    """Compute the views of a few images from their parameters."""
     size = side(views)
     x = affine.resample(
         images,
@@ -111,12 +111,16 @@ def _view(
 
 
 def centre_view(images: Images, size: int) -> Tensor:
-    """The view of evaluation: the middle of each image, nothing random.
+    """Return the evaluation view: the centre crop of each image.
 
-    An image packed with a margin is cut to the middle `size` pixels; one that is smaller is enlarged.
+    Smaller images are enlarged.
 
-    Args: images as in `ImageViews`; size: P.
-    Returns: (N, C, P, P) float32 in [0, 1].
+    Args:
+        images: as in `ImageViews.__call__`.
+        size: side P of a view in pixels.
+
+    Returns:
+        (N, C, P, P) float32 in [0, 1].
     """
     height, width = affine.sizes(images)
     side = torch.minimum(torch.minimum(height, width), torch.full_like(height, size))
@@ -127,23 +131,23 @@ def centre_view(images: Images, size: int) -> Tensor:
 
 
 def chance(n: int, p: float, generator: torch.Generator, device: torch.device) -> Tensor:
-    """(N,) bool, true with probability p."""
+    """Draw (N,) bool, true with probability p."""
     return torch.rand(n, generator=generator, device=device) < p
 
 
 def uniform(
     n: int, bounds: tuple[float, float], generator: torch.Generator, device: torch.device
 ) -> Tensor:
-    """(N,) float32 in [low, high)."""
+    """Draw (N,) float32, uniform in [low, high)."""
     low, high = bounds
     return low + (high - low) * torch.rand(n, generator=generator, device=device)
 
 
 def side(views: ImageViews) -> int:
-    """The side P of a view.
+    """Return the side P of a view.
 
     Raises:
-        ConfigError: it was left to the data, and no data decided it.
+        ConfigError: the size is not set.
     """
     require(views.size is not None, "ImageViews needs size, the side of a view in pixels")
     return int(views.size or 0)

@@ -1,4 +1,4 @@
-"""Views that a user brings: a function of a batch, or of one image.
+"""User-defined views: a function of a batch, or of one image.
 
 Shapes: N batch, C channels, H and W pixels.
 """
@@ -17,16 +17,16 @@ from . import affine
 
 
 class OwnViews:
-    """Random views by a function of the user, as a function of the generator alone.
+    """Random views by a user-defined function, reproducible from the generator.
 
-    The global generator of torch is seeded for each call and set back afterwards, so that a function
-    that draws from it (every torchvision transform) gives the same views in every run.
+    The global generator of torch is seeded for each call and restored afterwards, so that a
+    function that uses it (such as torchvision transforms) gives the same views in every run.
 
     Args:
-        function: called with (batch, generator) if it requires two arguments: it returns a view of
-            every item. With one argument it is called for each image (C, H, W) uint8, as
-            torchvision's transforms are, and all results must have one shape.
-        name: for messages.
+        function: if it requires two arguments, it is called with (batch, generator) and returns a
+            view of every item. Otherwise it is called with each image (C, H, W) uint8, as
+            torchvision transforms are, and all results must have one shape.
+        name: name for messages.
     """
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
@@ -35,7 +35,7 @@ class OwnViews:
         self.whole = plugins.required(called) >= 2
 
     def __call__(self, batch: Any, generator: torch.Generator) -> Any:
-        """A view of every item of a batch."""
+        """Return a view of every item of a batch."""
         seed = int(torch.randint(1 << 62, (1,), generator=generator, device=generator.device))
         devices = [generator.device] if generator.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
@@ -44,30 +44,30 @@ class OwnViews:
         count = _length(batch)
         if _length(view) != count:
             raise ConfigError(
-                f"the views {self.name} made {_length(view)} views of {count} items; one for each is "
-                "needed"
+                f"the views {self.name} made {_length(view)} views of {count} items; one for each "
+                "is needed"
             )
         return view
 
     def _each(self, batch: Any) -> Tensor:
-        """The views of images, one by one."""
+        """Compute the views of images one by one."""
         if isinstance(batch, dict) and "pixels" not in batch:
             raise ConfigError(
-                f"the views {self.name} take one argument, which is for images; for other data take "
-                "(batch, generator)"
+                f"the views {self.name} take one argument, which is for images; for other data "
+                "take (batch, generator)"
             )
         views = [self.function(image) for image in affine.parts(batch)]
         shapes = {tuple(view.shape) if isinstance(view, Tensor) else type(view) for view in views}
         if len(shapes) > 1 or not isinstance(views[0], Tensor):
             raise ConfigError(
-                f"the views {self.name} must make tensors of one shape, got {sorted(map(str, shapes))}; "
-                "end with a crop to a fixed size, and a tensor"
+                f"the views {self.name} must make tensors of one shape, got "
+                f"{sorted(map(str, shapes))}; end with a crop to a fixed size, and a tensor"
             )
         return torch.stack(views)
 
 
 def _length(batch: Any) -> int:
-    """N of a batch or a view."""
+    """Return the number of items N of a batch or a view."""
     if isinstance(batch, dict):
         if "length" in batch:
             return len(batch["length"])

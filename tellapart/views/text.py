@@ -1,8 +1,12 @@
-"""Random views of a batch of sentences, as tokens, with draws of their own for every sentence.
+"""Random views of a batch of tokenised sentences, with per-sentence parameters.
 
-Words are kept or moved whole, special tokens stay. Sources: word deletion, span deletion, reordering and substitution
-are CLEAR's (Wu et al. 2020, arXiv 2012.15466); cutoffs and shuffled positions ConSERT's (Yan et al. 2021, arXiv
-2105.11741); spans of a document DeCLUTR's (Giorgi et al. 2021, arXiv 2006.03659). Shapes: N batch, L tokens.
+Words are kept or moved whole; special tokens are kept.
+
+Sources: word deletion, span deletion, reordering and substitution: CLEAR (Wu et al. 2020, arXiv
+2012.15466); cutoff and position shuffling: ConSERT (Yan et al. 2021, arXiv 2105.11741); spans of a
+document: DeCLUTR (Giorgi et al. 2021, arXiv 2006.03659).
+
+Shapes: N batch, L tokens, K substitutes.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ LATER = 1 << 40  # sorts after every word
 
 
 def random_views(views: TextViews, batch: View, generator: torch.Generator) -> View:
-    """A view of every sentence, as `TextViews.__call__`."""
+    """Return a view of every sentence; see `TextViews.__call__`."""
     if batch["ids"].ndim == 3:
         n, columns = batch["ids"].shape[:2]
         flat = views({name: value.flatten(0, 1) for name, value in batch.items()}, generator)
@@ -41,7 +45,7 @@ def random_views(views: TextViews, batch: View, generator: torch.Generator) -> V
 
 
 def _moved(views: TextViews, view: View, generator: torch.Generator) -> View:
-    """Words deleted, cut off and moved: every token gets a key, or none, and keys are sorted."""
+    """Delete, crop and move words: each kept token gets a key, and tokens are sorted by key."""
     word, mask = view["word"], view["mask"]
     n, length = word.shape
     device = word.device
@@ -74,7 +78,7 @@ def _moved(views: TextViews, view: View, generator: torch.Generator) -> View:
         keep &= _stretch(place, size, count, generator)
     if torch.equal(place, word) and bool(keep.all()):
         return view
-    none = ~(keep & real).any(1)  # all words gone: the first stays
+    none = ~(keep & real).any(1)  # if all words are deleted, keep the first
     keep |= none[:, None] & (word == 0)
     line = torch.arange(length, device=device)
     key = torch.where(real & keep, place * length + line, LATER)
@@ -107,7 +111,7 @@ def _substituted(views: TextViews, view: View, generator: torch.Generator) -> Vi
 
 
 def _shuffled(views: TextViews, mask: Tensor, generator: torch.Generator) -> Tensor:
-    """(N, L) positions, shuffled among the tokens that are no padding in the chosen sentences."""
+    """Return positions (N, L), shuffled among the real tokens of randomly chosen sentences."""
     n, length = mask.shape
     line = torch.arange(length, device=mask.device).expand(n, length)
     key = torch.rand(n, length, generator=generator, device=mask.device).masked_fill(~mask, 2.0)
@@ -116,20 +120,20 @@ def _shuffled(views: TextViews, mask: Tensor, generator: torch.Generator) -> Ten
 
 
 def _stretch(place: Tensor, size: Tensor, count: Tensor, generator: torch.Generator) -> Tensor:
-    """(N, L) the tokens whose word lies in a random stretch of `size` (N,) of the `count` (N,) words."""
+    """Return a mask (N, L) of the tokens in a random span of `size` (N,) of `count` (N,) words."""
     start = _start(count - size, generator)
     return (place >= start[:, None]) & (place < (start + size)[:, None])
 
 
 def _start(room: Tensor, generator: torch.Generator) -> Tensor:
-    """(N,) uniform in 0 .. room, both included; 0 where there is no room."""
+    """Draw (N,) integers, uniform in 0..room inclusive; 0 where room is negative."""
     room = room.clamp_min(0)
     draw = uniform(len(room), (0.0, 1.0), generator, room.device)
     return (draw * (room + 1)).long().minimum(room)
 
 
 def join_tokens(views: list[View]) -> View:
-    """Concatenate views of several parts of a batch, padded to the longest sentence of all."""
+    """Concatenate views along the batch, padded to the longest sentence."""
     longest = max(view["ids"].shape[-1] for view in views)
     joined = {}
     for name, first in views[0].items():
