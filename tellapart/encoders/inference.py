@@ -1,4 +1,4 @@
-"""Run an encoder over a source, without gradient and in eval mode, in the order of its rows."""
+"""Run an encoder over a source, without gradients, in eval mode and in row order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST, LEAST = 256, 8  # images of a batch
 
 
 def prepared(encoder: AnyEncoder, source: Source) -> Source:
-    """The source in the form the encoder reads: sentences become tokens."""
+    """Return the source in the form that the encoder reads; sentences are tokenised."""
     return encoder.prepared(source)
 
 
@@ -41,13 +41,13 @@ def run_over(
 ) -> list[Result]:
     """Call a function on the evaluation view of every item of a source, batch by batch.
 
-    This is the one loop over a source without gradient: features, stage maps, predictions and
-    baselines all go through it. The results are in the order of the rows.
+    This is the only loop over a source without gradients: features, stage maps, predictions and
+    baselines all use it. The results are in row order.
 
     Args:
-        function: called with a view as `view` makes it and the positions (N,) of its items.
+        function: called with a view from `view` and the positions (N,) of its items.
         source: the items; sentences must be tokenised (`prepared`).
-        module: put into eval mode for the loop and set back afterwards.
+        module: set to eval mode for the loop and restored afterwards.
         device: where batches are moved to before `view`; by default the CPU.
         batch: items in a batch, 1 or more; by default as many as fit the processor's cache.
         view: makes a view of a batch as read; by default the evaluation view.
@@ -87,10 +87,10 @@ def outputs(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> dict[Output, Tensor]:
-    """The outputs of every item of a source, on the CPU, in one pass.
+    """Compute the outputs of every item of a source in one pass, on the CPU.
 
     Args:
-        encoder: in any mode; it is set back to the mode that it was in.
+        encoder: in any mode, which is restored afterwards.
         source: items of the kind that the encoder reads.
         wanted: "features" (S, F), the output for downstream use, "embedding" (S, D), the unit
             rows of the loss, or both.
@@ -126,7 +126,7 @@ def outputs(
 def patches(
     encoder: AnyEncoder, source: Source, *, progress: Callable[[int], None] | None = None
 ) -> Tensor:
-    """The last feature map of every image, one row per position: (S, h w, F) on the CPU.
+    """Compute the last feature map of every image: (S, h w, F) on the CPU.
 
     Args:
         encoder: an encoder of images.
@@ -134,7 +134,7 @@ def patches(
         progress: called with the number of items done.
 
     Raises:
-        ConfigError: not an encoder of images, or its last stage is not a map.
+        ConfigError: it is not an image encoder, or its last stage is not a map.
     """
     if "images" not in encoder.kinds:
         raise ConfigError(f"--output patches requires an image encoder, got one of {source.many}")
@@ -155,7 +155,7 @@ def patches(
 
 
 def batches(source: Source, device: torch.device) -> list[Tensor]:
-    """The rows of each batch, in their order, as the modality of the source cuts them."""
+    """Return the rows of each batch, in order, as split by the modality of the source."""
     return modality_of(source).batches(source, device)
 
 
@@ -189,7 +189,7 @@ def batches_of_sequences(lengths: Array) -> list[Tensor]:
 def _in_order(
     run: Callable[[Tensor], Result], parts: list[Tensor], device: torch.device
 ) -> Iterator[Result]:
-    """Results of `run` for each batch of rows, in their order, computed by several threads."""
+    """Yield the results of `run` for each batch of rows, in order, computed by several threads."""
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         yield from map(run, parts)

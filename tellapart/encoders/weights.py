@@ -1,7 +1,7 @@
-"""Weights in files, whoever wrote them: unwrapping, name prefixes, and what did not match.
+"""Read checkpoints of many libraries: unwrap them, strip name prefixes, report mismatches.
 
-Known: tellapart, MoCo (and v3), DINO, lightly, solo-learn, VISSL, timm, torch.compile, DataParallel
-and plain state dictionaries.
+Supported: tellapart, MoCo (and v3), DINO, lightly, solo-learn, VISSL, timm, torch.compile,
+DataParallel and plain state dictionaries.
 """
 
 from __future__ import annotations
@@ -45,14 +45,16 @@ Weights = dict[str, Tensor]
 
 
 def read(path: Path) -> tuple[Weights, str | None]:
-    """The tensors of a file by name, unwrapped.
+    """Read the tensors of a checkpoint.
 
     Args:
-        path: a .safetensors file, or one that torch.save wrote. Nothing in it is ever executed.
+        path: a .safetensors file, or a file written by torch.save. Code in it is never executed.
+
     Returns:
-        The tensors, and the architecture where the file names one (MoCo's do).
+        The tensors by name, and the architecture if the file names one (those of MoCo do).
+
     Raises:
-        ConfigError: missing, damaged, of Python objects, or without weights.
+        ConfigError: the file is missing or damaged, contains Python objects, or has no weights.
     """
     try:
         if path.suffix == ".safetensors":
@@ -75,7 +77,7 @@ def read(path: Path) -> tuple[Weights, str | None]:
 
 
 def _refusal(path: Path, error: Exception) -> str:
-    """Why a file is not read. Torch's own message advises switching its safe loader off."""
+    """Return why a file cannot be read; torch's own message advises disabling its safe loader."""
     text = str(error)
     if isinstance(error, OSError):
         return f"{path} cannot be read as weights: {error.strerror or error}"
@@ -96,7 +98,7 @@ def _refusal(path: Path, error: Exception) -> str:
 
 
 def _inner(found: Any) -> dict[Any, Any] | None:
-    """The dictionary of weights in a dictionary, None when there is none further in."""
+    """Return the dictionary of weights nested in a dictionary; None if there is none."""
     if not isinstance(found, dict):
         return None
     return next(
@@ -105,10 +107,10 @@ def _inner(found: Any) -> dict[Any, Any] | None:
 
 
 def _named(found: Any, path: Path) -> Weights:
-    """The dense tensors with a name, without what torch's wrappers insert into names.
+    """Return the dense tensors by name, without the prefixes that torch's wrappers insert.
 
     Raises:
-        ConfigError: none, or more than any network has.
+        ConfigError: there are no tensors, or more than any network has.
     """
     items = found.items() if isinstance(found, dict) else ()
     tensors = {
@@ -129,14 +131,15 @@ def _named(found: Any, path: Path) -> Weights:
 
 
 def match(weights: Weights, network: torch.nn.Module) -> tuple[Weights, list[str]]:
-    """What weights give a network, under the prefix that gives most.
+    """Match weights with the tensors of a network, under the name prefix that matches most.
 
     Args:
-        weights: tensors by name, as `read` returns them.
-        network: any network; on the meta device shapes alone are compared.
+        weights: tensors by name, from `read`.
+        network: any network; on the meta device only shapes are compared.
+
     Returns:
-        Tensors by the names of the network, position embeddings resized to its grid, and the
-        names of stages of `weights` that it has no place for.
+        The tensors by their names in the network, with position embeddings resized to its grid, and
+        the names of stages in `weights` that the network does not have.
     """
     wanted = network.state_dict()
     best: tuple[Weights, list[str]] = {}, []
@@ -161,11 +164,12 @@ def load_into(network: torch.nn.Module, weights: Weights, source: str) -> None:
     """Load all weights of a network.
 
     Args:
-        network: its tensors are replaced.
-        weights: tensors by name, as `read` returns them.
-        source: where they come from, for the message.
+        network: the network whose tensors are replaced.
+        weights: tensors by name, from `read`.
+        source: name of the checkpoint, for the message.
+
     Raises:
-        ConfigError: tensors are missing or have another shape, with their names.
+        ConfigError: tensors are missing or have another shape.
     """
     lacking = missing(weights, network)
     if lacking:
@@ -180,11 +184,11 @@ def load_into(network: torch.nn.Module, weights: Weights, source: str) -> None:
 
 
 def missing(weights: Weights, network: torch.nn.Module) -> list[str]:
-    """The names that do not fit.
+    """Return the names of tensors that do not match.
 
     Returns:
-        Names of the network that `weights` lack or shape otherwise, but for counts of batches; or
-        else the stages of a deeper network than this one.
+        Tensors of the network that `weights` lack or have in another shape, except batch counters;
+        if there are none, the stages of `weights` that the network does not have.
     """
     found, surplus = match(weights, network)
     lacking = sorted(
@@ -194,7 +198,7 @@ def missing(weights: Weights, network: torch.nn.Module) -> list[str]:
 
 
 def _variants(weights: Weights) -> list[Weights]:
-    """The weights under every sequence of known prefixes that some of their names begin with."""
+    """Return the weights below every sequence of known prefixes that occurs in their names."""
     variants, seen = [weights], {frozenset(weights)}
     for names in variants:  # grows while it is walked
         for prefix in PREFIXES:
@@ -208,9 +212,9 @@ def _variants(weights: Weights) -> list[Weights]:
 
 
 def _resized(old: Tensor, new: Tensor) -> Tensor | None:
-    """A position embedding (1, L, F) for another grid of patches; None where it is of no grid.
+    """Resize a position embedding (1, L, F) to another grid of patches; None if it has no grid.
 
-    As timm's `resample_abs_pos_embed`: bicubic, the tokens before the patches kept.
+    As `resample_abs_pos_embed` of timm: bicubic, with the tokens before the patches unchanged.
     """
     if old.ndim != 3 or new.ndim != 3 or old.shape[2] != new.shape[2] or len(old) != 1:
         return None
@@ -231,7 +235,7 @@ def _resized(old: Tensor, new: Tensor) -> Tensor | None:
 
 
 def _numbered(weights: Weights) -> Weights:
-    """The weights with the numbers of a Sequential ResNet turned back into names."""
+    """Rename the numbered stages of a ResNet saved as nn.Sequential to the usual names."""
     out = {}
     for name, tensor in weights.items():
         first, _, rest = name.partition(".")

@@ -131,7 +131,7 @@ class BaseModality(Modality[S]):
         return evaluate.score_source(subject, source, request)[0]
 
     def untrained_side(self, network: Any, source: S) -> int | None:
-        """Return None: the untrained network reads the same views as the encoder."""
+        """Return None: the untrained baseline sees images of the same side as the encoder."""
         return None
 
     def decode_query(self, name: str | Path, source: S, encoder: Any) -> Any:
