@@ -241,7 +241,8 @@ def train(
             `nn.Module` or what makes one, `views` a function of one image or of (batch, generator).
 
     Raises:
-        ConfigError, DataError: bad settings or data, before anything is written.
+        ConfigError: invalid settings; nothing is written.
+        DataError: invalid data; nothing is written.
         RunError: `out` is in use, was trained with other settings, or cannot be written.
         TrainingError: the loss is not a number.
     """

@@ -79,7 +79,7 @@ def stage(
     ending: str = "",
     error: ErrorType = RunError,
 ) -> Scratch:
-    """Write and sync a scratch file beside `path`; the folder is created when it is missing.
+    """Write and sync a scratch file next to `path`, creating the folder if it is missing.
 
     Args:
         path: final name; a symbolic link is followed, so that its target is replaced.

@@ -1,6 +1,6 @@
-"""The settings of a training, as one frozen record; `views` and `objective` are nested.
+"""The settings of a training as a frozen dataclass; `views` and `objective` are nested.
 
-A field of None is decided from the data, and what was decided is written to run.json.
+A field that is None is decided from the data, and the decision is written to run.json.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ WIDEST = 65_536  # of features and embeddings
 
 @dataclass(frozen=True)
 class CommonConfig:
-    """What every training has: encoder, steps, optimiser and the objective's own options.
+    """Settings of every training: encoder, steps, optimiser and options of the objective.
 
     Args:
         encoder: name of the network; the known ones depend on the kind of the data.
@@ -257,7 +257,7 @@ class CommonConfig:
 @flat_views
 @dataclass(frozen=True)
 class TrainConfig(CommonConfig):
-    """A training on images.
+    """Settings of a training on images.
 
     Args:
         encoder: small-resnet, timm/NAME, torchvision/NAME; for cpc: patches.
@@ -294,7 +294,7 @@ class TrainConfig(CommonConfig):
 @flat_views
 @dataclass(frozen=True)
 class SequenceConfig(CommonConfig):
-    """A training on sounds or series.
+    """Settings of a training on sounds or series.
 
     Args:
         encoder: frames: strided convolutions and a recurrent context.
@@ -350,7 +350,7 @@ class SequenceConfig(CommonConfig):
 @flat_views
 @dataclass(frozen=True)
 class TextConfig(CommonConfig):
-    """A training on sentences.
+    """Settings of a training on sentences.
 
     Args:
         encoder: small-transformer, bag-of-tokens, or a transformers encoder: a folder or a hub

@@ -28,7 +28,7 @@ def _plain(network):
     "prefix",
     [
         "", "_orig_mod.", "net.", "model.", "module.", "backbone.", "encoder_q.", "encoder.module.",
-        "model.backbone.", "module.encoder_q.", "module.base_encoder.", 
+        "model.backbone.", "module.encoder_q.", "module.base_encoder.",
         "_orig_mod.module.backbone.", "module._orig_mod.net.", "model.module.encoder.backbone.",
         "module.backbone.model.",
         "_feature_blocks.", "_fsdp_wrapped_module.model.", "teacher.backbone.",
