@@ -269,7 +269,11 @@ def of_sentences(encoder: TextEncoder, description: dict[str, Any]) -> Standalon
 
 
 def transformers_config(made: Standalone) -> Any | None:
-    """Return the configuration of a transformers network, None for any other network."""
+    """Return the configuration of a transformers network, None for any other network.
+
+    Args:
+        made: the program with its network.
+    """
     inner = _transformers_model(made.network)
     return None if inner is None else inner.config
 
@@ -326,7 +330,11 @@ def reading_constants(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def assigned(values: dict[str, Any]) -> str:
-    """Return assignments of values as lines of a program."""
+    """Return assignments of values as lines of a program.
+
+    Args:
+        values: values by the names of the variables.
+    """
     return "".join(f"{name} = {value!r}\n" for name, value in values.items())
 
 

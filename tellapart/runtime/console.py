@@ -153,6 +153,9 @@ def _silent(done: int, text: str = "") -> None:
 def clock(seconds: float) -> str:
     """Return a duration as text.
 
+    Args:
+        seconds: the duration in seconds.
+
     >>> clock(75), clock(3725), clock(4.2)
     ('1 min 15 s', '1 h 2 min', '4 s')
     """

@@ -98,12 +98,20 @@ def barrier() -> None:
 
 
 def any_rank(yes: bool) -> bool:
-    """Return whether `yes` is true on any rank."""
+    """Return whether `yes` is true on any rank.
+
+    Args:
+        yes: the value of this rank.
+    """
     return yes if world() == 1 else bool(total(torch.tensor(float(yes))) > 0)
 
 
 def share(value: Any) -> Any:
-    """Return the value of rank 0 on every rank."""
+    """Return the value of rank 0 on every rank.
+
+    Args:
+        value: a picklable value; only that of rank 0 is used.
+    """
     if world() == 1:
         return value
     box = [value]
@@ -112,7 +120,11 @@ def share(value: Any) -> Any:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Return the values of all ranks in rank order; values must be picklable."""
+    """Return the values of all ranks in rank order; values must be picklable.
+
+    Args:
+        value: the value of this rank.
+    """
     if world() == 1:
         return [value]
     found: list[Any] = [None] * world()
@@ -121,7 +133,12 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def require_same(what: str, value: str) -> None:
-    """Raise RunError on every rank unless all have the same value."""
+    """Raise RunError on every rank unless all have the same value.
+
+    Args:
+        what: noun for the message.
+        value: the value of this rank.
+    """
     found = gather_objects(value)
     if len(set(found)) > 1:
         values = ", ".join(f"rank {i}: {v}" for i, v in enumerate(found))
@@ -147,6 +164,9 @@ def gather(x: Tensor) -> Tensor:
     """Return the rows (N, ...) of all ranks as (R N, ...).
 
     The gradient of a row is the sum of the gradients of all ranks' losses.
+
+    Args:
+        x: rows (N, ...) of this rank, of the same shape on every rank.
     """
     if world() == 1:
         return x
@@ -155,7 +175,11 @@ def gather(x: Tensor) -> Tensor:
 
 
 def others(x: Tensor) -> Tensor | None:
-    """Return the rows of the other ranks ((R - 1) N, ...), with gradient; None in one process."""
+    """Return the rows of the other ranks ((R - 1) N, ...), with gradient; None in one process.
+
+    Args:
+        x: rows (N, ...) of this rank, of the same shape on every rank.
+    """
     if world() == 1:
         return None
     everyone = gather(x)
@@ -164,7 +188,11 @@ def others(x: Tensor) -> Tensor | None:
 
 
 def total(x: Tensor) -> Tensor:
-    """Return the sum of a tensor over ranks, without gradient."""
+    """Return the sum of a tensor over ranks, without gradient.
+
+    Args:
+        x: tensor of the same shape on every rank.
+    """
     if world() == 1:
         return x.detach()
     x = x.detach().clone()
@@ -173,7 +201,11 @@ def total(x: Tensor) -> Tensor:
 
 
 def mean(x: Tensor) -> Tensor:
-    """Return the mean of a tensor over ranks, without gradient."""
+    """Return the mean of a tensor over ranks, without gradient.
+
+    Args:
+        x: tensor of the same shape on every rank.
+    """
     return total(x) / world()
 
 
@@ -182,18 +214,30 @@ def mean_of_valid(values: Tensor, valid: Tensor) -> Tensor:
 
     Each rank returns its share times R, so that the mean over ranks is the mean over rows. The
     result is 0, with gradient, if no row is valid.
+
+    Args:
+        values: values (N,) of the rows of this rank.
+        valid: booleans (N,).
     """
     count = total(valid.sum()).clamp_min(1)
     return torch.where(valid, values, 0.0).sum() * world() / count
 
 
 def mine(size: int) -> range:
-    """Return the items of a source of `size` items that this rank reads: every R-th one."""
+    """Return the items of a source of `size` items that this rank reads: every R-th one.
+
+    Args:
+        size: number of items of the source.
+    """
     return range(rank(), size, world())
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Average the gradients over ranks in one flat bucket; a missing gradient counts as 0."""
+    """Average the gradients over ranks in one flat bucket; a missing gradient counts as 0.
+
+    Args:
+        parameters: the parameters, in the same order on every rank.
+    """
     if world() == 1:
         return
     trained = [p for p in parameters if p.requires_grad]
@@ -205,7 +249,11 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 @torch.no_grad()
 def average(tensors: list[Tensor]) -> None:
-    """Replace each tensor by its mean over ranks, all in one flat float32 bucket."""
+    """Replace each tensor by its mean over ranks, all in one flat float32 bucket.
+
+    Args:
+        tensors: tensors of the same shapes on every rank, changed in place.
+    """
     if world() == 1 or not tensors:
         return
     flat = torch.cat([t.flatten().float() for t in tensors])

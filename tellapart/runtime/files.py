@@ -138,12 +138,24 @@ def write(path: str | Path, fill: Callable[[BinaryIO], Any], *, error: ErrorType
 
 
 def write_text(path: str | Path, text: str, *, error: ErrorType = RunError) -> str:
-    """Write a UTF-8 text file as `write` does."""
+    """Write a UTF-8 text file as `write` does.
+
+    Args:
+        path: path of the file.
+        text: the contents.
+        error: class of the error for a file that cannot be written.
+    """
     return write(path, lambda file: file.write(text.encode()), error=error)
 
 
 def write_json(path: str | Path, value: Any, *, error: ErrorType = RunError) -> str:
-    """Write a JSON file as `write` does; numbers that are not finite are refused by `json`."""
+    """Write a JSON file as `write` does; numbers that are not finite are refused by `json`.
+
+    Args:
+        path: path of the file.
+        value: the contents, as json.dumps accepts them.
+        error: class of the error for a file that cannot be written.
+    """
     return write_text(path, json.dumps(value, indent=1, allow_nan=False), error=error)
 
 
@@ -152,6 +164,10 @@ def replacing(path: str | Path, *, error: ErrorType = RunError) -> Iterator[Path
     """Yield a scratch path that takes the name `path` when the block ends without an error.
 
     The scratch path keeps the ending of `path`, by which libraries choose a format.
+
+    Args:
+        path: path of the file.
+        error: class of the error for a file that cannot be written.
 
     Raises:
         TellapartError: the file cannot be written; the previous file is intact.
@@ -167,19 +183,34 @@ def replacing(path: str | Path, *, error: ErrorType = RunError) -> Iterator[Path
 
 
 def append(path: str | Path, line: str, *, error: ErrorType = RunError) -> None:
-    """Add a line to a text file. A power failure may lose or cut it; `sync` makes it safe."""
+    """Add a line to a text file. A power failure may lose or cut it; `sync` makes it safe.
+
+    Args:
+        path: path of the file.
+        line: the line without its line end.
+        error: class of the error for a file that cannot be written.
+    """
     with words(Path(path), error), open(path, "ab") as file:
         file.write(line.encode() + b"\n")
 
 
 def sync(path: str | Path, *, error: ErrorType = RunError) -> None:
-    """Wait until the contents of a file are on the disk; a missing file is accepted."""
+    """Wait until the contents of a file are on the disk; a missing file is accepted.
+
+    Args:
+        path: path of the file.
+        error: class of the error for a file that cannot be written.
+    """
     with words(Path(path), error), contextlib.suppress(FileNotFoundError):
         _sync_file(Path(path))
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents, and wait until their names are on the disk."""
+    """Create a folder and its parents, and wait until their names are on the disk.
+
+    Args:
+        folder: the folder.
+    """
     missing = [f for f in (folder, *folder.parents) if not f.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for made in missing:
@@ -187,7 +218,11 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can."""
+    """Wait until the names in a folder are on the disk, where the system can.
+
+    Args:
+        folder: the folder.
+    """
     if os.name == "nt":  # Windows opens no folders
         return
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -203,6 +238,10 @@ def sync_folder(folder: Path) -> None:
 @contextlib.contextmanager
 def words(path: Path, error: ErrorType) -> Iterator[None]:
     """Turn an OSError of writing `path` into an error message with a remedy.
+
+    Args:
+        path: the file or folder that is written.
+        error: class of the error for a file that cannot be written.
 
     Raises:
         TellapartError: of class `error`.
@@ -270,7 +309,11 @@ def _sync_file(path: Path) -> None:
 
 
 def remove_scratch(folder: Path) -> None:
-    """Remove the scratch files of dead processes from `folder`."""
+    """Remove the scratch files of dead processes from `folder`.
+
+    Args:
+        folder: the folder.
+    """
     with contextlib.suppress(OSError):
         for entry in list(folder.iterdir()):
             if is_scratch(entry.name) and not alive(_owner(entry.name)):
@@ -279,7 +322,11 @@ def remove_scratch(folder: Path) -> None:
 
 
 def is_scratch(name: str) -> bool:
-    """Return whether a file name is that of a scratch file of this package."""
+    """Return whether a file name is that of a scratch file of this package.
+
+    Args:
+        name: name of a file without its folder.
+    """
     return SCRATCH.match(name) is not None or (name.startswith(".") and name.endswith(".part"))
 
 
@@ -289,7 +336,11 @@ def _owner(name: str) -> int | None:
 
 
 def alive(process: int | None) -> bool:
-    """Return whether a process runs on this machine; an unknown number counts as dead."""
+    """Return whether a process runs on this machine; an unknown number counts as dead.
+
+    Args:
+        process: process id.
+    """
     if process is None or not 0 < process < 1 << 31:
         return False
     if os.name == "nt":  # os.kill would end it
@@ -353,7 +404,12 @@ def appearing_folder(
 
 
 def remove_scratch_folders(parent: Path, prefix: str) -> None:
-    """Remove the scratch folders of `appearing_folder` whose process no longer runs."""
+    """Remove the scratch folders of `appearing_folder` whose process no longer runs.
+
+    Args:
+        parent: folder that holds the scratch folders.
+        prefix: start of their names, such as ".packing-".
+    """
     with contextlib.suppress(OSError):
         for folder in list(parent.glob(f"{prefix}*")):
             if folder.is_dir() and _abandoned(folder, prefix):
@@ -383,6 +439,9 @@ def _abandoned(folder: Path, prefix: str) -> bool:
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file for reading; a pipe, socket, device or folder is never waited for.
 
+    Args:
+        path: path of the file.
+
     Raises:
         OSError: it is missing, cannot be opened, or is not a regular file.
     """
@@ -402,6 +461,9 @@ def open_regular(path: str | Path) -> BinaryIO:
 def read_bytes(path: str | Path) -> bytes:
     """Return the contents of a regular file.
 
+    Args:
+        path: path of the file.
+
     Raises:
         OSError: it is missing, cannot be read, or is not a regular file.
     """
@@ -411,6 +473,9 @@ def read_bytes(path: str | Path) -> bytes:
 
 def read_json(path: str | Path) -> Any:
     """Return the value of a UTF-8 JSON file without NaN and infinity.
+
+    Args:
+        path: path of the file.
 
     Raises:
         OSError: it is missing, cannot be read, or is not a regular file.
@@ -450,6 +515,9 @@ def _refused(name: str) -> None:
 
 def sha256(path: str | Path) -> str:
     """Return the hexadecimal SHA-256 of a regular file.
+
+    Args:
+        path: path of the file.
 
     Raises:
         OSError: it is missing, cannot be read, or is not a regular file.

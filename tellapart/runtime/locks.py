@@ -107,7 +107,11 @@ def _host() -> str:
 
 
 def hold_folder(folder: Path) -> int | None:
-    """Lock a folder; return the descriptor that holds the lock, None if not supported."""
+    """Lock a folder; return the descriptor that holds the lock, None if not supported.
+
+    Args:
+        folder: the folder.
+    """
     if fcntl is None:
         return None
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -129,7 +129,11 @@ def arguments(docstring: str | None) -> dict[str, str]:
 
 
 def summary(docstring: str | None) -> str:
-    """Return the first paragraph of a docstring on one line."""
+    """Return the first paragraph of a docstring on one line.
+
+    Args:
+        docstring: the docstring.
+    """
     return " ".join(inspect.cleandoc(docstring or "").partition("\n\n")[0].split())
 
 

@@ -26,6 +26,9 @@ _registered: dict[str, Any] = {}
 def is_name(text: object) -> bool:
     """Whether this is a name `module:object`.
 
+    Args:
+        text: any value.
+
     >>> is_name("mymodule:make"), is_name("timm/resnet18"), is_name("C:/weights.pt")
     (True, False, False)
     """
@@ -80,7 +83,11 @@ def find(name: str) -> Any:
 
 
 def known(name: str) -> bool:
-    """Return whether `find` can return this object."""
+    """Return whether `find` can return this object.
+
+    Args:
+        name: `module:object`.
+    """
     try:
         find(name)
     except ConfigError:
@@ -110,7 +117,11 @@ def called(make: Callable[..., Any], given: dict[str, Any]) -> Any:
 
 
 def required(function: Callable[..., Any]) -> int:
-    """Return the number of required positional arguments of a function."""
+    """Return the number of required positional arguments of a function.
+
+    Args:
+        function: any callable.
+    """
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # some built-ins have no signature

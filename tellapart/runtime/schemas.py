@@ -326,6 +326,10 @@ def _of_classes(hint: Any) -> bool:
 def check_manifest(value: Any, file: Any) -> None:
     """Check the contents of run.json.
 
+    Args:
+        value: the parsed file.
+        file: name of the file, for the message.
+
     Raises:
         RunError: a field is missing or has the wrong type or is out of range.
     """
@@ -334,6 +338,11 @@ def check_manifest(value: Any, file: Any) -> None:
 
 def check_encoder(value: Any, file: Any, *, error: type[TellapartError] = RunError) -> None:
     """Check the contents of encoder/config.json.
+
+    Args:
+        value: the parsed file.
+        file: name of the file, for the message.
+        error: class of the error.
 
     Raises:
         TellapartError: of class `error`; a field is missing or has another type or range.
@@ -350,6 +359,10 @@ def check_encoder(value: Any, file: Any, *, error: type[TellapartError] = RunErr
 def check_metrics(value: Any, place: Any) -> None:
     """Check a line of metrics.jsonl.
 
+    Args:
+        value: the parsed line.
+        place: file and line, for the message.
+
     Raises:
         RunError: a field is missing or is not a number.
     """
@@ -361,6 +374,10 @@ def check_metrics(value: Any, place: Any) -> None:
 
 def check_evaluation(value: Any, file: Any) -> None:
     """Check the contents of eval.json: types, ranges, and that every row has the same columns.
+
+    Args:
+        value: the parsed file.
+        file: name of the file, for the message.
 
     Raises:
         RunError: a field is missing or has the wrong type or is out of range.

@@ -60,7 +60,12 @@ def build_views(config: CommonConfig, source: Source, encoder: AnyEncoder) -> Vi
 
 
 def watched_views(config: CommonConfig, source: Source) -> Views:
-    """Return the random views that the monitor compares during training."""
+    """Return the random views that the monitor compares during training.
+
+    Args:
+        config: the settings.
+        source: the data.
+    """
     if config.view:
         return OwnViews(plugins.find(config.view), config.view)
     views: Views = modality_of(source).watch_views(config, source)
@@ -176,7 +181,11 @@ def text_views(config: TextConfig, source: TextSource, encoder: TextEncoder) -> 
 
 
 def image_statistics(source: ImageSource) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation (C,) of pixels in [0, 1], from up to 4,096 images."""
+    """Return mean and standard deviation (C,) of pixels in [0, 1], from up to 4,096 images.
+
+    Args:
+        source: the data.
+    """
     index = torch.arange(0, len(source), max(1, len(source) // STATISTICS))
     images = source.read(index)
     if isinstance(images, dict):
@@ -187,7 +196,11 @@ def image_statistics(source: ImageSource) -> tuple[Tensor, Tensor]:
 
 
 def sequence_statistics(source: SequenceSource) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation (C,) of up to 512 sequences; sounds are in [-1, 1]."""
+    """Return mean and standard deviation (C,) of up to 512 sequences; sounds are in [-1, 1].
+
+    Args:
+        source: the data.
+    """
     index = torch.arange(0, len(source), max(1, len(source) // SEQUENCES))
     values = source.read(index)["values"].double()
     if source.kind == "audio":

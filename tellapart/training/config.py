@@ -25,7 +25,11 @@ MOST = 2**31  # of a count, which torch and numpy hold in 32 bits somewhere
 
 
 def setting_names(kind: type) -> set[str]:
-    """Return the fields of a dataclass that a user can set; data decide the others."""
+    """Return the fields of a dataclass that a user can set; data decide the others.
+
+    Args:
+        kind: the dataclass.
+    """
     fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     return {f.name for f in fields if f.metadata.get("option", True)}
 
@@ -35,6 +39,9 @@ def flat_views(cls: type[Kind]) -> type[Kind]:
 
     `TrainConfig(jitter=0.2)` is `TrainConfig(views=ImageViews(jitter=0.2))`, and so is the
     `replace` of dataclasses, which calls the constructor.
+
+    Args:
+        cls: the class of the configuration.
     """
     make, views = cls.__init__, _views_of(cls)
     flat = setting_names(views)

@@ -91,7 +91,11 @@ def decide(config: CommonConfig, threads: int | None = None) -> Machine:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak memory in bytes, of the GPU or of this process."""
+    """Return the peak memory in bytes, of the GPU or of this process.
+
+    Args:
+        device: the device.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -103,14 +107,22 @@ def peak_memory(device: torch.device) -> int:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Return whether the device has bfloat16 arithmetic, not only conversion."""
+    """Return whether the device has bfloat16 arithmetic, not only conversion.
+
+    Args:
+        device: the device.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and _cpu_flag("avx512_bf16", "amx_bf16", "bf16")
 
 
 def hardware(machine: Machine) -> dict[str, Any]:
-    """Return the device and its hardware, for run.json."""
+    """Return the device and its hardware, for run.json.
+
+    Args:
+        machine: device, precision and threads.
+    """
     name = (
         torch.cuda.get_device_name(machine.torch_device)
         if machine.torch_device.type == "cuda"

@@ -172,7 +172,11 @@ def _of_user(what: Any, kind: str) -> Subject:
 
 
 def is_embeddings(path: Any) -> bool:
-    """Whether a path holds saved `Embeddings`: an .npz file, or a folder of them."""
+    """Whether a path holds saved `Embeddings`: an .npz file, or a folder of them.
+
+    Args:
+        path: a file or folder.
+    """
     if not isinstance(path, str | Path):
         return False
     return Path(path).suffix == ".npz" or (Path(path) / "items.npz").is_file()
@@ -180,6 +184,10 @@ def is_embeddings(path: Any) -> bool:
 
 def load_encoder(run: Run, checkpoint: str = "last") -> AnyEncoder:
     """The encoder of a run in eval mode: the last checkpoint, the best label-free one, or a file.
+
+    Args:
+        run: the run.
+        checkpoint: "last", "best-unlabelled", or a file of weights.
 
     Raises:
         RunError: missing, damaged, or weights of another network.
@@ -352,7 +360,12 @@ def untrained(subject: Subject, say: Callable[[str], None]) -> dict[str, AnyEnco
 
 
 def untrained_images(subject: Subject, say: Callable[[str], None]) -> dict[str, Encoder]:
-    """Return what `untrained` does, for an image encoder."""
+    """Return what `untrained` does, for an image encoder.
+
+    Args:
+        subject: the encoder.
+        say: called with a sentence about a row that cannot be made.
+    """
     config = subject.config
     if config is None:
         return {"random init": subject.fresh} if subject.fresh else {}
@@ -378,7 +391,11 @@ def untrained_images(subject: Subject, say: Callable[[str], None]) -> dict[str, 
 
 
 def parts_of(source: Kind) -> tuple[Kind, Kind | None]:
-    """Return the training part and the test part, which is None without a test split."""
+    """Return the training part and the test part, which is None without a test split.
+
+    Args:
+        source: the data.
+    """
     if not {"train", "test"} <= source.splits.keys():
         return source, None
     return source.split("train"), source.split("test")
@@ -395,6 +412,9 @@ def _of_run(run: Run, checkpoint: str) -> Subject:
 
 def config_of(run: Run) -> CommonConfig:
     """Return the settings that a run was trained with.
+
+    Args:
+        run: the run.
 
     Raises:
         RunError: a setting of run.json is unknown, or has another type or range than it should.

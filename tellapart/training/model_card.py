@@ -8,7 +8,12 @@ from ..data import modality_of
 
 
 def preprocessor(manifest: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-    """Return the preprocessing settings of an encoder, which depend on the kind of data."""
+    """Return the preprocessing settings of an encoder, which depend on the kind of data.
+
+    Args:
+        manifest: contents of run.json.
+        description: content of encoder/config.json.
+    """
     data = manifest.get("data", {})
     return modality_of(data.get("kind", "images")).preprocessor(data, description)
 

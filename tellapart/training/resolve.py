@@ -88,7 +88,12 @@ def with_plugins(options: dict[str, Any], base: CommonConfig) -> dict[str, Any]:
 
 
 def training_part(source: Source, config: CommonConfig) -> Source:
-    """Return the items to train on: the training split without the held-out items."""
+    """Return the items to train on: the training split without the held-out items.
+
+    Args:
+        source: the whole source.
+        config: the settings.
+    """
     return held_out(source, config)[0]
 
 
@@ -96,6 +101,10 @@ def held_out(source: Source, config: CommonConfig) -> tuple[Source, Source | Non
     """Return the items to train on, and the items held out of the training split by hash.
 
     `validation` items are held out; with `eval_every` alone a tenth, at most 1,000.
+
+    Args:
+        source: the whole source.
+        config: the settings.
     """
     part = source.split("train") if "train" in source.splits else source
     count = config.validation or (min(WATCHED, len(part) // 10) if config.eval_every else 0)

@@ -754,6 +754,9 @@ def _own_rows(folder: Path, step: int, ranks: int) -> tuple[dict[str, Tensor], l
 def require_new(folder: Path) -> None:
     """Check that a folder is missing or empty, except for files that a run writes before run.json.
 
+    Args:
+        folder: the folder of the new run.
+
     Raises:
         RunError: the folder holds other files, is a file, or cannot be read.
     """

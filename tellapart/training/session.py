@@ -76,7 +76,12 @@ def manifest(method: str, config: CommonConfig, source: Source, trained: Source)
 
 
 def check_same(run: Run, wanted: Manifest) -> None:
-    """Raise RunError, naming the fields, unless a run can be continued as `wanted`."""
+    """Raise RunError, naming the fields, unless a run can be continued as `wanted`.
+
+    Args:
+        run: the run to continue.
+        wanted: contents of run.json for the current settings and data.
+    """
     found = (
         []
         if run.manifest.get("method") == wanted["method"]
@@ -95,7 +100,11 @@ def check_same(run: Run, wanted: Manifest) -> None:
 
 
 def description(trainer: Trainer) -> dict[str, Any]:
-    """Return the description of the encoder for `encoders.rebuild`."""
+    """Return the description of the encoder for `encoders.rebuild`.
+
+    Args:
+        trainer: the trainer.
+    """
     return {"format": 1, **trainer.encoder.description}
 
 
@@ -180,7 +189,11 @@ def start(
 
 
 def threads_of(run: Run | None) -> int | None:
-    """Return the CPU threads of the last step of a run, None if not recorded."""
+    """Return the CPU threads of the last step of a run, None if not recorded.
+
+    Args:
+        run: the run, or None.
+    """
     if run is None:
         return None
     used = run.manifest.get("threads") or [run.manifest.get("hardware") or {}]
@@ -417,6 +430,10 @@ def save(run: Run, trainer: Trainer) -> None:
 
     BatchNorm statistics are averaged over ranks for the files. Each rank continues with its own
     statistics, which are in its shard, so that saving does not change the training.
+
+    Args:
+        run: the run.
+        trainer: the trainer.
     """
     own = trainer.shard()
     if distributed.world() > 1:
@@ -430,7 +447,11 @@ def save(run: Run, trainer: Trainer) -> None:
 
 @contextmanager
 def averaged_statistics(trainer: Trainer) -> Iterator[None]:
-    """Average the BatchNorm statistics over ranks inside the block, and restore them after."""
+    """Average the BatchNorm statistics over ranks inside the block, and restore them after.
+
+    Args:
+        trainer: the trainer.
+    """
     statistics = running_statistics(trainer.encoder, trainer.objective)
     own = [t.clone() for t in statistics] if distributed.world() > 1 else []
     distributed.average(statistics)

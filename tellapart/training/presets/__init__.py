@@ -25,6 +25,9 @@ USUAL = ("_folder", "_audio", "_text")  # kinds of data whose defaults the help 
 def named(name: str) -> Any:
     """Return the preset of that name.
 
+    Args:
+        name: the name.
+
     Raises:
         ConfigError: an unknown name, with the nearest one.
     """
@@ -68,6 +71,10 @@ def starting(method: str, data: str, preset: str | None = None) -> Any:
 
 def name_for(method: str, data: str) -> str:
     """The preset that `train METHOD --data DATA` starts from.
+
+    Args:
+        method: name of the method.
+        data: the training data, as the user names it.
 
     >>> name_for("instdisc", "scenes:fashion-mnist"), name_for("cpc", "audio:calls/")
     ('instdisc_scenes', 'cpc_audio')

@@ -10,6 +10,10 @@ Preset = TypeVar("Preset", bound=Callable[[], Any])
 
 
 def preset(make: Preset) -> Preset:
-    """Register a function that returns a preset; its name starts with that of the method."""
+    """Register a function that returns a preset; its name starts with that of the method.
+
+    Args:
+        make: function without arguments that returns the settings.
+    """
     PRESETS[make.__name__] = make
     return make
