@@ -31,7 +31,7 @@ PREFIXES = (
     "module.", "model.", "net.", "network.", "backbone.", "encoder_q.", "base_encoder.", "encoder.",
     "_feature_blocks.", "trunk.", "teacher.", "student.", "online_encoder.", "visual.",
 )  # fmt: skip
-# What wrappers of torch insert anywhere in a name.
+# Inserted by torch's wrappers anywhere in a name.
 INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 STAGE = re.compile(r"(layer|blocks\.|stages\.)\d")  # a tensor of a stage
 # lightly's ResNets are nn.Sequential(*children of torchvision's): numbers in place of names
@@ -200,7 +200,7 @@ def missing(weights: Weights, network: torch.nn.Module) -> list[str]:
 def _variants(weights: Weights) -> list[Weights]:
     """Return the weights below every sequence of known prefixes that occurs in their names."""
     variants, seen = [weights], {frozenset(weights)}
-    for names in variants:  # grows while it is walked
+    for names in variants:  # the loop appends to the list
         for prefix in PREFIXES:
             inner = {
                 name.removeprefix(prefix): t for name, t in names.items() if name.startswith(prefix)

@@ -1,4 +1,4 @@
-"""Images: everything that differs between images and other kinds of data.
+"""The image modality.
 
 Shapes: S instances in the source, N batch, D width, K neighbours.
 """
@@ -47,11 +47,11 @@ class Images(BaseModality[ImageSource]):
     configuration = TrainConfig
 
     def starting_settings(self, method: str) -> None:
-        """None: every setting comes from a preset."""
+        """Return None: every setting comes from a preset."""
         return None
 
     def open(self, spec: str, path: Path, options: OpenOptions) -> ImageSource:
-        """A folder of images, a text file that lists them, or a .npy or .npz of uint8 images."""
+        """Open a folder of images, a text file that lists them, or a .npy or .npz of uint8."""
         if path.suffix.lower() in kinds.ARRAYS and path.is_file():
             return objects.array_source(
                 spec, path, image_size=options.image_size, large=options.large
@@ -60,7 +60,7 @@ class Images(BaseModality[ImageSource]):
         return self.open_listing(spec, listed(path, self.kind, level), options)
 
     def open_listing(self, spec: str, listing: Listing, options: OpenOptions) -> ImageSource:
-        """Image files."""
+        """Open image files."""
         return image_folder.image_source(
             spec,
             listing,
@@ -85,28 +85,28 @@ class Images(BaseModality[ImageSource]):
         return source
 
     def evaluation_view(self, source: ImageSource, batch: Any) -> Tensor:
-        """The middle square of every image."""
+        """Return the centre crop of every image."""
         return centre_view(batch, source.image_size)
 
     def build_encoder(self, config: Any, source: ImageSource) -> Encoder:
-        """As `training.build.image_encoder`."""
+        """Build an encoder with `training.build.image_encoder`."""
         return build.image_encoder(config, source)
 
     def default_views(self, source: ImageSource) -> ImageViews:
-        """Crops, flips and colour changes at the size of the source."""
+        """Return crops, flips and colour changes at the size of the source."""
         return ImageViews(source.image_size)
 
     def rebuild_encoder(self, description: dict[str, Any], *, seed: int) -> Encoder:
-        """As `encoders.build`."""
+        """Rebuild an encoder with `encoders.build`."""
         given = dict(description)
         return encoders.build(given.pop("encoder"), seed=seed, **given)
 
     def untrained(self, subject: Subject, say: Callable[[str], None]) -> dict[str, Any]:
-        """Random weights, and the starting weights of --init."""
+        """Return the network with random weights and, after --init, with its initial weights."""
         return loading.untrained_images(subject, say)
 
     def preprocessor(self, data: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-        """Size, channels, resizing and value range."""
+        """Return size, channels, resizing and value range."""
         return {
             "image_size": description["size"],
             "channels": description["channels"],
@@ -116,7 +116,7 @@ class Images(BaseModality[ImageSource]):
         }
 
     def card(self, description: dict[str, Any]) -> tuple[str, str]:
-        """Backbone, channels and size."""
+        """Describe backbone, channels and size."""
         network = (
             f"{description['encoder']}, {description['channels']} channel(s), "
             f"{description['size']} px"
@@ -124,17 +124,17 @@ class Images(BaseModality[ImageSource]):
         return network, "the output of the backbone"
 
     def batches(self, source: ImageSource, device: torch.device) -> list[Tensor]:
-        """As many images as stay near the cache of a CPU."""
+        """Split the rows into batches that fit the CPU cache."""
         return batches_of_images(len(source), source.image_size, device)
 
     def baseline(self, train: ImageSource) -> tuple[str, Callable[[Any], Tensor]]:
-        """Pixels minus the mean image."""
+        """Use the pixels minus the mean image as features."""
         return "centred pixels", baselines.CentredPixels(train)
 
     def evaluate(
         self, subject: Subject, source: ImageSource, request: evaluate.Request
     ) -> dict[str, Any]:
-        """The table of the protocol; with `--full` also stages, label budgets and more."""
+        """Evaluate with the standard protocol; `--full` adds stages, label budgets and more."""
         result, rows = evaluate.score_source(subject, source, request)
         if request.full:
             result["full"] = full.everything(
@@ -143,47 +143,47 @@ class Images(BaseModality[ImageSource]):
         return result
 
     def untrained_side(self, network: Any, source: ImageSource) -> int | None:
-        """At most 64 pixels, unless the network reads one size only."""
+        """Return at most 64 pixels, unless the network accepts only one size."""
         return small_side(network, source)
 
     def decode_query(self, name: str | Path, source: ImageSource, encoder: Any) -> Any:
-        """An image file, packed as the images of the source."""
+        """Read an image file, scaled as the images of the source."""
         return search.file_query(name, source, lambda path: search.image_query(path, source))
 
     def content(self, source: ImageSource, position: int) -> bytes:
-        """Shape and pixels."""
+        """Return the bytes of shape and pixels."""
         image = source.image(position)
         return repr(image.shape).encode() + image.tobytes()
 
     def comparison(self, source: ImageSource) -> Tensor:
-        """(S, C, 32, 32) uint8: every image as a small square."""
+        """Return every image as a small square: (S, C, 32, 32) uint8."""
         return image_match.small_copies(source)
 
     def content_vectors(self, source: ImageSource, compared: Tensor | None) -> Tensor:
-        """Vectors in which copies lie close together."""
+        """Return vectors in which copies are close to each other."""
         small = self.comparison(source) if compared is None else compared
         return image_match.vectors(small)
 
     def near_duplicates(
         self, source: ImageSource, near: Tensor, compared: Tensor | None
     ) -> list[tuple[int, int]]:
-        """Pairs that coincide once one image is laid on the other."""
+        """Return the pairs that are equal after aligning one image with the other."""
         return [] if compared is None else duplicates.same_pictures(compared, near)
 
     def summary(self, source: ImageSource) -> dict[str, Any]:
-        """Sizes, formats and modes."""
+        """Summarise sizes, formats and modes."""
         return summary.of_images(source)
 
     def training_facts(
         self, source: ImageSource
     ) -> tuple[dict[str, Any], dict[str, str], list[str]]:
-        """The size of a view, and warnings about tiny or grey images."""
+        """Return the size of a view, and warnings about tiny or grey images."""
         return inspect.image_facts(source)
 
     def list_lines(
         self, source: ImageSource, positions: Sequence[int], data: str, out: Path
     ) -> list[str]:
-        """A path a line, with a tab and the label."""
+        """Return one line for each path, with a tab and the label."""
         return inspect.path_lines(source, positions)
 
     def program(
@@ -195,7 +195,7 @@ class Images(BaseModality[ImageSource]):
         rate: int | None,
         fold: bool,
     ) -> program.Standalone:
-        """A program of the network's library, or of plain torch for patches."""
+        """Return a program that uses the network's library, or plain torch for patches."""
         if plugins.is_name(description["encoder"]):
             raise ConfigError(
                 f"{description['encoder']} is a network of your own, whose program only you have; "
@@ -207,10 +207,10 @@ class Images(BaseModality[ImageSource]):
         return image_program.of(original, encoder, description, fold=fold)
 
     def preview(self, source: ImageSource, position: int) -> Preview:
-        """The image."""
+        """Return the image."""
         return Preview(picture=source.image(position))
 
     def uploaded(self, source: ImageSource, raw: bytes, encoder: Any) -> Any:
-        """An image file of at most 40 megapixels."""
+        """Read an uploaded image file of at most 40 megapixels."""
         items.check_image(raw)
         return items.decode_upload(self, source, raw, encoder, ".bin")

@@ -1,4 +1,4 @@
-"""Sounds and series: everything that differs between sequences and other kinds of data.
+"""The modalities of sequences: sounds and series.
 
 Shapes: S instances in the source, N batch, D width, K neighbours.
 """
@@ -31,7 +31,7 @@ from .base import BaseModality
 
 
 class Sequences(BaseModality[SequenceSource]):
-    """What sounds and series have in common."""
+    """Base class of sounds and series."""
 
     default_method = "cpc"
     neighbours_by = "course"
@@ -40,19 +40,19 @@ class Sequences(BaseModality[SequenceSource]):
     configuration = SequenceConfig
 
     def starting_settings(self, method: str) -> None:
-        """None: every setting comes from a preset."""
+        """Return None: every setting comes from a preset."""
         return None
 
     def evaluation_view(self, source: SequenceSource, batch: Any) -> dict[str, Tensor]:
-        """Every sequence from beginning to end, padded with zeros to the longest."""
+        """Return whole sequences, padded with zeros to the longest."""
         return whole(batch)
 
     def build_encoder(self, config: Any, source: SequenceSource) -> AnyEncoder:
-        """As `training.build.sequence_encoder`."""
+        """Build an encoder with `training.build.sequence_encoder`."""
         return build.sequence_encoder(config, source)
 
     def rebuild_encoder(self, description: dict[str, Any], *, seed: int) -> AnyEncoder:
-        """As `encoders.sequence.build`, or around a network of the user."""
+        """Rebuild an encoder, which may contain a user-defined network."""
         given = dict(description)
         if "encoder" in given:
             del given["width"]  # follows from the network
@@ -60,7 +60,7 @@ class Sequences(BaseModality[SequenceSource]):
         return sequence.build(seed=seed, **given)
 
     def card(self, description: dict[str, Any]) -> tuple[str, str]:
-        """Convolutions, context and channels, or the network of the user."""
+        """Describe convolutions, context and channels, or the user-defined network."""
         if "encoder" in description:
             return f"{description['encoder']}, {description['channels']} channel(s)", "its output"
         strides = "x".join(map(str, description["strides"]))
@@ -71,7 +71,7 @@ class Sequences(BaseModality[SequenceSource]):
         return network, "the context c_t of every frame, or its mean over a sequence"
 
     def preprocessor(self, data: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-        """Channels, sample rate and value range."""
+        """Return channels, sample rate and value range."""
         rate = data.get("rate")
         floats = "(N, channels, steps), float"
         return {
@@ -82,38 +82,38 @@ class Sequences(BaseModality[SequenceSource]):
         }
 
     def batches(self, source: SequenceSource, device: torch.device) -> list[Tensor]:
-        """As many sequences as fit a number of steps, padding included."""
+        """Split the rows into batches of a limited number of steps, padding included."""
         return batches_of_sequences(source.lengths)
 
     def evaluate(
         self, subject: Subject, source: SequenceSource, request: evaluate.Request
     ) -> dict[str, Any]:
-        """The table of the protocol, and labels of single frames where the data have them."""
+        """Evaluate with the standard protocol, and on frame labels if the data have them."""
         result = super().evaluate(subject, source, request)
         return result | evaluate.frame_labels(subject, source, request.console)
 
     def content(self, source: SequenceSource, position: int) -> bytes:
-        """The values."""
+        """Return the bytes of the values."""
         return source.sequence(position).tobytes()
 
     def comparison(self, source: SequenceSource) -> Tensor:
-        """(S, D): every sequence stretched to a fixed number of steps."""
+        """Return every sequence resampled to a fixed number of steps: (S, D)."""
         return duplicates.briefs(source)
 
     def near_duplicates(
         self, source: SequenceSource, near: Tensor, compared: Tensor | None
     ) -> list[tuple[int, int]]:
-        """Pairs of about the same length whose courses correlate."""
+        """Return the pairs of similar length whose values correlate."""
         return [] if compared is None else duplicates.same_shapes(source.lengths, compared, near)
 
     def summary(self, source: SequenceSource) -> dict[str, Any]:
-        """Lengths, channels, rates and formats."""
+        """Summarise lengths, channels, rates and formats."""
         return summary.of_sequences(source)
 
     def list_lines(
         self, source: SequenceSource, positions: Sequence[int], data: str, out: Path
     ) -> list[str]:
-        """The path of each file once, with a tab and the label."""
+        """Return one line for each file, with a tab and the label."""
         return inspect.path_lines(source, positions)
 
     def program(
@@ -125,11 +125,11 @@ class Sequences(BaseModality[SequenceSource]):
         rate: int | None,
         fold: bool,
     ) -> program.Standalone:
-        """A program of plain torch."""
+        """Return a program in plain torch."""
         return program.of_signals(encoder, description, rate, fold)
 
     def details(self, source: SequenceSource, position: int) -> dict[str, Any]:
-        """Where in its file the item lies, and a small curve."""
+        """Return the position of the item in its file, and a small curve."""
         return items.sequence_details(source, position)
 
 
@@ -140,12 +140,12 @@ class Audio(Sequences):
     extensions = kinds.AUDIO
 
     def open(self, spec: str, path: Path, options: OpenOptions) -> SequenceSource:
-        """A folder of sounds, or a text file that lists them."""
+        """Open a folder of sounds, or a text file that lists them."""
         level = options.reading.label_level
         return self.open_listing(spec, listed(path, self.kind, level), options)
 
     def open_listing(self, spec: str, listing: Listing, options: OpenOptions) -> SequenceSource:
-        """Sound files."""
+        """Open sound files."""
         return audio.audio_source(
             spec,
             listing,
@@ -156,26 +156,26 @@ class Audio(Sequences):
         )
 
     def baseline(self, train: SequenceSource) -> tuple[str, Callable[[Any], Tensor]]:
-        """The mean loudness of 40 mel bands."""
+        """Use the mean loudness of 40 mel bands as features."""
         return "log-mel means", baselines.LogMel(train.rate or 1)
 
     def decode_query(self, name: str | Path, source: SequenceSource, encoder: Any) -> Any:
-        """A sound file at the sample rate of the source."""
+        """Read a sound file at the sample rate of the source."""
         rate = source.rate or 1
         return search.file_query(
             name, source, lambda path: search.sequence_query(audio.decode(path, rate)[0], source)
         )
 
     def preview(self, source: SequenceSource, position: int) -> Preview:
-        """Its duration."""
+        """Return the preview, with the duration."""
         return Preview(detail=f"{source.lengths[position] / (source.rate or 1):.2f} s")
 
     def sound(self, source: SequenceSource, position: int) -> bytes:
-        """The sound as packed."""
+        """Return the sound as stored."""
         return items.wav(source, position)
 
     def uploaded(self, source: SequenceSource, raw: bytes, encoder: Any) -> Any:
-        """A sound file of at most 60 seconds."""
+        """Read an uploaded sound file of at most 60 seconds."""
         items.check_sound(raw)
         return items.decode_upload(self, source, raw, encoder, ".bin")
 
@@ -187,12 +187,12 @@ class Series(Sequences):
     extensions = kinds.SERIES
 
     def open(self, spec: str, path: Path, options: OpenOptions) -> SequenceSource:
-        """A .npy or .csv of steps x channels, a folder of them, or a list."""
+        """Open a .npy or .csv of steps x channels, a folder of them, or a list."""
         level = options.reading.label_level
         return self.open_listing(spec, listed(path, self.kind, level), options)
 
     def open_listing(self, spec: str, listing: Listing, options: OpenOptions) -> SequenceSource:
-        """Files of tables."""
+        """Open table files."""
         return series.series_source(
             spec,
             listing,
@@ -202,17 +202,17 @@ class Series(Sequences):
         )
 
     def baseline(self, train: SequenceSource) -> tuple[str, Callable[[Any], Tensor]]:
-        """Mean, standard deviation and mean step of each channel."""
+        """Use mean, standard deviation and mean step of each channel as features."""
         return "channel statistics", baselines.ChannelStatistics()
 
     def decode_query(self, name: str | Path, source: SequenceSource, encoder: Any) -> Any:
-        """A table with the channels of the source."""
+        """Read a table with the channels of the source."""
         return search.file_query(
             name, source, lambda path: search.sequence_query(series.read_table(path), source)
         )
 
     def uploaded(self, source: SequenceSource, raw: bytes, encoder: Any) -> Any:
-        """A .npy or .csv of at most 2**20 steps."""
+        """Read an uploaded .npy or .csv of at most 2**20 steps."""
         suffix = ".npy" if raw.startswith(b"\x93NUMPY") else ".csv"
         batch = items.decode_upload(self, source, raw, encoder, suffix)
         items.check_steps(len(batch["values"]))

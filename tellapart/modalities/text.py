@@ -1,4 +1,4 @@
-"""Sentences: everything that differs between text and other kinds of data.
+"""The text modality.
 
 Shapes: S instances in the source, N batch, L tokens, D width, K neighbours.
 """
@@ -44,16 +44,16 @@ class Text(BaseModality[TextSource]):
     configuration = TextConfig
 
     def starting_settings(self, method: str) -> None:
-        """None: every setting comes from a preset."""
+        """Return None: every setting comes from a preset."""
         return None
 
     def open(self, spec: str, path: Path, options: OpenOptions) -> TextSource:
-        """A file of sentences, or a folder of documents."""
+        """Open a file of sentences, or a folder of documents."""
         level = options.reading.label_level
         return self.open_listing(spec, listed(path, self.kind, level), options)
 
     def open_listing(self, spec: str, listing: Listing, options: OpenOptions) -> TextSource:
-        """One file of sentences, or documents."""
+        """Open one file of sentences, or documents."""
         return text.text_source(spec, listing)
 
     def source_for(self, subject: Subject, data: str, options: Mapping[str, Any]) -> TextSource:
@@ -62,7 +62,7 @@ class Text(BaseModality[TextSource]):
         return source
 
     def first_view(self, source: TextSource, batch: Any) -> Any:
-        """Of pairs (N, V, L) the first sentence (N, L)."""
+        """Return the first sentence (N, L) of pairs (N, V, L)."""
         if source.columns == 1:
             return batch
         return {name: value[:, 0] for name, value in batch.items()}
@@ -72,7 +72,7 @@ class Text(BaseModality[TextSource]):
         return join_tokens(views)
 
     def check_training(self, method: str, source: TextSource) -> None:
-        """Pairs of sentences are for simcse alone."""
+        """Accept pairs of sentences only for simcse."""
         if source.columns > 1 and method != "simcse":
             raise ConfigError(
                 f"{method} requires single sentences, and {source.name} holds pairs; use simcse, "
@@ -80,73 +80,73 @@ class Text(BaseModality[TextSource]):
             )
 
     def build_encoder(self, config: Any, source: TextSource) -> TextEncoder:
-        """As `training.build.text_encoder`."""
+        """Build an encoder with `training.build.text_encoder`."""
         return build.text_encoder(config, source)
 
     def build_views(self, config: Any, source: TextSource, encoder: Any) -> TextViews:
-        """As `training.build.text_views`."""
+        """Build views with `training.build.text_views`."""
         return build.text_views(config, source, encoder)
 
     def watch_views(self, config: Any, source: TextSource) -> TextViews:
-        """The views of the configuration; words are deleted where dropout alone makes the views."""
+        """Return the views of the configuration; if only dropout differs, words are deleted."""
         views: TextViews = config.views_for(source)
         return replace(views, word_deletion=DELETED) if views.nothing else views
 
     def rebuild_encoder(self, description: dict[str, Any], *, seed: int) -> TextEncoder:
-        """As `encoders.text.build`."""
+        """Rebuild an encoder with `encoders.text.build`."""
         given = dict(description)
         return text_encoders.build(given.pop("encoder"), seed=seed, **given)
 
     def preprocessor(self, data: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-        """Tokenizer and token ids."""
+        """Return tokenizer and token ids."""
         return {
             "tokenizer": "in config.json",
             "values": "token ids (N, L) and a mask of those that are no padding",
         }
 
     def card(self, description: dict[str, Any]) -> tuple[str, str]:
-        """Network, length and pooler."""
+        """Describe network, length and pooler."""
         network = f"{description['encoder']}, sentences of up to {description['max_length']} tokens"
         return network, f"one vector of a sentence (pooler: {description.get('pooler')})"
 
     def evaluate(
         self, subject: Subject, source: TextSource, request: evaluate.Request
     ) -> dict[str, Any]:
-        """Partners of pairs, classes where there are labels, and geometry."""
+        """Evaluate pairs, classes (if the data have labels) and geometry."""
         return evaluate_text.evaluate_sentences(
             subject, source, request.full, request.console, request.protocol
         )
 
     def decode_query(self, name: str | Path, source: TextSource, encoder: Any) -> Any:
-        """A sentence as tokens."""
+        """Tokenise a sentence."""
         return search.sentence_query(str(name), source, encoder)
 
     def content(self, source: TextSource, position: int) -> bytes:
-        """The sentences of the item."""
+        """Return the bytes of the item's sentences."""
         return "\t".join(source.texts[source.rows[position]]).encode()
 
     def comparison(self, source: TextSource) -> None:
-        """Nothing beside the words."""
+        """Return None: only the words are compared."""
         return None
 
     def content_vectors(self, source: TextSource, compared: Tensor | None) -> Tensor:
-        """TF-IDF of words and pairs of words."""
+        """Return TF-IDF vectors of words and word pairs."""
         return inspect.word_vectors([" ".join(source.texts[r]) for r in source.rows])
 
     def near_duplicates(
         self, source: TextSource, near: Tensor, compared: Tensor | None
     ) -> list[tuple[int, int]]:
-        """Pairs of texts that share most of their words."""
+        """Return the pairs of texts that share most of their words."""
         return duplicates.same_words(source, near)
 
     def summary(self, source: TextSource) -> dict[str, Any]:
-        """Words, characters and columns."""
+        """Summarise words, characters and columns."""
         return summary.of_sentences(source)
 
     def list_lines(
         self, source: TextSource, positions: Sequence[int], data: str, out: Path
     ) -> list[str]:
-        """The sentences themselves."""
+        """Return the sentences."""
         return inspect.sentence_lines(source, positions, data, out)
 
     def program(
@@ -158,17 +158,17 @@ class Text(BaseModality[TextSource]):
         rate: int | None,
         fold: bool,
     ) -> program.Standalone:
-        """A program of plain torch, or of transformers."""
+        """Return a program in plain torch, or one that uses transformers."""
         return program.of_sentences(encoder, description)
 
     def preview(self, source: TextSource, position: int) -> Preview:
-        """The sentences."""
+        """Return the sentences."""
         return Preview(words=" | ".join(source.texts[source.rows[position]]))
 
     def details(self, source: TextSource, position: int) -> dict[str, Any]:
-        """The sentences, cut where they are long."""
+        """Return the sentences, truncated if they are long."""
         return items.sentence_details(source, position)
 
     def uploaded(self, source: TextSource, raw: bytes, encoder: Any) -> Any:
-        """A sentence in UTF-8."""
+        """Read an uploaded sentence in UTF-8."""
         return self.decode_query(items.sentence(raw), source, encoder)

@@ -1,4 +1,4 @@
-"""Vectors alone: items of which only ids and labels are known."""
+"""The modality of saved vectors, for which only ids and labels are known."""
 
 from __future__ import annotations
 
