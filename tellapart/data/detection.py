@@ -75,8 +75,9 @@ def open_boxes(
 
     Args:
         spec: "coco:FOLDER" with annotations/instances_SPLIT.json and the images in SPLIT/;
-            "voc:FOLDER" with Annotations/, ImageSets/Main/ and JPEGImages/; a folder of either; or "scenes:digits",
-            "scenes:fashion-mnist": 2,000 + 500 scenes with several objects, composed once.
+            "voc:FOLDER" with Annotations/, ImageSets/Main/ and JPEGImages/; a folder of
+            either; or "scenes:digits", "scenes:fashion-mnist": 2,000 + 500
+            scenes with several objects, composed once.
     Returns:
         {"train": ..., "test": ...}; a split named val, minival or test is the test part.
     Raises:

@@ -1,4 +1,4 @@
-"""Scenes with several objects and their exact boxes, in COCO's layout: detection without a download.
+"""Scenes of several objects with exact boxes, in COCO's layout: detection without a download.
 
 The pieces are those of scenes-v1: the same cloud texture, tints and turned items. A scene is a grid
 of 3 x 3 cells; each object stands alone in one, so that boxes never overlap.

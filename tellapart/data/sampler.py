@@ -1,4 +1,4 @@
-"""Which instances a step sees: a function of (seed, epoch), so that a resumed run needs no state."""
+"""Which instances a step sees: a function of (seed, epoch); resuming needs no state."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def epoch_order(size: int, seed: int, epoch: int) -> Tensor:
 
 
 def steps_per_epoch(size: int, batch: int) -> int:
-    """Whole batches in an epoch; the rest of its order is dropped, and the next epoch reshuffles."""
+    """Whole batches in an epoch; the rest of its order is dropped, the next one reshuffles."""
     require(
         1 <= batch <= size,
         f"the batch must lie in 1..{size} (the number of instances), got {batch}",

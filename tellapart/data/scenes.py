@@ -35,7 +35,8 @@ class Scenes:
     """Composed scenes and where their object is.
 
     images: (S, P, P, 3) uint8. boxes: (S, 4) int64, x0, y0, x1, y1 in pixels, half open: the
-    tightest box around the object's pixels (intensity above 0.08 after placing); all zero where nothing is visible.
+    tightest box around the object's pixels (intensity above 0.08 after placing); all zero where
+    nothing is visible.
     """
 
     images: Array
@@ -108,7 +109,7 @@ def _compose(items: Tensor, numbers: Tensor, size: int) -> tuple[Array, Array]:
 
 
 def background(numbers: Tensor, size: int) -> Tensor:
-    """(n, 3, P, P) clouds from (n, NOISE) uniform numbers: coarse bicubic and fine bilinear noise."""
+    """(n, 3, P, P) clouds from (n, NOISE) uniform numbers: coarse bicubic, fine bilinear."""
     n = len(numbers)
     coarse, fine = numbers.split([3 * COARSE**2, 3 * FINE**2], dim=1)
     return 0.6 * F.interpolate(
@@ -119,14 +120,14 @@ def background(numbers: Tensor, size: int) -> Tensor:
 
 
 def blend(scene: Tensor, placed: Tensor, tint: Tensor) -> tuple[Tensor, Tensor]:
-    """The scene with the placed items (n, 1, P, P) in their tints (n, 3), and their masks (n, P, P)."""
+    """The scene with items (n, 1, P, P) in their tints (n, 3), and their masks (n, P, P)."""
     visible = placed > VISIBLE
     mask = F.avg_pool2d(visible.float(), 3, stride=1, padding=1)
     return scene * (1 - mask) + mask * (placed * tint[:, :, None, None] + 0.1), visible[:, 0]
 
 
 def place(masks: Tensor, scale: Tensor, angle: Tensor, offset: Tensor, size: int) -> Tensor:
-    """The item turned by `angle`, shrunk by `scale`, moved by `offset` (half sides of the scene)."""
+    """The item turned by `angle`, shrunk by `scale`, moved by `offset` (in half sides)."""
     cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
     turn = torch.stack(
         [torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1

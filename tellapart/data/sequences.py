@@ -245,7 +245,7 @@ def notes_of(packed: Packed, names: Sequence[str], unit: str) -> Iterator[Note]:
 
 
 def ending(packed: Packed, row: int, rate: int | None) -> str:
-    """What follows the file name in an id: nothing, or where the piece begins ("#12.5", seconds)."""
+    """What follows the file name in an id: nothing, or where the piece begins ("#12.5")."""
     return f"#{packed.start[row] / (rate or 1):g}" if packed.pieces[packed.file[row]] > 1 else ""
 
 

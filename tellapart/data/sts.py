@@ -43,7 +43,8 @@ def open_pairs(spec: str) -> ScoredPairs:
     Args:
         spec: lee, wordsim353 or simlex999 (in the gensim package); a file of score, sentence,
             sentence in tabs; one of STS-B (7 columns or more: the score in the fifth) or SICK (a
-            heading with relatedness_score); or a folder of STS12-16 (STS.input.NAME.txt with STS.gs.NAME.txt), whose subsets are scored together.
+            heading with relatedness_score); or a folder of STS12-16 (STS.input.NAME.txt with
+            STS.gs.NAME.txt), whose subsets are scored together.
     Raises:
         DataError: missing, not UTF-8, or fewer than three pairs.
     """

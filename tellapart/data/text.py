@@ -66,7 +66,7 @@ class Tokens:
     offset: Array  # (S V + 1,) int64
 
     def batch(self, rows: Array) -> dict[str, Tensor]:
-        """{"ids", "mask", "word"}, each (N, L): the sentences at `rows` (N,), padded to one length."""
+        """{"ids", "mask", "word"}, each (N, L): the sentences at `rows` (N,), padded."""
         starts, stops = self.offset[rows], self.offset[rows + 1]
         longest = int((stops - starts).max())
         place = starts[:, None] + np.arange(longest)
@@ -132,7 +132,7 @@ class TextSource(Source):
         return replace(self, tokens=tokens)
 
     def read(self, index: Tensor) -> dict[str, Tensor]:
-        """Tokens at `index` (N,): {"ids", "mask", "word"}, each (N, L), or (N, V, L) of V columns."""
+        """Tokens at `index` (N,): {"ids", "mask", "word"}, (N, L) each, or (N, V, L) of columns."""
         if self.tokens is None:
             raise DataError(f"{self.name} is not tokenised; an encoder of sentences does that")
         rows = self.rows[index.cpu().numpy()]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import wave
 
 import numpy as np
@@ -356,3 +357,29 @@ def test_neighbours_by_an_encoder(tmp_path):
     result = look("digits", encoder=str(tmp_path / "run")).result
     assert result["neighbours_by"] == str(tmp_path / "run")
     assert result["duplicates"]["extra"] <= 5
+
+
+@pytest.mark.parametrize("kind", ["images", "audio", "series"])
+def test_the_applied_list_keeps_labels_and_splits(tmp_path, kind):
+    soundfile = pytest.importorskip("soundfile")
+    random = np.random.default_rng(0)
+    for part, count in (("Training", 6), ("dev", 3)):
+        for label in ("cat", "dog"):
+            folder = tmp_path / "set" / part / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                if kind == "images":
+                    pixels = random.integers(0, 256, (20, 20, 3), np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{i}.png")
+                elif kind == "audio":
+                    soundfile.write(folder / f"{i}.wav", 0.2 * random.standard_normal(2000), 4000)
+                else:
+                    np.save(folder / f"{i}.npy", random.standard_normal((200, 2)))
+    before = open_source(str(tmp_path / "set"))
+    test = before.all_files[before.parts["test"][0]]
+    shutil.copy(test, tmp_path / "set" / "Training" / "cat" / f"leak{test.suffix}")
+    look(tmp_path / "set", apply=tmp_path / "kept.txt")
+    after = open_source(str(tmp_path / "kept.txt"))
+    assert list(after.classes) == ["cat", "dog"]
+    assert {name: len(rows) for name, rows in after.splits.items()} == {"train": 12, "test": 6}
+    assert all("/dev/" in after.all_ids[i] for i in after.parts["test"])
