@@ -213,7 +213,7 @@ class TextViews:
     feature_cutoff: float = 0.0
     shuffle: float = 0.0
     span: int = 0
-    synonyms: Tensor | None = field(default=None, metadata=DECIDED)
+    synonyms: Any = field(default=None, metadata=DECIDED)  # Tensor (V, K); torch may be absent
     change: Callable[[Any, Any], Any] | None = field(default=None, metadata=DECIDED)
 
     def __post_init__(self) -> None:
