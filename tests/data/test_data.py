@@ -222,7 +222,7 @@ def test_the_cache_is_reused_and_bounded(photos, tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_an_error(photos, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="give another --cache"):
+    with pytest.raises(DataError, match="cannot write"):
         open_source(str(photos), cache=tmp_path / "file")
 
 
