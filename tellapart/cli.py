@@ -217,6 +217,7 @@ def _run(top: argparse.Namespace, as_json: bool) -> None:
 
 def _command(name: str, rest: Sequence[str], as_json: bool) -> None:
     """Parse the options of a command, call its function, and print the result."""
+    plugins.load_plugins()
     command = COMMANDS[name]
     head, words, options, prefixes = _described(name, rest)
     parser = Parser(
@@ -315,7 +316,8 @@ def settings(method: str, data: str | None, preset: str | None) -> list[Option]:
         method_name(method)
     config = presets.starting(method, data or "", preset)
     common = [o for o in of_record(config) if o.name not in ("views", "objective")]
-    views = of_record(config.views, group="views")
+    own = getattr(config, "views", None)  # a registered kind of data may have none
+    views = of_record(own, group="views") if own else []
     taken = {o.name for o in (*common, *views)} | {"data", "out", "resume", "preset", "method"}
     objective = [
         o if (inner := o.name.partition(".")[2]) in taken else dataclasses.replace(o, alias=inner)

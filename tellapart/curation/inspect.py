@@ -26,7 +26,7 @@ from ..functional.geometry import unit_rows
 from ..runtime.console import Console
 from ..training import loading
 from ..training.config import CommonConfig
-from ..training.presets import name_for
+from ..training.presets import named_start
 from ..training.resolve import open_for, resolve, training_part
 from . import duplicates, outliers, summary
 
@@ -231,7 +231,7 @@ def _training(
     sizes = [sum(int(source.rows[i]) in inside for i in group) for group in copies.together]
     risk = duplicates.in_a_batch([s for s in sizes if s > 1], len(part), batch)
     steps = settings.steps or max(1, round(settings.epochs * steps_per_epoch(len(part), batch)))
-    preset = name_for(method, data)
+    preset = named_start(method, data)
     chosen: dict[str, Any] = {"method": method, "preset": preset, "items": len(part)}
     facts, _, _ = modality_of(source).training_facts(source)
     chosen |= facts | {

@@ -47,7 +47,8 @@ __getattr__, __dir__ = lazy.attributes(
         "text": ("TextSource",),
     },
     modules=(
-        "audio", "builtin", "detection", "files", "image_folder", "image_packing", "images", "kinds",
-        "multi_object_scenes", "objects", "sampler", "scenes", "sequences", "series", "source", "sts", "text",
+        "audio", "builtin", "detection", "files", "image_folder", "image_packing", "images",
+        "kinds", "multi_object_scenes", "objects", "sampler", "scenes", "sequences", "series",
+        "source", "sts", "text",
     ),
 )  # fmt: skip

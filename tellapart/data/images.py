@@ -19,7 +19,7 @@ from .source import Array, Source
 class Pixels:
     """Packed images: flat bytes, each image rows x columns x channels, and where each begins.
 
-    `flat` may be a memory map. Images of one size have a `shape`, and a batch of them is one gather.
+    `flat` may be a memory map. Images of one size have a `shape`; a batch of them is one gather.
     """
 
     flat: Array  # (bytes,) uint8
@@ -80,30 +80,40 @@ class ImageSource(Source):
 
     @property
     def described(self) -> str:
-        return f"{len(self):,} images to tell apart, {self.channels} channel(s), seen at {self.image_size} px"
+        return (
+            f"{len(self):,} images to tell apart, {self.channels} channel(s), seen at "
+            f"{self.image_size} px"
+        )
 
     def read(self, index: Tensor) -> Tensor | dict[str, Tensor]:
-        """The images at the positions `index` (N,).
+        """Some images.
+
+        Args:
+            index: (N,) source rows.
 
         Returns:
-            (N, C, H, W) uint8 in channels-last memory when the whole set has one size; otherwise
-            {"pixels": (bytes,) uint8, "height": (N,), "width": (N,), "channels": (1,)}, the images one after
-            another as rows x columns x channels.
+            (N, C, H, W) uint8 in channels-last memory if the whole set has one size; otherwise
+            {"pixels": (bytes,) uint8, "height": (N,), "width": (N,), "channels": (1,)}, the images
+            one after another as H x W x C.
         """
-        rows = self.rows[index.cpu().numpy()]
+        set_rows = self.rows[index.cpu().numpy()]
         packed = self.pixels
         if packed.shape is not None:
             h, w = packed.shape
             whole = packed.flat.reshape(len(packed.offset), h, w, packed.channels)
-            return torch.from_numpy(whole[rows]).permute(0, 3, 1, 2)
-        flat = np.concatenate([packed.image(r).reshape(-1) for r in rows])
+            return torch.from_numpy(whole[set_rows]).permute(0, 3, 1, 2)
+        flat = np.concatenate([packed.image(r).reshape(-1) for r in set_rows])
         return {
             "pixels": torch.from_numpy(flat),
-            "height": torch.from_numpy(packed.height[rows]),
-            "width": torch.from_numpy(packed.width[rows]),
+            "height": torch.from_numpy(packed.height[set_rows]),
+            "width": torch.from_numpy(packed.width[set_rows]),
             "channels": torch.tensor([packed.channels]),
         }
 
-    def image(self, position: int) -> Array:
-        """One image, (H, W, C) uint8, as packed."""
-        return self.pixels.image(int(self.rows[position]))
+    def image(self, row: int) -> Array:
+        """One image, (H, W, C) uint8, as packed.
+
+        Args:
+            row: source row.
+        """
+        return self.pixels.image(int(self.rows[row]))

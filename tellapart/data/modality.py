@@ -1,9 +1,10 @@
 """The interface of one kind of data, and the table of the kinds there are.
 
-Everything that differs between images, sounds, series and sentences is asked of one `Modality` object.
-The code that asks (a trainer, a report, a search) names no kind itself. The built-in modalities live in
-`tellapart.modalities`, the room below `api`, because they call functions of every room beneath it; this
-module imports none of them: it resolves the names in `MODALITIES` when they are first needed.
+Everything that differs between images, sounds, series and sentences is asked of one `Modality`
+object. The code that asks (a trainer, a report, a search) names no kind itself. The built-in
+modalities live in `tellapart.modalities`, the room below `api`, because they call functions of
+every room beneath it; this module imports none of them: it resolves the names in `MODALITIES` when
+they are first needed.
 
 Shapes: S instances in the source, N batch, D width, K neighbours.
 """
@@ -88,7 +89,7 @@ class Modality(Generic[S]):
     baseline_batch: int = 256
     watched_items: int = 64
 
-    # data ------------------------------------------------------------------------------------------
+    # data ---------------------------------------------------------------------------------------
 
     def open(self, spec: str, path: Path, options: OpenOptions) -> S:
         """Open the files at `path` as a source. Asked by `data.open_source`.
@@ -120,7 +121,7 @@ class Modality(Generic[S]):
         """
         raise NotImplementedError
 
-    # views -----------------------------------------------------------------------------------------
+    # views --------------------------------------------------------------------------------------
 
     def evaluation_view(self, source: S, batch: Any) -> Any:
         """The deterministic view of a batch that `source.read` returned. Asked by views."""
@@ -134,7 +135,7 @@ class Modality(Generic[S]):
         """Concatenate views of consecutive parts of a batch. Asked by training.trainer."""
         raise NotImplementedError
 
-    # training --------------------------------------------------------------------------------------
+    # training -----------------------------------------------------------------------------------
 
     @property
     def configuration(self) -> type[Any]:
@@ -142,7 +143,7 @@ class Modality(Generic[S]):
         raise NotImplementedError
 
     def starting_settings(self, method: str) -> Any | None:
-        """Settings where no preset is named `METHOD_KIND`; None: there are none (training.presets)."""
+        """Settings where no preset is named `METHOD_KIND`; None: there are none."""
         raise NotImplementedError
 
     def check_training(self, method: str, source: S) -> None:
@@ -154,7 +155,7 @@ class Modality(Generic[S]):
         raise NotImplementedError
 
     def build_views(self, config: Any, source: S, encoder: Any) -> Callable[..., Any]:
-        """The random views of a training: called with (batch, generator). Asked by training.build."""
+        """The random views of a training, of (batch, generator). Asked by training.build."""
         raise NotImplementedError
 
     def default_views(self, source: S) -> Callable[..., Any]:
@@ -165,7 +166,7 @@ class Modality(Generic[S]):
         """Random views that the monitor compares while training. Asked by evaluation.monitor."""
         raise NotImplementedError
 
-    # a saved run -----------------------------------------------------------------------------------
+    # a saved run --------------------------------------------------------------------------------
 
     def rebuild_encoder(self, description: dict[str, Any], *, seed: int) -> Any:
         """The encoder of a config.json with random weights. Asked by `encoders.rebuild`.
@@ -198,13 +199,13 @@ class Modality(Generic[S]):
         """Network and features in words, for the model card (training.model_card)."""
         raise NotImplementedError
 
-    # running an encoder ----------------------------------------------------------------------------
+    # running an encoder -------------------------------------------------------------------------
 
     def batches(self, source: S, device: torch.device) -> list[Tensor]:
         """Source rows of each inference batch, in order. Asked by encoders.inference."""
         raise NotImplementedError
 
-    # evaluation ------------------------------------------------------------------------------------
+    # evaluation ---------------------------------------------------------------------------------
 
     def baseline(self, train: S) -> tuple[str, Callable[[Any], Tensor]]:
         """Name and function (views -> vectors (N, D)) of the baseline. Asked by evaluation.
@@ -228,19 +229,19 @@ class Modality(Generic[S]):
         """Side of the images that an untrained baseline sees, in pixels; None: as the encoder."""
         raise NotImplementedError
 
-    # search ----------------------------------------------------------------------------------------
+    # search -------------------------------------------------------------------------------------
 
     def decode_query(self, name: str | Path, source: S, encoder: Any) -> Any:
-        """A file or text as a batch of one that `source` could have read. Asked by embeddings.search.
+        """A file or text as a batch of one, as `source` could have read it (embeddings.search).
 
         Raises:
             DataError: it cannot be read as an item of this kind.
         """
         raise NotImplementedError
 
-    # inspect ---------------------------------------------------------------------------------------
+    # inspect ------------------------------------------------------------------------------------
 
-    def content(self, source: S, position: int) -> bytes:
+    def content(self, source: S, row: int) -> bytes:
         """Content of one item that is not a file, for exact duplicates (curation.duplicates)."""
         raise NotImplementedError
 
@@ -260,11 +261,11 @@ class Modality(Generic[S]):
     def near_duplicates(
         self, source: S, near: Tensor, compared: Tensor | None
     ) -> list[tuple[int, int]]:
-        """Pairs of positions with nearly the same content. Asked by curation.duplicates.
+        """Pairs of rows with nearly the same content. Asked by curation.duplicates.
 
         Args:
             source: S items.
-            near: (S, K) positions of the nearest others of each item.
+            near: (S, K) rows of the nearest others of each item.
             compared: what `comparison` returned.
         """
         raise NotImplementedError
@@ -277,12 +278,12 @@ class Modality(Generic[S]):
         """Settings that the data decide, the reason of each, and warnings (curation.inspect)."""
         raise NotImplementedError
 
-    def list_lines(self, source: S, positions: Sequence[int], data: str, out: Path) -> list[str]:
+    def list_lines(self, source: S, rows: Sequence[int], data: str, out: Path) -> list[str]:
         """Lines of the list of kept items that `inspect --apply` writes (curation.inspect).
 
         Args:
             source: the items.
-            positions: those to keep.
+            rows: those to keep.
             data: what the user typed.
             out: the file to be written.
         Raises:
@@ -290,7 +291,7 @@ class Modality(Generic[S]):
         """
         raise NotImplementedError
 
-    # export ----------------------------------------------------------------------------------------
+    # export -------------------------------------------------------------------------------------
 
     def program(
         self,
@@ -314,17 +315,17 @@ class Modality(Generic[S]):
         """
         raise NotImplementedError
 
-    # pages -----------------------------------------------------------------------------------------
+    # pages --------------------------------------------------------------------------------------
 
-    def preview(self, source: S, position: int) -> Preview:
+    def preview(self, source: S, row: int) -> Preview:
         """One item for a page. Asked by the reports and the contact sheet."""
         raise NotImplementedError
 
-    def details(self, source: S, position: int) -> dict[str, Any]:
+    def details(self, source: S, row: int) -> dict[str, Any]:
         """JSON fields of one item for the explorer beside its id and label."""
         raise NotImplementedError
 
-    def sound(self, source: S, position: int) -> bytes | None:
+    def sound(self, source: S, row: int) -> bytes | None:
         """One item as a WAV file, None if it cannot be heard. Asked by the explorer."""
         raise NotImplementedError
 

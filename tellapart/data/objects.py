@@ -10,12 +10,13 @@
 | list of PIL images | images |
 | list of paths, or a frame with a column of paths | what their extensions say |
 | list of arrays (T, C) or of strings | series, sentences |
-| map-style `torch.utils.data.Dataset`, or anything with `len` and integer indices | by its first item |
+| `torch.utils.data.Dataset`, or anything with `len` and integer indices | by its first item |
 | pair (any of these, labels) | the same, with labels |
 
-Items of a dataset are a value, a pair (value, label), or a mapping with "image" (or "pixels", "audio",
-"text") and "label". Labels are strings or whole numbers; -1 and None mean no label. With labels a fifth
-of the items becomes the test part, by the hash of their contents, unless a frame has a column "split".
+Items of a dataset are a value, a pair (value, label), or a mapping with "image" (or "pixels",
+"audio", "text") and "label". Labels are strings or whole numbers; -1 and None mean no label. With
+labels a fifth of the items becomes the test part, by the hash of their contents, unless a frame has
+a column "split".
 
 Shapes: S instances, H and W pixels, C channels, T steps.
 """
@@ -49,8 +50,8 @@ PATH_COLUMNS = ("path", "file", "file_name", "filename", "image")
 SPLIT_COLUMNS = ("split", "part", "subset")
 MOST_CLASSES = 100_000  # above this, whole numbers are names, not class numbers
 ACCEPTED = (
-    "a name or path, a numpy array or torch tensor, a list of PIL images, of paths or of strings, a "
-    "torch.utils.data.Dataset, a pandas DataFrame with a column 'path', or a pair (data, labels)"
+    "a name or path, a numpy array or torch tensor, a list of PIL images, of paths or of strings, "
+    "a torch.utils.data.Dataset, a pandas DataFrame with a column 'path', or a pair (data, labels)"
 )
 
 
@@ -69,7 +70,7 @@ def source_of(
     Raises:
         DataError: not one of these objects, or fewer than two items.
     """
-    if isinstance(data, Source):
+    if isinstance(data, Source):  # a user may pass one that is already open
         return _resized(data, image_size)
     values, labels, splits = _taken_apart(data)
     if len(values) < 2:
@@ -107,7 +108,7 @@ def array_source(name: str, path: Path, *, image_size: int | None, large: int) -
 
 def kind_of_object(data: Any) -> str:
     """The kind of the data in a Python object, from its first items."""
-    if isinstance(data, Source):
+    if isinstance(data, Source):  # as above
         return data.kind
     return _kind(_taken_apart(data)[0])
 
@@ -212,8 +213,8 @@ def _kind(values: Any) -> str:
         if values.ndim in (2, 3) and np.issubdtype(values.dtype, np.number):
             return "series"
         raise DataError(
-            f"an array of {values.dtype} and shape {values.shape} is neither images (uint8 (S, H, W) "
-            "or (S, H, W, C), float (S, H, W, C) in 0..1) nor series (float (S, T) or (S, T, C))"
+            f"an array of {values.dtype} and shape {values.shape} is neither images (uint8 "
+            "(S, H, W) or (S, H, W, C), float (S, H, W, C) in 0..1) nor series (float (S, T) or (S, T, C))"
         )
     first = next(iter(values), None)
     if isinstance(first, os.PathLike) or (isinstance(first, str) and _looks_like_path(first)):
@@ -327,7 +328,7 @@ def _picture(value: Any, channels: int) -> Array:
     array = _eight_bit(array)
     if array.shape[2] != channels:
         raise DataError(
-            f"images of {array.shape[2]} and of {channels} channel(s) in one set; convert them first"
+            f"images of {array.shape[2]} and of {channels} channel(s) in one set; convert them"
         )
     return array
 

@@ -82,8 +82,8 @@ def open_source(
         )
     if spec.startswith(PYTHON):
         raise DataError(
-            f"{spec.removeprefix(PYTHON)} was given in Python and is not stored; pass the same data "
-            "again as data="
+            f"{spec.removeprefix(PYTHON)} was given in Python and is not stored; pass the same "
+            "data again as data="
         )
     kind, _, rest = spec.partition(":")
     if kind == "scenes":

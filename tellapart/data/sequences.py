@@ -97,28 +97,36 @@ class SequenceSource(Source):
         return f"{len(self):,} pieces of series, {steps:,} steps of {self.channels} channel(s)"
 
     def read(self, index: Tensor) -> dict[str, Tensor]:
-        """The sequences at `index` (N,): {"values": (sum of T, C) as stored, "length": (N,)}."""
+        """The sequences at the source rows `index` (N,): {"values": (sum of T, C) as stored, "length": (N,)}."""
         parts = [self.sequence(i) for i in index.tolist()]
         return {
             "values": torch.from_numpy(np.concatenate(parts)),
             "length": torch.tensor([len(p) for p in parts]),
         }
 
-    def sequence(self, position: int) -> Array:
-        """One sequence (T, C), as packed."""
-        row = self.rows[position]
-        start = self.packed.offset[row]
-        return np.asarray(self.packed.values[start : start + self.packed.length[row]])
+    def sequence(self, row: int) -> Array:
+        """One sequence (T, C), as packed.
+
+        Args:
+            row: source row.
+        """
+        set_row = self.rows[row]
+        start = self.packed.offset[set_row]
+        return np.asarray(self.packed.values[start : start + self.packed.length[set_row]])
 
     @property
     def groups(self) -> list[str]:
-        return [str(self.packed.file[row]) for row in self.rows]
+        return [str(self.packed.file[set_row]) for set_row in self.rows]
 
-    def seconds(self, position: int) -> tuple[float, float]:
-        """Where in its file an item begins and ends; in steps where the rate is unknown."""
-        row, rate = self.rows[position], self.rate or 1
-        start = float(self.packed.start[row])
-        return start / rate, (start + float(self.packed.length[row])) / rate
+    def seconds(self, row: int) -> tuple[float, float]:
+        """Where in its file an item begins and ends; in steps if the rate is unknown.
+
+        Args:
+            row: source row.
+        """
+        set_row, rate = self.rows[row], self.rate or 1
+        start = float(self.packed.start[set_row])
+        return start / rate, (start + float(self.packed.length[set_row])) / rate
 
 
 # Row of the file, its sequence (T, C) or why it is left out, its hash, and what was done to it.

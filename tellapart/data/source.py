@@ -1,6 +1,9 @@
-"""What a set of instances is, whatever its kind: identity, labels, splits, parts. Kinds add how to read.
+"""The base class of all sources: identity, labels and splits of a set of instances.
 
-Shapes: S instances.
+Names of rows (docs/concepts, "One name for a row"): a **set row** counts the items of the whole
+data set; a **source row**, or just row, those of one source, which may be a split or a subset.
+
+Shapes: S instances of the source.
 """
 
 from __future__ import annotations
@@ -23,22 +26,27 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Instances with their identity: what `read` returns of one never depends on the batch it is read in.
+    """A set of instances with ids, labels and splits.
+
+    What `read` returns of an item does not depend on the batch that it is read in.
 
     Attributes:
-        kind: "images", "audio", "series" or "text".
+        kind: "images", "audio", "series", "text", or a registered kind.
+        one: an item in words.
+        many: several items in words.
         name: what the user typed, e.g. "digits" or "photos/".
-        all_ids, all_labels: of the whole set; `ids`, `labels` are those of `rows`. A label is an int64 >= 0,
-            -1 where an item has none.
+        all_ids: ids by set row.
+        all_labels: labels by set row: int64 >= 0, -1 for an item without a label; or None.
         classes: class names, label -> name.
-        parts: name of a split ("train", "test") -> rows of the whole set.
+        parts: name of a split ("train", "test") -> its set rows.
         fingerprint: hash of contents, ids and labels; the same data gives it on any machine.
         skipped: files that could not be used: {"path", "reason"}.
         duplicates: how many items repeat an earlier one byte for byte.
-        licence: of the data, "" where unknown; it travels into the model card.
-        all_hashes: of the content of each item of the whole set, () where an item is no file.
-        all_files: the file that each item of the whole set is of, () where items are no files.
+        licence: of the data, "" if unknown; it is written into the model card.
+        all_hashes: hashes of the contents by set row; () if items are no files.
+        all_files: files by set row; () if items are no files.
         notes: what was used, left out or changed on the way, counted by kind; see `data.notes`.
+        rows: (S,) the set row of each source row.
     """
 
     name: str
@@ -72,26 +80,33 @@ class Source:
 
     @property
     def hashes(self) -> list[str]:
-        """Of the content of each item; [] where items are no files."""
+        """Hashes of the contents by source row; [] if items are no files."""
         return [self.all_hashes[i] for i in self.rows] if self.all_hashes else []
 
-    def file(self, position: int) -> Path:
-        """The file that an item is of, or a piece of; its id may spell the name otherwise.
+    def file(self, row: int) -> Path:
+        """The file of an item, or of which it is a piece; its id may spell the name otherwise.
+
+        Args:
+            row: source row of the item.
 
         Raises:
             DataError: the items of this source are no files.
         """
         if not self.all_files:
             raise DataError(f"the items of {self.name} are no files")
-        return Path(self.all_files[self.rows[position]])
+        return Path(self.all_files[self.rows[row]])
 
-    def ids_at(self, position: int) -> str:
-        """The id of one item."""
-        return str(self.all_ids[self.rows[position]])
+    def ids_at(self, row: int) -> str:
+        """The id of one item.
+
+        Args:
+            row: source row of the item.
+        """
+        return str(self.all_ids[self.rows[row]])
 
     @property
     def groups(self) -> list[str]:
-        """What is held out together: each item by itself; of a long sound all of its pieces."""
+        """Keys of items that are held out together: an item's id, or the file of its pieces."""
         return self.ids
 
     @property
@@ -100,27 +115,51 @@ class Source:
 
     @property
     def splits(self) -> dict[str, Array]:
-        """Name of each split -> positions of its items in this source."""
-        place = {int(row): i for i, row in enumerate(self.rows)}
+        """Name of each split -> its source rows."""
+        source_row = {int(set_row): row for row, set_row in enumerate(self.rows)}
         return {
-            name: np.array([place[int(r)] for r in rows if int(r) in place], np.int64)
-            for name, rows in self.parts.items()
+            name: np.array([source_row[int(r)] for r in part if int(r) in source_row], np.int64)
+            for name, part in self.parts.items()
         }
 
     def split(self, name: str) -> Self:
-        """The items of one split as a source of their own."""
+        """The items of one split as a source of their own.
+
+        Args:
+            name: of the split.
+
+        Raises:
+            DataError: there is no such split.
+        """
         if name not in self.parts:
             raise DataError(f"{self.name} has no split {name!r}; it has: {', '.join(self.parts)}")
         return self.subset(self.splits[name])
 
-    def subset(self, positions: Array) -> Self:
-        """The items at `positions` of this source, as a source of their own."""
-        if not len(positions):
+    def subset(self, rows: Array) -> Self:
+        """Some items as a source of their own.
+
+        Args:
+            rows: their source rows.
+
+        Raises:
+            DataError: no rows.
+        """
+        if not len(rows):
             raise DataError(f"an empty part of {self.name} was asked for")
-        return replace(self, rows=self.rows[np.asarray(positions, np.int64)])
+        return replace(self, rows=self.rows[np.asarray(rows, np.int64)])
 
     def hold_out(self, count: int) -> tuple[Self, Self]:
-        """Cut `count` items out by the hash of their ids: (the rest, the cut). For tuning, never the test."""
+        """Hold items out by the hash of their ids, for tuning.
+
+        Args:
+            count: how many.
+
+        Returns:
+            The remaining items, and those held out.
+
+        Raises:
+            DataError: not between 1 and S - 1.
+        """
         if not 0 < count < len(self):
             raise DataError(f"cannot hold {count} items out of the {len(self)} of {self.name}")
         order = np.argsort([_hash_of(i) for i in self.groups], kind="stable")
@@ -145,35 +184,45 @@ class Source:
         lost = [name for name in names if name not in place]
         if lost:
             raise DataError(
-                f"{path}: {len(lost)} id(s) are not in {self.name}, the first: {lost[0]!r}; its ids look like "
-                f"{self.ids[0]!r}"
+                f"{path}: {len(lost)} id(s) are not in {self.name}, the first: {lost[0]!r}; its "
+                f"ids look like {self.ids[0]!r}"
             )
         classes = sorted(set(names.values()))
         if len(classes) < 2:
             raise DataError(f"{path} needs two labels or more that differ, it has {classes}")
         labels = np.full(len(self.all_ids), -1, np.int64)
-        rows = self.rows[[place[name] for name in names]]
-        labels[rows] = [classes.index(label) for label in names.values()]
-        order = np.sort(rows)
-        return replace(self, all_labels=labels, classes=tuple(classes), parts={}, rows=order)
+        set_rows = self.rows[[place[name] for name in names]]
+        labels[set_rows] = [classes.index(label) for label in names.values()]
+        ordered = np.sort(set_rows)
+        return replace(self, all_labels=labels, classes=tuple(classes), parts={}, rows=ordered)
 
     def read(self, index: Tensor) -> Tensor | dict[str, Tensor]:
-        """The instances at the positions `index` (N,), as stored."""
-        raise NotImplementedError  # each kind is this function
+        """The items at some source rows, as stored.
+
+        Args:
+            index: (N,) source rows.
+        """
+        raise NotImplementedError  # each kind of data reads in its own way
 
     @property
     def about(self) -> dict[str, Any]:
-        """What run.json says of the data beside their name: plain values."""
+        """Plain values that run.json stores about the data beside their name."""
         return {}
 
     @property
     def described(self) -> str:
-        """What there is to tell apart, in words."""
+        """The contents in words."""
         return f"{len(self):,} {self.many}"
 
 
 def fingerprint(images: Array, ids: Sequence[str], labels: Array | None) -> str:
-    """Hash of contents, ids and labels, the same on any machine."""
+    """Hash of contents, ids and labels, the same on any machine.
+
+    Args:
+        images: the contents, any array.
+        ids: of the items.
+        labels: of the items, or None.
+    """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(np.ascontiguousarray(images).data)
     digest.update("\n".join(ids).encode())
@@ -182,7 +231,15 @@ def fingerprint(images: Array, ids: Sequence[str], labels: Array | None) -> str:
 
 
 def hash_split(keys: Sequence[str], share: float) -> dict[str, Array]:
-    """Split by the hash of each key: equal keys (equal contents) fall on the same side."""
+    """Split by the hash of each key: equal keys (equal contents) fall on the same side.
+
+    Args:
+        keys: of the items.
+        share: of the test part, in 0..1.
+
+    Returns:
+        "train" and "test" -> set rows.
+    """
     hashes = np.array([_hash_of(k) for k in keys], np.uint64)
     test = hashes < share * 2**64
     if not test.any():  # too few for the share to say anything: at least one

@@ -112,13 +112,18 @@ class TextSource(Source):
         }
         return f"{len(self):,} {what[self.columns]}"
 
-    def text(self, position: int, column: int = 0) -> str:
-        """One sentence."""
-        return str(self.texts[self.rows[position]][column])
+    def text(self, row: int, column: int = 0) -> str:
+        """One sentence.
+
+        Args:
+            row: source row.
+            column: of a pair.
+        """
+        return str(self.texts[self.rows[row]][column])
 
     def column(self, number: int) -> list[str]:
         """All sentences of a column, in the order of the items."""
-        return [self.texts[row][number] for row in self.rows]
+        return [self.texts[set_row][number] for set_row in self.rows]
 
     def tokenised(self, encode: Encode) -> TextSource:
         """The same source, to be read as tokens."""
@@ -132,15 +137,15 @@ class TextSource(Source):
         return replace(self, tokens=tokens)
 
     def read(self, index: Tensor) -> dict[str, Tensor]:
-        """Tokens at `index` (N,): {"ids", "mask", "word"}, (N, L) each, or (N, V, L) of columns."""
+        """Tokens at source rows `index` (N,): {"ids", "mask", "word"}, (N, L), or (N, V, L)."""
         if self.tokens is None:
             raise DataError(f"{self.name} is not tokenised; an encoder of sentences does that")
-        rows = self.rows[index.cpu().numpy()]
-        several = (rows[:, None] * self.columns + np.arange(self.columns)).reshape(-1)
+        set_rows = self.rows[index.cpu().numpy()]
+        several = (set_rows[:, None] * self.columns + np.arange(self.columns)).reshape(-1)
         batch = self.tokens.batch(several)
         if self.columns == 1:
             return batch
-        return {name: value.view(len(rows), self.columns, -1) for name, value in batch.items()}
+        return {name: value.view(len(set_rows), self.columns, -1) for name, value in batch.items()}
 
 
 def text_source(name: str, listing: Listing) -> TextSource:

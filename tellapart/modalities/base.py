@@ -138,9 +138,9 @@ class BaseModality(Modality[S]):
         """Raise DataError: queries must be ids of items."""
         raise DataError(f"a query must be the id of an item of {source.name}, got {name}")
 
-    def content(self, source: S, position: int) -> bytes:
+    def content(self, source: S, row: int) -> bytes:
         """Return the bytes of an item's values."""
-        batch = source.read(torch.tensor([position]))
+        batch = source.read(torch.tensor([row]))
         parts = [batch[name] for name in sorted(batch)] if isinstance(batch, dict) else [batch]
         return b"".join(np.ascontiguousarray(p.numpy()).tobytes() for p in parts)
 
@@ -170,9 +170,9 @@ class BaseModality(Modality[S]):
         """Return no additional facts."""
         return {}, {}, []
 
-    def list_lines(self, source: S, positions: Sequence[int], data: str, out: Path) -> list[str]:
+    def list_lines(self, source: S, rows: Sequence[int], data: str, out: Path) -> list[str]:
         """Return the ids."""
-        return [source.ids_at(i) for i in positions]
+        return [source.ids_at(i) for i in rows]
 
     def program(
         self,
@@ -186,15 +186,15 @@ class BaseModality(Modality[S]):
         """Raise ConfigError: encoders of this kind cannot be exported."""
         raise ConfigError(f"encoders of kind {self.kind!r} have no exported form")
 
-    def preview(self, source: S, position: int) -> Preview:
+    def preview(self, source: S, row: int) -> Preview:
         """Return an empty preview: only the id is shown."""
         return Preview()
 
-    def details(self, source: S, position: int) -> dict[str, Any]:
+    def details(self, source: S, row: int) -> dict[str, Any]:
         """Return no details besides id and label."""
         return {}
 
-    def sound(self, source: S, position: int) -> bytes | None:
+    def sound(self, source: S, row: int) -> bytes | None:
         """Return None: the items have no sound."""
         return None
 

@@ -150,9 +150,9 @@ class Images(BaseModality[ImageSource]):
         """Read an image file, scaled as the images of the source."""
         return search.file_query(name, source, lambda path: search.image_query(path, source))
 
-    def content(self, source: ImageSource, position: int) -> bytes:
+    def content(self, source: ImageSource, row: int) -> bytes:
         """Return the bytes of shape and pixels."""
-        image = source.image(position)
+        image = source.image(row)
         return repr(image.shape).encode() + image.tobytes()
 
     def comparison(self, source: ImageSource) -> Tensor:
@@ -181,10 +181,10 @@ class Images(BaseModality[ImageSource]):
         return inspect.image_facts(source)
 
     def list_lines(
-        self, source: ImageSource, positions: Sequence[int], data: str, out: Path
+        self, source: ImageSource, rows: Sequence[int], data: str, out: Path
     ) -> list[str]:
         """Return one line for each path, with a tab and the label."""
-        return inspect.path_lines(source, positions)
+        return inspect.path_lines(source, rows)
 
     def program(
         self,
@@ -206,9 +206,9 @@ class Images(BaseModality[ImageSource]):
             return program.of_patches(encoder, description)
         return image_program.of(original, encoder, description, fold=fold)
 
-    def preview(self, source: ImageSource, position: int) -> Preview:
+    def preview(self, source: ImageSource, row: int) -> Preview:
         """Return the image."""
-        return Preview(picture=source.image(position))
+        return Preview(picture=source.image(row))
 
     def uploaded(self, source: ImageSource, raw: bytes, encoder: Any) -> Any:
         """Read an uploaded image file of at most 40 megapixels."""

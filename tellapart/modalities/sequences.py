@@ -92,9 +92,9 @@ class Sequences(BaseModality[SequenceSource]):
         result = super().evaluate(subject, source, request)
         return result | evaluate.frame_labels(subject, source, request.console)
 
-    def content(self, source: SequenceSource, position: int) -> bytes:
+    def content(self, source: SequenceSource, row: int) -> bytes:
         """Return the bytes of the values."""
-        return source.sequence(position).tobytes()
+        return source.sequence(row).tobytes()
 
     def comparison(self, source: SequenceSource) -> Tensor:
         """Return every sequence resampled to a fixed number of steps: (S, D)."""
@@ -111,10 +111,10 @@ class Sequences(BaseModality[SequenceSource]):
         return summary.of_sequences(source)
 
     def list_lines(
-        self, source: SequenceSource, positions: Sequence[int], data: str, out: Path
+        self, source: SequenceSource, rows: Sequence[int], data: str, out: Path
     ) -> list[str]:
         """Return one line for each file, with a tab and the label."""
-        return inspect.path_lines(source, positions)
+        return inspect.path_lines(source, rows)
 
     def program(
         self,
@@ -128,9 +128,9 @@ class Sequences(BaseModality[SequenceSource]):
         """Return a program in plain torch."""
         return program.of_signals(encoder, description, rate, fold)
 
-    def details(self, source: SequenceSource, position: int) -> dict[str, Any]:
-        """Return the position of the item in its file, and a small curve."""
-        return items.sequence_details(source, position)
+    def details(self, source: SequenceSource, row: int) -> dict[str, Any]:
+        """Return the row of the item in its file, and a small curve."""
+        return items.sequence_details(source, row)
 
 
 class Audio(Sequences):
@@ -166,13 +166,13 @@ class Audio(Sequences):
             name, source, lambda path: search.sequence_query(audio.decode(path, rate)[0], source)
         )
 
-    def preview(self, source: SequenceSource, position: int) -> Preview:
+    def preview(self, source: SequenceSource, row: int) -> Preview:
         """Return the preview, with the duration."""
-        return Preview(detail=f"{source.lengths[position] / (source.rate or 1):.2f} s")
+        return Preview(detail=f"{source.lengths[row] / (source.rate or 1):.2f} s")
 
-    def sound(self, source: SequenceSource, position: int) -> bytes:
+    def sound(self, source: SequenceSource, row: int) -> bytes:
         """Return the sound as stored."""
-        return items.wav(source, position)
+        return items.wav(source, row)
 
     def uploaded(self, source: SequenceSource, raw: bytes, encoder: Any) -> Any:
         """Read an uploaded sound file of at most 60 seconds."""

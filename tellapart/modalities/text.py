@@ -121,9 +121,9 @@ class Text(BaseModality[TextSource]):
         """Tokenise a sentence."""
         return search.sentence_query(str(name), source, encoder)
 
-    def content(self, source: TextSource, position: int) -> bytes:
+    def content(self, source: TextSource, row: int) -> bytes:
         """Return the bytes of the item's sentences."""
-        return "\t".join(source.texts[source.rows[position]]).encode()
+        return "\t".join(source.texts[source.rows[row]]).encode()
 
     def comparison(self, source: TextSource) -> None:
         """Return None: only the words are compared."""
@@ -144,10 +144,10 @@ class Text(BaseModality[TextSource]):
         return summary.of_sentences(source)
 
     def list_lines(
-        self, source: TextSource, positions: Sequence[int], data: str, out: Path
+        self, source: TextSource, rows: Sequence[int], data: str, out: Path
     ) -> list[str]:
         """Return the sentences."""
-        return inspect.sentence_lines(source, positions, data, out)
+        return inspect.sentence_lines(source, rows, data, out)
 
     def program(
         self,
@@ -161,13 +161,13 @@ class Text(BaseModality[TextSource]):
         """Return a program in plain torch, or one that uses transformers."""
         return program.of_sentences(encoder, description)
 
-    def preview(self, source: TextSource, position: int) -> Preview:
+    def preview(self, source: TextSource, row: int) -> Preview:
         """Return the sentences."""
-        return Preview(words=" | ".join(source.texts[source.rows[position]]))
+        return Preview(words=" | ".join(source.texts[source.rows[row]]))
 
-    def details(self, source: TextSource, position: int) -> dict[str, Any]:
+    def details(self, source: TextSource, row: int) -> dict[str, Any]:
         """Return the sentences, truncated if they are long."""
-        return items.sentence_details(source, position)
+        return items.sentence_details(source, row)
 
     def uploaded(self, source: TextSource, raw: bytes, encoder: Any) -> Any:
         """Read an uploaded sentence in UTF-8."""

@@ -49,9 +49,9 @@ def register(value: Any) -> str:
     """Remember an objective of the user and return the name of its method.
 
     Args:
-        value: a name `module:object`, or a subclass of `Objective` (called without arguments, or with
-            (options, seed) as the built-in ones), an object of one, or a function (a, b) -> loss. A
-            class may have `Options`, a frozen dataclass derived from `objectives.Options`.
+        value: a name `module:object`, or a subclass of `Objective` (called without arguments, or
+            with (options, seed) as the built-in ones), an object of one, or a function
+            (a, b) -> loss. A class may have `Options`, a frozen dataclass derived from `objectives.Options`.
 
     Raises:
         ConfigError: none of these.
@@ -63,8 +63,8 @@ def register(value: Any) -> str:
     )
     if not objective and (inspect.isclass(found) or not callable(found)):
         raise ConfigError(
-            f"{name} is neither a class or object of tellapart.objectives.Objective nor a function of two "
-            "views' embeddings"
+            f"{name} is neither a class or object of tellapart.objectives.Objective nor a "
+            "function of two views' embeddings"
         )
     options = getattr(found, "Options", NoOptions)
     if not (inspect.isclass(options) and issubclass(options, Options)):

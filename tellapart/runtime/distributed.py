@@ -224,7 +224,9 @@ def mean_of_valid(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def mine(size: int) -> range:
-    """Return the items of a source of `size` items that this rank reads: every R-th one.
+    """Return the source rows whose memory rows this rank keeps: every R-th one.
+
+    Source row = rank + R x rank row; the rank row is the row in this rank's shard.
 
     Args:
         size: number of items of the source.

@@ -181,12 +181,12 @@ class Trainer:
         )
 
     def _index(self) -> Tensor:
-        """Return the items (N,) of this step that this rank reads."""
+        """Return the source rows (N,) of this step that this rank reads."""
         first = distributed.rank() * self.share
         return self._batch()[first : first + self.share]
 
     def _batch(self) -> Tensor:
-        """Return the items (R N,) of this step on all ranks; the same for any number of them."""
+        """Return the source rows (R N,) of this step on all ranks; the same for any number."""
         return batch_at(self.number, len(self.source), self.batch, self.config.seed)
 
     def _views(self, start: int, stop: int) -> list[Any]:

@@ -69,6 +69,14 @@ def starting(method: str, data: str, preset: str | None = None) -> Any:
     raise ConfigError(f"{method} has no settings for {kind} ({data}); pass a config")
 
 
+def named_start(method: str, data: str) -> str:
+    """Where the settings of a training start, in words: a preset, or a configuration's defaults."""
+    modality = modality_of(kind_of(data))
+    if method in METHODS and modality.starting_settings(method) is None:
+        return name_for(method, data)
+    return f"the defaults of {type(starting(method, data)).__name__}"
+
+
 def name_for(method: str, data: str) -> str:
     """The preset that `train METHOD --data DATA` starts from.
 
