@@ -1,1 +1,1 @@
-"""Is the data good: duplicates, leaks, outliers, wrong labels, and the summary that `inspect` gives."""
+"""Is the data good: duplicates, leaks, outliers, wrong labels, and a summary of the contents."""

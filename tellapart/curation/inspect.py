@@ -1,4 +1,4 @@
-"""Inspect a source before training: contents, duplicates, outliers, and consequences.
+"""Inspect a source before training: contents, duplicates, outliers, labels, defaults.
 
 Shapes: S items, N of a batch, K neighbours.
 """
@@ -23,23 +23,30 @@ from ..embeddings.embeddings import embed
 from ..errors import ConfigError, DataError
 from ..functional import top_k
 from ..functional.geometry import unit_rows
-from ..runtime.console import Console
+from ..runtime.console import Console, plural
 from ..training import loading
 from ..training.config import CommonConfig
 from ..training.presets import named_start
 from ..training.resolve import open_for, resolve, training_part
 from . import duplicates, outliers, summary
 
-SAID = 100  # groups, leaks, outliers and labels that are named
+LISTED = 100  # groups, leaks, outliers and labels that are named
 FEW_ITEMS, TINY, LOPSIDED = 1000, 16, 10.0
+START = {  # how a kind of data can start from trained weights
+    "images": "; start from pretrained weights: --init timm/NAME",
+    "text": "; start from a pretrained language model: --encoder FOLDER",
+}
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A source with what was found in it: the result, and what a page needs to show it.
+    """An inspected source: the result, and what a page needs to show it.
 
     Attributes:
-        result: plain values. source: the items. copies: groups of positions. near: (S, K) positions of neighbours.
+        result: plain values.
+        source: the items.
+        copies: groups of duplicates, as positions.
+        near: (S, K) positions of the nearest others of each item.
     """
 
     result: dict[str, Any]
@@ -57,36 +64,38 @@ def inspect_source(
     reading: Mapping[str, Any] | None = None,
     console: Console,
 ) -> Seen:
-    """Look at a source before training.
+    """Inspect a source before training.
 
     Args:
-        data: as `data.open_source`. method: whose defaults are shown; None: the usual one for this kind of data.
-        encoder: a run folder, timm/NAME or a file of weights whose features find neighbours; None: the contents.
+        data: as `data.open_source`.
+        method: the method whose defaults are shown; None: the usual one for this kind of data.
+        encoder: a run folder, timm/NAME or a file of weights whose features find neighbours; None:
+            the contents do.
         reading: settings of `data.options.ReadOptions` that differ from the usual ones.
-        apply: a new file that lists the items without their copies; `--data` takes it.
+        apply: a new file that lists the items without their duplicates; `--data` takes it.
+        console: shows progress.
+
     Raises:
         DataError: nothing usable in the source, or `apply` exists or cannot be written.
-        ConfigError: a method or an encoder that does not go with these data.
+        ConfigError: a method or an encoder that does not fit these data.
     """
     if apply is not None:
         _check_new(apply, data)
     method = method or modality_of(kind_of(data)).default_method
     settings = resolve(method, data, None, None, dict(reading or {}))
     source = open_for(data, settings, console.progress)
+    console.say(f"comparing {len(source):,} {source.many}")
     modality = modality_of(source)
     looks = modality.comparison(source)
     vectors = modality.content_vectors(source, looks)
     k = min(outliers.NEIGHBOURS, len(source) - 1)
-    console.say(f"comparing {len(source):,} {source.many}")
     similarity, near = top_k.top_k_of_others(vectors, k)
-    copies = duplicates.find(source, near, looks)
-    by = modality.neighbours_by
+    candidates, by = near, modality.neighbours_by
     if encoder:
         by = encoder
-        similarity, again = _by_encoder(encoder, data, source, console)
-        if not torch.equal(again, near):
-            copies = duplicates.find(source, torch.cat([near[:, :10], again[:, :10]], 1), looks)
-        near = again
+        similarity, near = _by_encoder(encoder, data, source, console)
+        candidates = torch.cat([near[:, :10], candidates[:, :10]], 1)
+    copies = duplicates.find(source, candidates, looks)
     result: dict[str, Any] = {"data": data, "fingerprint": source.fingerprint, "neighbours_by": by}
     result |= summary.describe(source, data)
     result["duplicates"] = _copies_named(source, copies)
@@ -102,25 +111,30 @@ def inspect_source(
 
 
 def verdict(result: dict[str, Any]) -> str:
-    """What to know before training, in a sentence or two."""
+    """What to know before training, in one sentence.
+
+    Args:
+        result: what `inspect_source` found.
+    """
     copies, training = result["duplicates"], result["training"]
-    extra = copies["exact"]["extra"] + copies["near"]["extra"]
     items = result["counts"]["items"]
-    said = [
-        f"{copies['extra']:,} of {items:,} items repeat another ({copies['exact']['extra']:,} exactly)" if extra
-        else f"None of {items:,} items repeats another"
-    ]  # fmt: skip
-    if copies["leaks"]["items"]:
-        said.append(
-            f"{copies['leaks']['items']:,} training item(s) are in the test part too: test scores would be optimistic"
+    parts = [f"No duplicates among {items:,} items"]
+    if copies["extra"]:
+        exact = copies["exact"]["extra"]
+        parts = [f"{copies['extra']:,} of {items:,} items duplicate another ({exact:,} exactly)"]
+    if leaks := copies["leaks"]["items"]:
+        parts.append(
+            f"{plural(leaks, 'training item')} {'is' if leaks == 1 else 'are'} also in the test "
+            "part, so test scores would be optimistic"
         )
-    if result["skipped"]["files"]:
-        said.append(f"{result['skipped']['files']:,} could not be used")
+    if files := result["skipped"]["files"]:
+        parts.append(f"{files:,} could not be used")
     if training["false_negatives"]["item"] >= 0.01:
-        said.append(
-            f"{training['false_negatives']['item']:.0%} of the items of a batch would be pushed away from a copy"
+        parts.append(
+            f"{training['false_negatives']['item']:.0%} of the items of a batch meet a duplicate, "
+            "which contrastive learning treats as a negative"
         )
-    return "; ".join(said) + "."
+    return "; ".join(parts) + "."
 
 
 def word_vectors(texts: list[str]) -> Tensor:
@@ -132,7 +146,7 @@ def word_vectors(texts: list[str]) -> Tensor:
         table = TfidfVectorizer(
             ngram_range=(1, 2), max_features=50_000, token_pattern=r"(?u)\b\w+\b"
         ).fit_transform(texts)
-    except ValueError:  # no word in any of them: signs alone
+    except ValueError:  # no word in any of them
         return torch.zeros(len(texts), 1)
     if min(table.shape) <= 64:
         return unit_rows(torch.from_numpy(table.toarray()).float())
@@ -168,7 +182,7 @@ def _copies_named(source: Source, copies: duplicates.Copies) -> dict[str, Any]:
             "groups": len(groups),
             "items": sum(map(len, groups)),
             "extra": sum(len(g) - 1 for g in groups),
-            "first": [group(g) for g in groups[:SAID]],
+            "first": [group(g) for g in groups[:LISTED]],
         }
 
     leaks = duplicates.leaks(copies, source.splits)
@@ -188,15 +202,17 @@ def _copies_named(source: Source, copies: duplicates.Copies) -> dict[str, Any]:
         "near": named(copies.near),
         "extra": sum(len(g) - 1 for g in copies.together),
         "leaks": {
-            "items": len(leaks), "exact": sum(x["kind"] == "exact" for x in leaks), "first": told[:SAID],
+            "items": len(leaks),
+            "exact": sum(x["kind"] == "exact" for x in leaks),
+            "first": told[:LISTED],
         },
-        "of_several_labels": {"groups": len(odd), "first": [group(g) for g in odd[:SAID]]},
+        "of_several_labels": {"groups": len(odd), "first": [group(g) for g in odd[:LISTED]]},
     }  # fmt: skip
 
 
 def _outliers(source: Source, similarity: Tensor) -> dict[str, Any]:
     scores = outliers.outlier_scores(similarity)
-    order = np.argsort(-scores, kind="stable")[:SAID]
+    order = np.argsort(-scores, kind="stable")[:LISTED]
     return {
         "median": round(float(np.median(scores)), 4),
         "first": [
@@ -216,7 +232,7 @@ def _odd_labels(source: Source, near: Tensor) -> dict[str, Any] | None:
                 "id": source.ids_at(one["row"]), "label": str(source.classes[one["label"]]),
                 "neighbours": str(source.classes[one["neighbours"]]), "share": one["share"],
             }
-            for one in found[:SAID]
+            for one in found[:LISTED]
         ],
     }  # fmt: skip
 
@@ -224,22 +240,32 @@ def _odd_labels(source: Source, near: Tensor) -> dict[str, Any] | None:
 def _training(
     method: str, data: str, source: Source, settings: CommonConfig, copies: duplicates.Copies
 ) -> dict[str, Any]:
-    """The defaults of `train`, their reasons, and the effect of copies on its batches."""
+    """What `train` would choose, why, and how often duplicates meet in its batches."""
     part = training_part(source, settings)
     batch = min(settings.batch_size, len(part))
     inside = set(part.rows.tolist())
     sizes = [sum(int(source.rows[i]) in inside for i in group) for group in copies.together]
     risk = duplicates.in_a_batch([s for s in sizes if s > 1], len(part), batch)
+    if shared := modality_of(part).shared(part):
+        colliding = duplicates.collisions(shared, len(part), batch)
+        risk = max(risk, colliding, key=lambda found: found["item"])
     steps = settings.steps or max(1, round(settings.epochs * steps_per_epoch(len(part), batch)))
     preset = named_start(method, data)
     chosen: dict[str, Any] = {"method": method, "preset": preset, "items": len(part)}
     facts, _, _ = modality_of(source).training_facts(source)
     chosen |= facts | {
-        "batch_size": batch, "epochs": settings.epochs, "steps": steps, "encoder": settings.encoder, "lr": settings.lr,
-    }  # fmt: skip
-    rounded = {name: round(value, 6) for name, value in risk.items()}
-    return {**chosen, "why": _reasons(source, chosen), "false_negatives": rounded,
-            "warnings": _warnings(source, part, settings, steps)}  # fmt: skip
+        "batch_size": batch,
+        "epochs": settings.epochs,
+        "steps": steps,
+        "encoder": settings.encoder,
+        "lr": settings.lr,
+    }
+    return {
+        **chosen,
+        "why": _reasons(source, chosen),
+        "false_negatives": {name: round(value, 6) for name, value in risk.items()},
+        "warnings": _warnings(source, part, settings, steps),
+    }
 
 
 def _reasons(source: Source, chosen: dict[str, Any]) -> dict[str, str]:
@@ -252,7 +278,10 @@ def _reasons(source: Source, chosen: dict[str, Any]) -> dict[str, str]:
         "preset": f"the settings of {chosen['method']} for {source.kind}",
         "items": f"{split}, {chosen['items']:,} of {len(source):,} {source.many}",
         "batch_size": "that of the preset, at most as many as there are items",
-        "steps": f"{chosen['epochs']:g} epochs of {chosen['items']:,} items in batches of {chosen['batch_size']:,}",
+        "steps": (
+            f"{chosen['epochs']:g} epochs of {chosen['items']:,} items in batches of "
+            f"{chosen['batch_size']:,}"
+        ),
     }
     return why | modality_of(source).training_facts(source)[1]
 
@@ -269,7 +298,7 @@ def image_facts(source: ImageSource) -> tuple[dict[str, Any], dict[str, str], li
     side = int(min(source.pixels.height.min(), source.pixels.width.min()))
     if side < TINY:
         warnings.append(
-            f"the smallest image has {side} pixels a side: little is left in a crop of it"
+            f"the smallest image has a side of {plural(side, 'pixel')}: crops of it show little"
         )
     if source.channels == 1:
         warnings.append("the images are gray: --hue, --saturation and --grayscale change nothing")
@@ -280,14 +309,17 @@ def _warnings(source: Source, part: Source, settings: CommonConfig, steps: int) 
     found = []
     if len(part) < FEW_ITEMS:
         found.append(
-            f"{len(part):,} items are few to learn from; 1,000 or more are usual: start from --init timm/NAME"
+            f"{len(part):,} {part.many} are few to learn from; 1,000 or more are usual"
+            f"{START.get(part.kind, '')}"
         )
     if settings.batch_size > len(part):
         found.append(
-            f"the batch of {settings.batch_size:,} is larger than the data: it becomes {len(part):,}"
+            f"the batch of {settings.batch_size:,} is larger than the data and becomes "
+            f"{len(part):,}"
         )
     if steps < 200:
-        found.append(f"{steps:,} steps are few: raise --epochs")
+        few = "is" if steps == 1 else "are"
+        found.append(f"{plural(steps, 'step')} {few} few: raise --epochs")
     found += modality_of(source).training_facts(source)[2]
     if source.labels is not None:
         counts = np.bincount(source.labels[source.labels >= 0], minlength=len(source.classes))
@@ -297,7 +329,10 @@ def _warnings(source: Source, part: Source, settings: CommonConfig, steps: int) 
                 f"classes are uneven: {counts.max():,} of {most}, {counts.min():,} of {least}"
             )
     if source.skipped:
-        found.append(f"{len(source.skipped):,} file(s) or lines could not be used and are left out")
+        be = "is" if len(source.skipped) == 1 else "are"
+        found.append(
+            f"{plural(len(source.skipped), 'entry', 'entries')} could not be used and {be} left out"
+        )
     return found
 
 
@@ -306,12 +341,12 @@ def _check_new(path: Path, data: str) -> None:
         raise DataError(f"{path} exists and is left as it is; name a new file")
     if summary.folder_of(data) is None:
         raise DataError(
-            f"{data} is a known set without files of its own: there is nothing to list in {path}"
+            f"{data} is a built-in set without files of its own, so {path} would list nothing"
         )
 
 
 def _write_list(path: Path, source: Source, data: str, keep: list[int]) -> dict[str, Any]:
-    """The items at `keep` as a list that `--data` takes; see `path_lines` and `sentence_lines`."""
+    """Write a list of files, one path and label a line; of sentences, their lines."""
     lines = modality_of(source).list_lines(source, keep, data, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -349,7 +384,8 @@ def sentence_lines(source: TextSource, positions: Sequence[int], data: str, out:
     place = data.removeprefix("text:")
     if not is_file(Path(place).expanduser()):
         raise DataError(
-            f"{data} is a folder of documents; a list of them is no source. Move the copies yourself"
+            f"{data} is a folder of documents, which a list cannot name; move the duplicates out "
+            "of the folder yourself"
         )
     wanted = ".txt" if source.columns == 1 else ".tsv"
     if out.suffix != wanted:

@@ -1,4 +1,4 @@
-"""What vectors say about the items behind them: outliers, labels that do not fit, pairs that are nearly one.
+"""Outliers, labels that do not fit, and similar pairs, all by vectors.
 
 Shapes: S items, D width, K neighbours.
 """
@@ -23,9 +23,11 @@ def neighbours(embeddings: Embeddings, *, k: int = NEIGHBOURS) -> tuple[Tensor, 
 
 
 def outlier_scores(similarity: Tensor) -> Array:
-    """How far each item lies from the others: 1 minus the mean cosine similarity to its ten nearest others.
+    """Distance of each item from the others: 1 minus the mean cosine to its ten nearest others.
 
-    Args: similarity: (S, K), the most alike first; of fewer than ten all.
+    Args:
+        similarity: (S, K), most similar first; of fewer than ten all count.
+
     Returns:
         (S,) float32 in [0, 2]; 0 where the others coincide with it.
 
@@ -40,13 +42,17 @@ def outlier_scores(similarity: Tensor) -> Array:
 def suspect_labels(
     labels: Array | None, near: Tensor, *, share: float = 0.8
 ) -> list[dict[str, Any]]:
-    """Items whose neighbours agree on another label than their own: candidates for a look, not verdicts.
+    """Items whose neighbours agree on another label than their own: candidates for review.
 
     Args:
-        labels: (S,), -1 = none: such neighbours have no vote, and half of them must have one. near: (S, K) rows.
+        labels: (S,), -1 = none. Neighbours without a label have no vote; half of them must have
+        one.
+        near: (S, K) rows.
         share: of the votes that must go to one other label, in (0.5, 1].
+
     Returns:
-        The most certain first: {"row", "label", "neighbours" (the label they share), "share"}; [] without labels.
+        The most certain first: {"row", "label", "neighbours" (the label they share), "share"}; []
+        without labels.
     """
     if labels is None or near.shape[1] < 3 or (labels >= 0).sum() < 3:
         return []
@@ -74,10 +80,15 @@ def suspect_labels(
 def alike_pairs(
     similarity: Tensor, near: Tensor, *, above: float = 0.98
 ) -> list[tuple[int, int, float]]:
-    """Pairs of items whose cosine similarity is at least `above`, among the ten nearest others (S, K) of each.
+    """Pairs of items whose cosine similarity is at least `above`.
+
+    Args:
+        similarity: (S, K) of the nearest others; the first ten of each item count.
+        near: (S, K) rows.
+        above: the least similarity, in [-1, 1].
 
     Returns:
-        (row, row, similarity) with the smaller row first, the most alike first.
+        (row, row, similarity), the smaller row first, most similar pairs first.
     """
     first, place = np.nonzero(similarity[:, :CLOSEST].numpy() >= above)
     found = {
@@ -93,7 +104,11 @@ def alike_pairs(
 
 
 def groups(pairs: list[tuple[int, int]], count: int) -> list[list[int]]:
-    """Rows connected by pairs, each group in order, the largest group first; rows alone are left out.
+    """Connected components of pairs, each in order, the largest first; single rows are left out.
+
+    Args:
+        pairs: of rows.
+        count: S.
 
     >>> groups([(0, 2), (2, 3)], 5)
     [[0, 2, 3]]

@@ -1,4 +1,4 @@
-"""What is in a source before anything is compared: counts, sizes, formats, lengths, and what could not be used.
+"""Counts, sizes, formats and lengths of a source, and what could not be used.
 
 Shapes: S items.
 """
@@ -121,7 +121,7 @@ def _spread(values: Array, unit: str) -> dict[str, Any]:
 
 
 def _of_images(files: list[Path]) -> dict[str, Any]:
-    """Sizes, true formats and modes by the heads of the files, and names whose ending says otherwise."""
+    """Sizes, formats and modes by the headers of the files, and names with another ending."""
     endings = Image.registered_extensions()
     sizes: list[tuple[int, int]] = []
     formats: Counter[str] = Counter()

@@ -245,11 +245,11 @@ class Modality(Generic[S]):
         """Content of one item that is not a file, for exact duplicates (curation.duplicates)."""
         raise NotImplementedError
 
-    def comparison(self, source: S) -> Tensor | None:
+    def comparison(self, source: S) -> Any:
         """What near duplicates are compared by, (S, ...); None: nothing beside the vectors."""
         raise NotImplementedError
 
-    def content_vectors(self, source: S, compared: Tensor | None) -> Tensor:
+    def content_vectors(self, source: S, compared: Any) -> Tensor:
         """(S, D) unit rows from the contents alone. Asked by curation.inspect.
 
         Args:
@@ -258,15 +258,31 @@ class Modality(Generic[S]):
         """
         raise NotImplementedError
 
-    def near_duplicates(
-        self, source: S, near: Tensor, compared: Tensor | None
-    ) -> list[tuple[int, int]]:
-        """Pairs of rows with nearly the same content. Asked by curation.duplicates.
+    def near_duplicates(self, source: S, near: Tensor, compared: Any) -> list[tuple[int, int]]:
+        """Pairs of positions with nearly the same content. Asked by curation.duplicates.
 
         Args:
             source: S items.
             near: (S, K) rows of the nearest others of each item.
             compared: what `comparison` returned.
+        """
+        raise NotImplementedError
+
+    def alike(self, source: S, compared: Any, item: int, others: list[int]) -> list[bool]:
+        """Whether each other item is a near duplicate of `item`. Asked by curation.duplicates.
+
+        Args:
+            source: S items.
+            compared: what `comparison` returned.
+            item: a position.
+            others: positions to compare with it.
+        """
+        raise NotImplementedError
+
+    def shared(self, source: S) -> list[int]:
+        """How many other items share a part with each item (S,), such as one sentence of a pair.
+
+        [] where items have no parts. Asked by curation.inspect.
         """
         raise NotImplementedError
 

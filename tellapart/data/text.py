@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -174,11 +175,38 @@ def text_source(name: str, listing: Listing) -> TextSource:
         identity = listings.identity(name, listing, kept, hashes, skipped)
     if len(texts) < 2:
         raise listings.too_few(name, "sentence", "sentences", len(texts), skipped)
-    if (
-        len(texts[0]) > 1
-    ):  # a fifth of the pairs is the test part, by the hash of the first sentence
-        identity["parts"] = hash_split([t[0] for t in texts], listings.TEST_SHARE)
+    if len(texts[0]) > 1:  # a fifth of the pairs is kept for evaluation
+        identity["parts"] = hash_split(_linked(texts), listings.TEST_SHARE)
     return TextSource(**identity, texts=texts, duplicates=len(hashes) - len(set(hashes)))
+
+
+def _linked(texts: Sequence[tuple[str, ...]]) -> list[str]:
+    """A key of each pair, equal for pairs that share a sentence, so that they stay on one side.
+
+    Pairs that share a sentence are linked, and linked pairs form a component. Where one component
+    holds more than half of all pairs, no split can keep it together; then pairs that share their
+    second sentence (the answer, the hypothesis) stay together.
+    """
+    parent = list(range(len(texts)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[str, int] = {}
+    for i, columns in enumerate(texts):
+        for text in columns[:2]:
+            parent[root(i)] = root(first.setdefault(text, i))
+    roots = [root(i) for i in range(len(texts))]
+    largest = max(Counter(roots).values())
+    if largest > len(texts) / 2:
+        return [columns[1] for columns in texts]
+    smallest: dict[int, str] = {}  # the key does not depend on the order of the lines
+    for r, columns in zip(roots, texts, strict=True):
+        smallest[r] = min(smallest.get(r, columns[0]), columns[0])
+    return [smallest[r] for r in roots]
 
 
 def read_utf8(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Judging an encoder: what takes vectors takes arrays (`Embeddings`), never models."""
+"""Is the encoder good: evaluators take vectors (`Embeddings`), never models."""
 
 from .few_label import few_label
 from .knn import knn

@@ -1,4 +1,4 @@
-"""What an encoder has to beat without being one: pixels, log-mel means, channel statistics."""
+"""Baselines that are no encoders: pixels, log-mel bands, channel statistics, bags of words."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ Seen = Callable[[Any], Tensor]  # views -> vectors (N, width)
 
 
 class CentredPixels:
-    """Raw pixels of a view minus the mean picture of the training part.
+    """Pixels of a view minus the mean picture of the training part.
 
-    Args: train: the part whose mean is taken, from its evaluation views.
+    Args:
+        train: the part whose mean is taken, from its evaluation views.
     """
 
     def __init__(self, train: ImageSource) -> None:
@@ -44,12 +45,15 @@ class CentredPixels:
 
 
 class LogMel:
-    """The loudness of 40 bands of pitch: what speech recognition started from. Its features are their mean over time.
+    """Log energy of 40 mel bands; the features are their mean over time.
 
-    Windows of 25 ms, a frame every `hop` steps, its window centred on the middle of those steps; bands evenly wide in
-    mel (2595 log10(1 + f / 700)) up to half the rate; natural logarithm of the energy, 1e-6 added.
+    Windows of 25 ms, one frame every `hop` steps, each window centred on the middle of those steps;
+    bands of equal width in mel (2595 log10(1 + f / 700)) up to half the rate; natural logarithm of
+    the energy, 1e-6 added.
 
-    Args: rate: Hz. hop: steps from frame to frame; None: 10 ms.
+    Args:
+        rate: sample rate in Hz.
+        hop: steps from frame to frame; None: 10 ms.
     """
 
     def __init__(self, rate: int, hop: int | None = None) -> None:
@@ -87,9 +91,13 @@ class ChannelStatistics:
 
 
 class BagOfWords:
-    """Counts of words, weighed by how rare they are (TF-IDF) or not; words of the training part, the 20,000 commonest.
+    """Word counts, weighted by rarity (TF-IDF) or not, over the 20,000 most frequent words.
 
-    Unlike the others it takes texts. Args: texts: of the training part. weighed: TF-IDF.
+    Unlike the other baselines it takes texts.
+
+    Args:
+        texts: of the training part.
+        weighed: use TF-IDF.
     """
 
     def __init__(self, texts: list[str], *, weighed: bool = True) -> None:
@@ -123,7 +131,7 @@ def _batch(source: Source) -> int:
 
 
 def _mel_bank(rate: int, width: int, bands: int = 40) -> Tensor:
-    """(width / 2 + 1, bands): triangles, each reaching from the middle of one neighbour to that of the other."""
+    """(width / 2 + 1, bands): triangles that reach from one neighbour's centre to the other's."""
     top = 2595 * math.log10(1 + rate / 2 / 700)
     edges = 700 * (10 ** (torch.linspace(0, top, bands + 2) / 2595) - 1)
     line = torch.linspace(0, rate / 2, width // 2 + 1)[:, None]

@@ -1,4 +1,4 @@
-"""How sure a score is: a bootstrap over the items it was measured on, paired where two encoders saw the same items.
+"""Bootstrap intervals over test items, paired where two encoders were scored on the same items.
 
 Shapes: N items, B resamples.
 """
@@ -16,7 +16,14 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy in [0, 1] with its 95 % bootstrap interval over test items; `note` says what is unusual."""
+    """Accuracy in [0, 1] with its 95 % interval over test items.
+
+    Attributes:
+        value: the accuracy.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        note: what is unusual about the score.
+    """
 
     value: float
     low: float
@@ -26,7 +33,17 @@ class Score:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against a baseline in one column: difference, paired 95 % interval, two-sided bootstrap p-value."""
+    """A row against a baseline in one column, paired over the test items.
+
+    Attributes:
+        column: the name of the score.
+        row: the name of the row.
+        baseline: the name of the baseline.
+        difference: row minus baseline, in [-1, 1].
+        low: lower end of its 95 % interval.
+        high: upper end of its 95 % interval.
+        p: two-sided p-value.
+    """
 
     column: str
     row: str
@@ -38,12 +55,17 @@ class Comparison:
 
     @property
     def shown(self) -> int:
-        """1 better, -1 worse, 0 no difference shown."""
+        """1 significantly better, -1 significantly worse, 0 not significantly different."""
         return int(self.low > 0) - int(self.high < 0)
 
 
 def resamples(items: int, *, seed: int = 0) -> Array:
-    """(B, N) weights of bootstrap resamples over test items, each row summing to 1."""
+    """Weights (B, N) of bootstrap resamples over test items, each row summing to 1.
+
+    Args:
+        items: N.
+        seed: of the draws.
+    """
     random, chances = np.random.default_rng(seed), np.full(items, 1 / items)
     weights = np.empty((RESAMPLES, items), np.float32)
     for row in weights:  # one at a time: all counts at once are int64
@@ -52,7 +74,12 @@ def resamples(items: int, *, seed: int = 0) -> Array:
 
 
 def resamples_of_groups(group: Array, *, seed: int = 0) -> Array:
-    """(B, N) weights as `resamples`, of items that come in groups (N,) and are drawn together with their group."""
+    """As `resamples`, for items that are drawn together with their group.
+
+    Args:
+        group: (N,) the group of each item.
+        seed: of the draws.
+    """
     _, number = np.unique(group, return_inverse=True)
     weights = resamples(int(number.max()) + 1, seed=seed)[:, number]
     found: Array = weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)
@@ -60,7 +87,13 @@ def resamples_of_groups(group: Array, *, seed: int = 0) -> Array:
 
 
 def score(right: Array, weights: Array, note: str = "") -> Score:
-    """The mean of `right` (N,) in [0, 1] with its interval; NaN: an item that was not judged."""
+    """The mean of `right` with its 95 % bootstrap interval.
+
+    Args:
+        right: (N,) in [0, 1]; NaN for an item that was not scored.
+        weights: (B, N), as `resamples`.
+        note: kept in the result.
+    """
     right, weights = _judged(right, weights)
     low, high = np.percentile(weights @ right, [2.5, 97.5])
     return Score(float(right.mean(dtype=np.float64)), float(low), float(high), note)
@@ -69,9 +102,16 @@ def score(right: Array, weights: Array, note: str = "") -> Score:
 def compare(
     column: str, row: tuple[str, Array], baseline: tuple[str, Array], weights: Array
 ) -> Comparison:
-    """The paired test of a row against a baseline on the same items; p is at least 1 / (B + 1)."""
-    (name, right), (other, theirs) = row, baseline
-    difference, weights = _judged(right - theirs, weights)
+    """The paired bootstrap of a row against a baseline; p is at least 1 / (B + 1).
+
+    Args:
+        column: the name of the score.
+        row: name, and (N,) in [0, 1]; NaN for an item that was not scored.
+        baseline: the same of the baseline.
+        weights: (B, N), as `resamples`.
+    """
+    (name, right), (other, reference) = row, baseline
+    difference, weights = _judged(right - reference, weights)
     drawn = weights @ difference
     low, high = np.percentile(drawn, [2.5, 97.5])
     tail = min((drawn <= 0).sum(), (drawn >= 0).sum())
@@ -80,7 +120,7 @@ def compare(
 
 
 def _judged(values: Array, weights: Array) -> tuple[Array, Array]:
-    """The values that are numbers, and the resamples of those items alone."""
+    """The scored values, and the resamples restricted to those items."""
     known = ~np.isnan(values)
     if known.all():
         return values.astype(np.float32), weights
@@ -89,9 +129,13 @@ def _judged(values: Array, weights: Array) -> tuple[Array, Array]:
 
 
 def items_needed(difference: float, disagreement: float = 0.4) -> int:
-    """Labelled items that show a difference of accuracy, where two encoders disagree on a share of the items.
+    """How many labelled items show a difference of accuracy at 95 %.
 
     1.96 standard errors of the paired difference: 1.96^2 disagreement / difference^2.
+
+    Args:
+        difference: of accuracy, in (0, 1].
+        disagreement: share of the items on which two encoders disagree, in (0, 1].
 
     >>> items_needed(0.1)
     154

@@ -1,4 +1,4 @@
-"""Train one detector on the encoder, on random weights and on the supervised encoder."""
+"""Compare backbones in the same detector: the encoder, random weights, the supervised encoder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def compare_as_backbones(
 ) -> dict[str, Any]:
     """AP, AP50 and AP75 of each row, in [0, 1], trained alike.
 
-    Args: supervised: also a row for the same network trained with the labels of the run's own source.
+    Args: supervised: also a row for the same network trained with the labels of the run's own
+    source.
     """
     encoder = image_encoder(subject, "detect")
     if encoder.mean.numel() != 3:

@@ -1,4 +1,4 @@
-"""Detection: the encoder as the backbone of torchvision's Faster R-CNN, scored by COCO's average precision.
+"""Detection: the encoder as the backbone of torchvision's Faster R-CNN, scored by COCO AP.
 
 Shapes: N images, O objects, C classes, F channels of a map.
 """
@@ -43,8 +43,10 @@ def detector(encoder: Encoder, classes: int, config: DetectConfig) -> nn.Module:
         "min_size": config.min_size, "max_size": config.max_size,
         "image_mean": encoder.mean.flatten().tolist(), "image_std": encoder.std.flatten().tolist(),
         "box_batch_size_per_image": config.regions,
-        "rpn_pre_nms_top_n_train": 2 * config.proposals, "rpn_post_nms_top_n_train": config.proposals,
-        "rpn_pre_nms_top_n_test": 2 * config.proposals, "rpn_post_nms_top_n_test": config.proposals,
+        "rpn_pre_nms_top_n_train": 2 * config.proposals,
+        "rpn_post_nms_top_n_train": config.proposals,
+        "rpn_pre_nms_top_n_test": 2 * config.proposals,
+        "rpn_post_nms_top_n_test": config.proposals,
     }  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -53,8 +55,9 @@ def detector(encoder: Encoder, classes: int, config: DetectConfig) -> nn.Module:
             net: nn.Module = _OneMap(body, channels)
             anchors = AnchorGenerator((config.sizes,), ((0.5, 1.0, 2.0),))
             made = FasterRCNN(
-                net, rpn_anchor_generator=anchors, box_roi_pool=MultiScaleRoIAlign(["0"], REGION, 2),
-                box_head=_Pooled(last), box_predictor=FastRCNNPredictor(width, classes + 1), **shared,
+                net, rpn_anchor_generator=anchors, box_roi_pool=MultiScaleRoIAlign(["0"], REGION,
+                2), box_head=_Pooled(last), box_predictor=FastRCNNPredictor(width, classes + 1),
+                **shared,
             )  # fmt: skip
         else:
             net = _Pyramid(backbone, encoder)
@@ -62,8 +65,8 @@ def detector(encoder: Encoder, classes: int, config: DetectConfig) -> nn.Module:
                 tuple((s,) for s in _spread(config.sizes)), ((0.5, 1.0, 2.0),) * 3
             )
             made = FasterRCNN(
-                net, rpn_anchor_generator=anchors, box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"], REGION, 2),
-                box_head=TwoMLPHead(FPN_CHANNELS * REGION**2, HIDDEN),
+                net, rpn_anchor_generator=anchors, box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"],
+                REGION, 2), box_head=TwoMLPHead(FPN_CHANNELS * REGION**2, HIDDEN),
                 box_predictor=FastRCNNPredictor(HIDDEN, classes + 1), **shared,
             )  # fmt: skip
     result: nn.Module = made.to(encoder.mean.device)
@@ -77,7 +80,14 @@ def train_detector(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> nn.Module:
-    """Train a detector by SGD with a warm-up; images without an object left to learn from are background."""
+    """Train a detector by SGD with a warm-up; images without an object are background.
+
+    Args:
+        model: as `detector`.
+        train: images with boxes.
+        config: the schedule.
+        progress: called with the number of steps done.
+    """
     device = next(model.parameters()).device
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad],
@@ -280,4 +290,7 @@ def summary(scores: dict[str, dict[str, float]]) -> str:
     """Which row is best by AP, in a sentence."""
     best = max(scores, key=lambda row: scores[row]["AP"])
     rest = ", ".join(f"{row} {s['AP'] * 100:.1f}" for row, s in scores.items() if row != best)
-    return f"Best by AP: {best} {scores[best]['AP'] * 100:.1f} ({rest}). One training a row; no interval is shown."
+    return (
+        f"Best by AP: {best} {scores[best]['AP'] * 100:.1f} ({rest}). One training per row, without "
+        "an interval."
+    )

@@ -1,4 +1,4 @@
-"""Evaluate an encoder on a source beside its baselines: what `eval` computes and eval.json holds."""
+"""Evaluate an encoder on a source beside its baselines: what eval.json holds."""
 
 from __future__ import annotations
 

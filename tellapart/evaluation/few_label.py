@@ -1,6 +1,6 @@
-"""What a handful of labels is worth on top of an encoder.
+"""Accuracy from a few labels on top of an encoder. All choices are made inside the labelled items.
 
-Everything is chosen inside the labelled items. Shapes: N test items.
+Shapes: N test items.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import numpy as np
 
 from ..embeddings.embeddings import Embeddings
 from ..errors import require
+from ..runtime.console import plural
 from .knn import smallest_class
 from .linear import classifier, quietly_fitted
 
 Array = np.ndarray[Any, Any]
 GRID = (0.01, 0.1, 1.0)  # costs of the logistic regression
 FOLDS = 4
-TOLERANCE = 1e-2  # of its gradient; a tighter one costs four times as much and changes no score that is shown
+TOLERANCE = 1e-2  # of its gradient; 1e-4 takes four times as long and changes no printed score
 
 
 def few_label(
@@ -30,18 +31,25 @@ def few_label(
     draws: int = 5,
     seed: int = 0,
 ) -> tuple[float, Array]:
-    """Accuracy from a few labels: the best of 1-NN and logistic regression over a fixed grid of costs.
+    """Accuracy from a few labels: the better of 1-NN and logistic regression over a grid of costs.
 
-    Which of them is decided by stratified cross-validation inside the labelled items of each draw; with one label per
-    class there is nothing to decide on, and 1-NN is taken. Vectors are standardised by the whole training part, which
-    uses no label.
+    Which one is decided by stratified cross-validation inside the labelled items of each draw;
+    with one label per class there is nothing to decide on, and 1-NN is taken. Vectors are
+    standardised by the whole training part, which uses no label.
 
     Args:
-        per_class: labelled items of each class. share: labelled part of the training items in (0, 1], as many of each
-            class as far as it goes (at least one); give one of the two, the other is None.
-        draws: seeded class-balanced subsets to average over.
+        train: labelled items to draw from.
+        test: labelled items to classify.
+        per_class: labelled items of each class; None where `share` is given.
+        share: labelled part of the training items in (0, 1], as many of each class as far as it
+            goes
+            (at least one); None where `per_class` is given.
+        draws: seeded class-balanced subsets to average over, 1 or more.
+        seed: of the first draw.
+
     Returns:
         Mean accuracy in [0, 1], and the share of draws (N,) that got each test item right.
+
     Raises:
         ConfigError: a class with fewer items than asked for.
     """
@@ -65,10 +73,18 @@ def few_label_within(
     draws: int = 5,
     seed: int = 0,
 ) -> Array:
-    """As `few_label` where there is one split: every draw is judged on the items it left out.
+    """As `few_label` where there is one split: every draw is scored on the items it left out.
+
+    Args:
+        items: all labelled.
+        per_class: as `few_label`.
+        share: as `few_label`.
+        draws: as `few_label`.
+        seed: of the first draw.
 
     Returns:
-        (N,) the share of the draws that left an item out and got it right; NaN for an item that every draw took.
+        (N,) the share of the draws that left an item out and got it right; NaN for an item that
+        every draw took.
     """
     count = labels_per_class(items, per_class, share)
     mean, scale = items.vectors.mean(0), items.vectors.std(0) + 1e-6
@@ -88,7 +104,12 @@ def few_label_within(
 
 
 def labels_per_class(train: Embeddings, per_class: int | None, share: float | None) -> int:
-    """How many items of each class a budget buys, given per class or as a share of the training items.
+    """How many items of each class a label budget allows.
+
+    Args:
+        train: labelled items.
+        per_class: the budget per class, or None.
+        share: the budget as a share of the training items in (0, 1], or None.
 
     Raises:
         ConfigError: both or none of the two, out of range, or a class with fewer items.
@@ -102,12 +123,20 @@ def labels_per_class(train: Embeddings, per_class: int | None, share: float | No
         return max(1, round(share * len(train) / classes))
     count, smallest = int(per_class or 0), smallest_class(train)
     require(count >= 1, f"1 label per class or more is needed, got {per_class}")
-    require(smallest >= count, f"the smallest class has {smallest} item(s), fewer than {count}")
+    require(
+        smallest >= count, f"the smallest class has {plural(smallest, 'item')}, fewer than {count}"
+    )
     return count
 
 
 def balanced(labels: Array, per_class: int, *, seed: int) -> Array:
-    """Rows of `per_class` items of every class of `labels` (S,), or all where it has fewer, by a seeded draw."""
+    """Rows of `per_class` items of every class, or all where a class has fewer, by a seeded draw.
+
+    Args:
+        labels: (S,).
+        per_class: 1 or more.
+        seed: of the draw.
+    """
     random = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == c) for c in np.unique(labels)]
     return np.concatenate(
@@ -117,7 +146,7 @@ def balanced(labels: Array, per_class: int, *, seed: int) -> Array:
 
 @dataclass(frozen=True)
 class _Vectors:
-    """Items as both kinds of classifier see them: unit rows for 1-NN, coordinates for the logistic regression."""
+    """Items for both kinds of classifier: unit rows for 1-NN, coordinates for the regression."""
 
     unit: Array
     coordinates: Array
@@ -129,8 +158,9 @@ class _Vectors:
 def _answers(fit: Array, labels: Array, asked: Array, mean: Array, scale: Array) -> Array:
     """The label (N,) of every vector of `asked` by the labelled vectors of `fit`.
 
-    An L2-penalised linear model lies in the span of the vectors it is fitted to, so that fewer vectors than dimensions
-    are first written in a basis of their own: the same model, up to rounding, many times faster.
+    An L2-penalised linear model lies in the span of the vectors it is fitted to. Fewer vectors than
+    dimensions are first written in a basis of their own: the same model up to rounding, many times
+    faster.
     """
     z, q = (fit - mean) / scale, (asked - mean) / scale
     if len(z) < z.shape[1]:
@@ -141,7 +171,7 @@ def _answers(fit: Array, labels: Array, asked: Array, mean: Array, scale: Array)
 
 
 def _choose(known: _Vectors, labels: Array) -> float | None:
-    """A cost of the logistic regression, or None for 1-NN: the best in cross-validation, the earlier on a tie."""
+    """A cost of the logistic regression, or None for 1-NN: the best in cross-validation."""
     from sklearn.model_selection import StratifiedKFold
 
     smallest = int(np.unique(labels, return_counts=True)[1].min())

@@ -1,6 +1,8 @@
-"""Training a network further with labels: fine-tuning, from scratch for comparison, and distillation.
+"""Train a network further with labels: fine-tuning, from scratch for comparison, distillation.
 
-These judge networks, so unlike the rest of this folder they take encoders; what they return is who was right.
+These evaluate networks, so unlike the rest of this room they take encoders; they return which items
+were classified correctly.
+
 Shapes: N items, C classes.
 """
 
@@ -22,6 +24,7 @@ from ..encoders import Encoder, hidden_layers, to_device
 from ..encoders.inference import run_over
 from ..errors import DataError, require
 from ..functional.losses import distillation
+from ..runtime.console import plural
 from ..views.images import ImageViews
 
 Array = np.ndarray[Any, Any]
@@ -29,11 +32,11 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: Nesterov SGD with momentum 0.9, the rate falling as a cosine to zero.
+    """Length and rate of a training: Nesterov SGD, momentum 0.9, cosine decay of the rate to zero.
 
-    The rates are tuned on held-out training items of the scenes with 600 labels: 0.03 for fine-tuning without weight
-    decay (SimCLR, app. B.5: 0.05 x batch / 256, for many more steps), 0.3 with 5e-4 from scratch. `batch_size` becomes
-    at most the number of items.
+    The rates were tuned on held-out training items of the scenes with 600 labels: 0.03 for
+    fine-tuning without weight decay (SimCLR, app. B.5: 0.05 x batch / 256, for many more steps),
+    0.3 with 5e-4 from scratch. `batch_size` becomes at most the number of items.
     """
 
     steps: int = 400
@@ -51,11 +54,14 @@ DISTIL = Schedule(steps=1200, batch_size=128, lr=0.05, weight_decay=1e-4)
 
 
 class Classifier(nn.Module):
-    """An encoder's backbone, the first layers of its head where wanted, and a linear layer to C classes.
+    """An encoder's backbone, optionally first layers of its head, and a linear layer to C classes.
 
     Args:
-        encoder: copied, never changed. classes: C.
-        head_layers: how many of the head's hidden layers are kept and trained on (SimCLR v2 keeps the first).
+        encoder: copied, never changed.
+        classes: C.
+        head_layers: how many hidden layers of the head are kept and trained (SimCLR v2 keeps the
+        first).
+
     Raises:
         ConfigError: more hidden layers than the head has.
     """
@@ -84,10 +90,18 @@ def fine_tune(
     head_layers: int = 0,
     schedule: Schedule | None = None,
 ) -> Classifier:
-    """A classifier trained on all its weights from those of `encoder`, by cross-entropy on the labelled items.
+    """A classifier trained on all weights from those of `encoder`, by cross-entropy.
 
     Args:
+        encoder: the start; it is not changed.
         labelled: items that all have a label below `classes`.
+        classes: C.
+        head_layers: as `Classifier`.
+        schedule: by default `TUNE`.
+
+    Raises:
+        DataError: an item without a label.
+
     Source: SimCLR (Chen et al. 2020, app. B.5); head_layers=1: SimCLR v2, sec. 3.
     """
     schedule = schedule or TUNE
@@ -110,9 +124,17 @@ def distil(
     temperature: float = 1.0,
     schedule: Schedule | None = None,
 ) -> Classifier:
-    """A classifier on `student` that answers as the teacher does, trained on items whose labels are not read.
+    """A classifier on `student` trained to answer as the teacher does; labels are not read.
 
-    Teacher and student see the same view. To distil a network into itself give its own encoder as the student.
+    Teacher and student see the same view. To distil a network into itself, give its own encoder as
+    the student.
+
+    Args:
+        teacher: a trained classifier.
+        student: the start of the new classifier.
+        unlabelled: the images.
+        temperature: of the softmax, > 0.
+        schedule: by default `DISTIL`.
 
     Source: SimCLR v2, sec. 3, eq. 2.
     """
@@ -128,7 +150,15 @@ def distil(
 
 
 def right(model: Classifier, test: ImageSource) -> Array:
-    """(N,) 1 where the classifier gives a test item its label, else 0."""
+    """Which test items a classifier gets right: (N,) 1.0 or 0.0.
+
+    Args:
+        model: a trained classifier.
+        test: labelled images.
+
+    Raises:
+        DataError: no labels.
+    """
     if test.labels is None:
         raise DataError(f"{test.name} has no labels to score against")
     predicted = run_over(
@@ -143,10 +173,19 @@ def right(model: Classifier, test: ImageSource) -> Array:
 
 
 def first_layers(head: nn.Module, count: int) -> nn.Module:
-    """The first `count` hidden layers of a projection head: each ends with its ReLU; 0: none of it."""
+    """The first `count` hidden layers of a projection head, each with its ReLU; 0: none of it.
+
+    Args:
+        head: of an encoder.
+        count: 0 or more.
+
+    Raises:
+        ConfigError: more layers than the head has.
+    """
     ends = hidden_layers(head)
     require(
-        0 <= count <= len(ends), f"the head has {len(ends)} hidden layer(s), {count} were asked for"
+        0 <= count <= len(ends),
+        f"the head has {plural(len(ends), 'hidden layer')}, {count} were asked for",
     )
     return nn.Sequential(*list(head.children())[: ends[count - 1]]) if count else nn.Identity()
 

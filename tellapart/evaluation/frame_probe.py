@@ -1,6 +1,8 @@
-"""Frames of sounds named one by one: a linear classifier on each frame's vector, for labels that stand in time.
+"""Classify single frames of sounds with a linear classifier, for labels in time.
 
-What is said when is read from NAME.lab beside a sound (`data.audio.read_marks`). Shapes: N frames, T frames of a sound.
+The labels are read from NAME.lab beside a sound (`data.audio.read_marks`).
+
+Shapes: N frames, T frames of a sound.
 """
 
 from __future__ import annotations
@@ -44,14 +46,19 @@ def score(
     *,
     baselines: tuple[str, ...],
 ) -> tuple[dict[str, Score], list[Comparison], dict[str, int]]:
-    """How often a logistic regression names a frame of the test part, for every row, by the same frames.
+    """Accuracy of a logistic regression on test frames, for every row on the same frames.
 
-    Intervals are of a bootstrap over sounds, since the frames of one are alike.
+    Intervals are a bootstrap over sounds, since the frames of one sound are alike.
 
     Args:
         rows: name -> what makes frames of a view; all with `hop` steps from frame to frame.
+        train: sounds with labels, to fit to.
+        test: sounds with labels, to classify.
+        hop: steps from frame to frame.
+        baselines: the names of the rows to compare with.
+
     Raises:
-        DataError: labels beside none of the sounds of a part, or one label only.
+        DataError: no sound of a part has labels, or there is one label only.
     """
     names = sorted(
         {name for part in (train, test) for i in range(len(part)) for _, _, name in _marks(part, i)}
@@ -104,7 +111,7 @@ def _marks(source: SequenceSource, position: int) -> list[tuple[float, float, st
 
 
 def _drawn(labels: list[Array], most: int) -> tuple[Array, Array, Array]:
-    """Up to `most` labelled frames by a fixed seed: their sounds, places in them, and labels (N,)."""
+    """Up to `most` labelled frames by a fixed seed: their sounds, positions, and labels (N,)."""
     sound = np.concatenate([np.full(len(row), i) for i, row in enumerate(labels)])
     place = np.concatenate([np.arange(len(row)) for row in labels])
     label = np.concatenate(labels)

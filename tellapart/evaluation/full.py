@@ -1,4 +1,4 @@
-"""Scores of `eval --full`: stages, SGD linear, retrieval, label budgets, the head's losses."""
+"""The tables of `eval --full`: stages, SGD linear layer, retrieval, label budgets, transforms."""
 
 from __future__ import annotations
 
@@ -34,10 +34,15 @@ def everything(
     stage_dims: int = DIMENSIONS,
     stage_rows: int = ROWS,
 ) -> dict[str, Part]:
-    """The tables of `--full`; where there are no labels, or one split, those that need neither.
+    """The tables of `--full`; without labels or a test part, only those that need neither.
 
     Args:
-        stage_dims: dimensions of a stage's vectors, at most. stage_rows: training items of their classifiers, at most.
+        subject: the encoder.
+        source: images.
+        rows: the embeddings of the evaluation table.
+        console: shows progress.
+        stage_dims: dimensions of the vectors of a stage, at most.
+        stage_rows: training items of the classifier of a stage, at most.
     """
     found: dict[str, Part] = {}
     encoder, images = image_encoder(subject, "--full"), images_of(source, "--full")

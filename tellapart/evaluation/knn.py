@@ -1,4 +1,4 @@
-"""Weighted k nearest neighbours: the classifier that needs no training.
+"""Weighted k nearest neighbours: a classifier without training.
 
 Shapes: S training items, N test items, K neighbours, C classes.
 """
@@ -16,7 +16,7 @@ from ..functional import tiled, top_k
 from ..functional.geometry import unit_rows
 
 Array = np.ndarray[Any, Any]
-LEAVE_ONE_OUT = 2_000  # training items that vote for k, drawn from the set
+LEAVE_ONE_OUT = 2_000  # training items that are classified to choose k
 
 
 def knn(
@@ -28,15 +28,23 @@ def knn(
 ) -> dict[str, float]:
     """Accuracy of the weighted vote of the k nearest neighbours, for every k in one pass.
 
-    Class c gets w_c = sum over the neighbours of class c of exp(cos / temperature). Vectors are normalised
-    here; a k above the number of training items takes all of them; items without a label are left out.
+    Class c gets w_c = sum over the neighbours of class c of exp(cos / temperature). Vectors are
+    normalised here; a k above the number of training items takes all of them; items without a label
+    are left out.
 
     Args:
-        k: one or several numbers of neighbours. temperature: > 0.
+        train: labelled items that vote.
+        test: labelled items that are classified.
+        k: one or several numbers of neighbours, 1 or more.
+        temperature: > 0.
+
     Returns:
         {"knn@200": accuracy in [0, 1], ...}.
+
     Raises:
-        ConfigError: k < 1, temperature <= 0 or widths that differ. DataError: no labels.
+        ConfigError: k < 1, temperature <= 0 or widths that differ.
+        DataError: no labels.
+
     Source: Wu et al. 2018, sec. 3.4 (k = 200, temperature 0.07).
 
     >>> train = Embeddings(np.eye(3), "abc", [0, 1, 2])
@@ -51,7 +59,14 @@ def knn(
 def knn_labels(
     train: Embeddings, vectors: Array, *, k: int | tuple[int, ...] = 200, temperature: float = 0.07
 ) -> dict[int, Array]:
-    """The predicted label (N,) of every vector, for each k."""
+    """The predicted label (N,) of every vector, for each k.
+
+    Args:
+        train: labelled items that vote.
+        vectors: (N, D).
+        k: one or several numbers of neighbours, 1 or more.
+        temperature: > 0.
+    """
     train = train.labelled()
     ks = _checked(k, temperature)
     rows, queries = _unit(train.vectors), _unit(vectors)
@@ -69,10 +84,16 @@ def leave_one_out_labels(
     temperature: float = 0.07,
     rows: Array | None = None,
 ) -> dict[int, Array]:
-    """The label that the other items give each one (of `rows`; None: of all), for each k; all have to be labelled.
+    """The label that the other items give each item, for each k.
+
+    Args:
+        items: all labelled.
+        k: one or several numbers of neighbours, 1 or more.
+        temperature: > 0.
+        rows: the items to classify; None: all.
 
     Raises:
-        DataError: one item only.
+        DataError: fewer than two items.
     """
     if len(items) < 2:
         raise DataError("leave-one-out needs two labelled items or more")
@@ -85,7 +106,13 @@ def leave_one_out_labels(
 
 
 def best_k(train: Embeddings, ks: tuple[int, ...], *, temperature: float = 0.07) -> int:
-    """The k of best leave-one-out accuracy on the training part (up to 2,000 of its items vote)."""
+    """The k of best leave-one-out accuracy on the training part, the smaller on a tie.
+
+    Args:
+        train: labelled items; up to 2,000 of them are classified by the others.
+        ks: the candidates.
+        temperature: > 0.
+    """
     train = train.labelled()
     ks = tuple(k for k in _checked(ks, temperature) if k < len(train)) or (1,)
     chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:LEAVE_ONE_OUT])
@@ -95,7 +122,11 @@ def best_k(train: Embeddings, ks: tuple[int, ...], *, temperature: float = 0.07)
 
 
 def smallest_class(train: Embeddings) -> int:
-    """The size of the smallest class that occurs: a larger k must vote for other classes too."""
+    """The size of the smallest class that occurs: a larger k must vote for other classes too.
+
+    Args:
+        train: labelled items.
+    """
     return int(np.unique(train.labelled().known_labels, return_counts=True)[1].min())
 
 

@@ -1,4 +1,4 @@
-"""What a budget of labels buys: on frozen features, by fine-tuning, by distillation, and without any pretraining.
+"""Accuracy for a budget of labels: frozen features, fine-tuning, distillation, from scratch.
 
 Shapes: N test items, C classes.
 """
@@ -35,9 +35,15 @@ SELF, SMALLER, ALONE = (
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is spent: draws of the labelled subset, and the schedules.
+    """How much is spent on a label budget.
 
-    distil: whether the teacher of the first draw is distilled. temperature: of the distillation.
+    Attributes:
+        draws: of the labelled subset.
+        tune: schedule of fine-tuning.
+        scratch: schedule of training from scratch.
+        student: schedule of distillation.
+        distil: whether the teacher of the first draw is distilled.
+        temperature: of the distillation, > 0.
     """
 
     draws: int = 2
@@ -62,14 +68,22 @@ def label_budget(
     """Accuracy of every way to use a budget of labels, on the same class-balanced draws.
 
     Args:
-        untrained: the same network from random weights, for the row from scratch.
-        per_class, share: the budget, as `few_label`. train: its labels outside a draw are not read, but all its images
-        are by distillation.
+        encoder: the trained network.
+        untrained: the same network with random weights, for the row from scratch.
+        train: labels outside a draw are not read; distillation reads all its images.
+        test: labelled images to classify.
+        per_class: the budget, as `few_label`.
+        share: the budget, as `few_label`.
+        effort: draws and schedules.
+        say: called with a line of progress.
+
     Returns:
-        Way -> {"value": mean over draws in [0, 1], "low", "high": 95 % bootstrap over test items, "std": over draws,
-        "draws"}. The distilled rows have one draw.
+        Way -> {"value": mean over draws in [0, 1], "low", "high": 95 % bootstrap over test items,
+        "std": over draws, "draws"}. The distilled rows have one draw.
+
     Raises:
-        DataError: no labels. ConfigError: a budget that the smallest class does not allow.
+        DataError: no labels.
+        ConfigError: a budget that the smallest class does not allow.
     """
     effort = effort or Effort()
     if train.labels is None or test.labels is None:
@@ -82,7 +96,8 @@ def label_budget(
         int(features.known_labels.max()) + 1,
     )
     found: dict[str, list[Array]] = {}
-    found[FROZEN] = [few_label(features, others, per_class=per_class, share=share, draws=1, seed=d)[1]
+    found[FROZEN] = [few_label(features, others, per_class=per_class, share=share, draws=1,
+                     seed=d)[1]
                      for d in range(effort.draws)]  # fmt: skip
     for draw in range(effort.draws):
         few = known.subset(balanced(features.known_labels, count, seed=draw))
@@ -117,7 +132,10 @@ def _distilled(
     mean, std = encoder.mean.flatten(), encoder.std.flatten()
     own_width = getattr(encoder.backbone, "width", 64) // 4
     small = encoders.build(
-        "small-resnet", channels=len(mean), size=train.image_size, width=max(8, min(16, own_width // 2)),
+        "small-resnet",
+        channels=len(mean),
+        size=train.image_size,
+        width=max(8, min(16, own_width // 2)),
         mean=mean, std=std,
     ).to(encoder.mean.device)  # fmt: skip
     shared: dict[str, Any] = {"temperature": effort.temperature, "schedule": effort.student}

@@ -33,7 +33,8 @@ def of_vectors(items: Embeddings) -> dict[str, float]:
         items: the vectors; of fewer than two items nothing is measured.
 
     Returns:
-        "uniformity", "effective rank", "alpha-ReQ", "std", and "hubness" where there are more than ten items.
+        "uniformity", "effective rank", "alpha-ReQ", "std", and "hubness" where there are more than
+        ten items.
     """
     if len(items) < 2:
         return {}

@@ -1,7 +1,9 @@
-"""What is looked at while an encoder trains: label-free measures of its checkpoints, and kNN on a held-out part.
+"""Measures of an encoder while it trains: label-free measures, and k-NN on a held-out part.
 
-It reads the encoder in eval mode, with random numbers of its own, and writes nothing: the weights are those that a
-training without it ends with. Shapes: N items, V views.
+The encoder is read in eval mode with random numbers of its own, and nothing is written: the weights
+are those of a training without it.
+
+Shapes: N items, V views.
 """
 
 from __future__ import annotations
@@ -28,14 +30,12 @@ from . import label_free
 from .knn import knn, leave_one_out_labels
 
 VIEWS = 4  # of each watched item
-CHOOSES = (
-    "view retrieval"  # the measure that chooses without labels: studies/unlabelled.json says why
-)
+CHOOSES = "view retrieval"  # the label-free criterion (studies/unlabelled.json)
 FEW = "few_label_knn"
 NEIGHBOURS = 20
 BATCH = 128
-SHARE = 0.03  # of the forward and backward passes since the last look that a look may cost; forward counts a third
-ENOUGH = 16  # held-out items that the measures are taken on, else training items
+SHARE = 0.03  # of the passes since the last look that a look may cost; forward counts a third
+ENOUGH = 16  # held-out items, at least; otherwise training items are measured
 LEAST = 100  # images below which a look says nothing
 
 
@@ -43,9 +43,14 @@ class Watch:
     """Watches the trainings of one configuration on one source.
 
     Args:
+        config: of the training.
+        source: the whole source.
+        batch: items in a batch.
         views_per_item: of the objective, for the cost of a step.
+
     Raises:
-        ConfigError: `eval_every` steps are too few for a look within 5 % of the time. DataError: bad labels.
+        ConfigError: `eval_every` steps are too few for a look within 5 % of the time.
+        DataError: bad labels.
     """
 
     def __init__(
@@ -63,8 +68,8 @@ class Watch:
             if room < LEAST:
                 least = -(-LEAST * config.eval_every // max(1, room))
                 raise ConfigError(
-                    f"a look every {config.eval_every} steps costs more than 5 % of the time; give --eval-every {least}"
-                    " or more"
+                    f"a look every {config.eval_every} steps costs more than 5 % of the time; "
+                    f"give --eval-every {least} or more"
                 )
             held, part = _with_labels(held, part)
             self.queries = _drawn(held, max(1, room // 4))
@@ -76,8 +81,12 @@ class Watch:
         return FEW if self.labelled is not None else CHOOSES
 
     def checkpoint(self, encoder: AnyEncoder) -> Look:
-        """The measures of a checkpoint, on the features of a fixed sample seen in fixed views."""
-        z = self._views(encoder)
+        """Measures of a checkpoint, on the features of a fixed sample in fixed views.
+
+        Args:
+            encoder: in any mode.
+        """
+        z = self._view_features(encoder)
         if not torch.isfinite(z).all():  # the next step says so
             return Look({}, float("-inf"))
         found = label_free.of_views(z) | label_free.of_vectors(_as_embeddings(z[:, 0]))
@@ -90,7 +99,11 @@ class Watch:
         return Look(row, row.get(FEW, found[CHOOSES]))
 
     def look(self, encoder: AnyEncoder) -> dict[str, float]:
-        """kNN (k = 20) on the held-out part among training items, or view retrieval where there are no labels."""
+        """k-NN accuracy (k = 20) on the held-out part, or view retrieval without labels.
+
+        Args:
+            encoder: in any mode.
+        """
         if self.queries is None or self.bank is None:
             return {}
         if any(p.labels is None or (p.labels < 0).all() for p in (self.queries, self.bank)):
@@ -99,7 +112,7 @@ class Watch:
         bank, queries = _embedded(encoder, self.bank), _embedded(encoder, self.queries)
         return {"held_out_knn": knn(bank, queries, k=NEIGHBOURS)[f"knn@{NEIGHBOURS}"]}
 
-    def _views(self, encoder: AnyEncoder) -> Tensor:
+    def _view_features(self, encoder: AnyEncoder) -> Tensor:
         return torch.stack(
             [self._seen(encoder, self.sample, v, normalised=False) for v in range(VIEWS)], 1
         )
@@ -107,7 +120,7 @@ class Watch:
     def _seen(
         self, encoder: AnyEncoder, part: Source, name: Any, normalised: bool = True
     ) -> Tensor:
-        """(N, F) the features of one random view of every item of a part, the same view each time."""
+        """(N, F) features of one random view of every item, the same view each time."""
         device, views = encoder.device, watched_views(self.config, part)
         random = generator("watch", self.config.seed, name, device=device)
         z = torch.cat(
@@ -144,13 +157,17 @@ def part_labelled(source: Source, config: CommonConfig) -> Source | None:
 
 
 def few_label_knn(items: Embeddings) -> float:
-    """Leave-one-out accuracy of the nearest neighbours among a few labelled items, k = 5 or what the items allow."""
+    """Leave-one-out k-NN accuracy among a few labelled items, k = 5 or fewer.
+
+    Args:
+        items: all labelled.
+    """
     k = max(1, min(5, len(items) - 1))
     return float((leave_one_out_labels(items, k=k)[k] == items.known_labels).mean())
 
 
 def _embedded(encoder: AnyEncoder, part: Source) -> Embeddings:
-    """The features of a part; the network stays as it trains (no folding: that would cost a tracing each time)."""
+    """The features of a part, without folding BatchNorm: tracing would cost more each time."""
     features = run_over(
         lambda view, _: encoder.features(view).float().cpu(),
         part,

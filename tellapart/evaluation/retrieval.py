@@ -1,4 +1,4 @@
-"""Retrieval among items of classes that training never saw: every item is a query among the others.
+"""Retrieval by class: every item is a query among the others.
 
 Shapes: N items, K neighbours, C classes.
 """
@@ -17,25 +17,34 @@ from ..functional.geometry import unit_rows
 
 Array = np.ndarray[Any, Any]
 KS = (1, 2, 4, 8)
-MOST = 10_000  # items, drawn from the set; mAP@R needs as many neighbours as the largest class has items
+MOST = 10_000  # items: mAP@R needs as many neighbours as the largest class has items
 STARTS = 3  # of k-means; the tightest clustering is scored
 
 
 def retrieval(items: Embeddings, *, ks: tuple[int, ...] = KS, seed: int = 0) -> dict[str, float]:
-    """How well the nearest items are of the same class, and how well clusters match classes.
+    """Share of nearest items of the same class, and agreement of clusters with classes.
 
-    R is the number of other items of a query's class. Items alone in their class are no queries, but can be found.
+    R is the number of other items of a query's class. Items alone in their class are no queries,
+    but can be retrieved.
 
     Args:
         items: labelled vectors, normalised here; of more than 10,000 as many are drawn.
-        ks: of R@k, 1 or more. seed: of k-means.
+        ks: of R@k, 1 or more.
+        seed: of k-means.
+
     Returns:
-        "R@k": share of queries with one of their class among the k nearest; "R-precision": share of the class among
-        the R nearest; "mAP@R": mean of the precision at every hit among the R nearest, over R; "NMI": of the labels
-        with k-means of C clusters (mutual information over the mean entropy). All in [0, 1].
+        "R@k": share of queries with an item of their class among the k nearest;
+        "R-precision": share of
+        the class among the R nearest; "mAP@R": mean of the precision at every hit among the R
+        nearest, over R; "NMI": of the labels with k-means of C clusters (mutual information over
+        the mean entropy). All in [0, 1].
+
     Raises:
-        DataError: no label, or no class with two items. ConfigError: k < 1.
-    Source: Ye et al. 2019, sec. 4.2 (R@k, NMI); Musgrave et al. 2020 (arXiv 2003.08505), eq. 4 to 6.
+        DataError: no label, or no class with two items.
+        ConfigError: k < 1.
+
+    Source: Ye et al. 2019, sec. 4.2 (R@k, NMI); Musgrave et al. 2020 (arXiv 2003.08505), eq. 4 to
+    6.
 
     >>> items = Embeddings(np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]]), "abcd", [0, 0, 1, 1])
     >>> retrieval(items, ks=(1,))
@@ -61,7 +70,12 @@ def retrieval(items: Embeddings, *, ks: tuple[int, ...] = KS, seed: int = 0) -> 
 
 
 def nmi(items: Embeddings, *, seed: int = 0) -> float:
-    """Normalised mutual information of the labels with k-means of as many clusters, on unit vectors."""
+    """Normalised mutual information of the labels with k-means clusters, on unit vectors.
+
+    Args:
+        items: labelled vectors; there are as many clusters as classes.
+        seed: of k-means.
+    """
     from sklearn.cluster import KMeans
     from sklearn.metrics import normalized_mutual_info_score
 

@@ -179,8 +179,8 @@ class _Forecast:
         left = spent / max(1, done - self.first) * (self.total - done)
         if left > LONG:
             self.console.say(
-                f"about {clock(left)} left for {self.total:,} passes over {self.many}; what is done "
-                "is kept if you stop it, and --quick answers first from a sample"
+                f"about {clock(left)} left for {self.total:,} passes over {self.many}; finished "
+                "chunks are kept if you stop, and --quick answers first from a sample"
             )
 
 

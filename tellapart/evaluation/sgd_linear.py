@@ -1,4 +1,6 @@
-"""A linear classifier by SGD for 100 epochs, as MoCo and SimCLR judge: on vectors, so nothing can move the network.
+"""A linear classifier trained by SGD for 100 epochs, as MoCo and SimCLR evaluate.
+
+It sees vectors, so the network cannot move.
 
 Shapes: S training items, N test items, D width, C classes, L learning rates.
 """
@@ -27,14 +29,24 @@ def sgd_linear(
 ) -> tuple[float, float]:
     """Accuracy of softmax regression by SGD on standardised vectors, without weight decay.
 
-    The rate is chosen among 0.01, 0.1, 1 and 10 on a fifth of the training items; then all of them are fitted.
+    The rate is chosen among 0.01, 0.1, 1 and 10 on a fifth of the training items; then all are
+    fitted.
+
+    Args:
+        train: labelled items to fit to.
+        test: labelled items to classify.
+        epochs: passes over the training items.
+        seed: of the order and the held-out fifth.
 
     Returns:
         Accuracy in [0, 1], and the rate.
+
     Raises:
         DataError: no labels, or one class only.
-    Source: MoCo (He et al. 2020), sec. 4.1: 100 epochs, no decay, the rate divided by ten at 60 and 80 epochs (their
-    rate of 30 is for vectors that are not standardised, SimCLR's 1.6 for batches of 4,096).
+
+    Source: MoCo (He et al. 2020), sec. 4.1: 100 epochs, no decay, the rate divided by ten at 60
+    and 80 epochs (their rate of 30 is for vectors that are not standardised, SimCLR's 1.6 for
+    batches of 4,096).
     """
     train, test = train.labelled(), test.labelled()
     if len(np.unique(train.known_labels)) < 2:

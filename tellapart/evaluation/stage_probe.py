@@ -1,4 +1,4 @@
-"""The feature map of every stage of a backbone as vectors: what a linear classifier can read at each depth."""
+"""Feature maps of every stage of a backbone as vectors, for a linear classifier at each depth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ DIMENSIONS = 1024
 
 @torch.inference_mode()
 def has_maps(encoder: Encoder, size: int) -> bool:
-    """Whether the network gives feature maps of views of `size` pixels (a library's transformer may not)."""
+    """Whether the network gives feature maps (transformers of libraries may not).
+
+    Args:
+        encoder: in any mode.
+        size: side of the view in pixels.
+    """
     training, device = encoder.training, encoder.mean.device
     try:
         maps = encoder.eval().maps(torch.zeros(1, encoder.mean.numel(), size, size, device=device))
@@ -32,12 +37,16 @@ def has_maps(encoder: Encoder, size: int) -> bool:
 def stage_vectors(
     encoder: Encoder, source: ImageSource, *, dimensions: int = DIMENSIONS
 ) -> list[Embeddings]:
-    """Each stage's map of every item, averaged down to the largest grid that has at most `dimensions` values.
+    """The map of each stage for every item, averaged to the largest grid of `dimensions` values.
 
     Args:
+        encoder: in any mode.
+        source: images.
         dimensions: 1 or more; a stage with more channels keeps one value per channel.
+
     Returns:
         One `Embeddings` per stage, the first stage first.
+
     Source: Wu et al. 2018, Table 2 (there about 10,000 dimensions).
     """
     require(dimensions >= 1, f"a stage needs 1 dimension or more, got {dimensions}")

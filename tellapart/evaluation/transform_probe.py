@@ -1,4 +1,4 @@
-"""What the head throws away: how well features and embedding tell which transform an image went through.
+"""What the projection head discards: can features and embedding tell which transform was applied?
 
 Shapes: N images, C channels, P side of a view.
 """
@@ -29,13 +29,20 @@ Change = Callable[
 def what_is_discarded(
     encoder: Encoder, train: ImageSource, test: ImageSource
 ) -> dict[str, dict[str, float]]:
-    """Accuracy of a logistic regression that names the transform, from h (features) and z (the head's output).
+    """Accuracy of a logistic regression that names the transform, from h (features) and z (head).
 
-    Each image gets one of the kinds at random: four quarter turns; colour or gray; as it is or with noise; as it is or
-    its edges (Sobel).
+    Each image gets one kind at random: four quarter turns; colour or gray; original or noisy;
+    original or edges (Sobel).
+
+    Args:
+        encoder: with its head.
+        train: images the regression is fitted to, up to 5,000.
+        test: images it is scored on, up to 1,250.
 
     Returns:
-        {"chance": {...}, "features (h)": {...}, "embedding (z)": {...}}, each transform -> share in [0, 1].
+        {"chance": {...}, "features (h)": {...}, "embedding (z)": {...}}, each transform -> share in
+        [0, 1].
+
     Source: SimCLR (Chen et al. 2020), Table 3.
     """
     found: dict[str, dict[str, float]] = {"chance": {}, "features (h)": {}, "embedding (z)": {}}

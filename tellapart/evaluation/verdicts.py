@@ -36,8 +36,8 @@ def column_name(column: str) -> str:
 def listed(columns: Sequence[str]) -> str:
     """Columns in words, those of one kind together.
 
-    >>> listed(["knn@1", "knn@5", "knn@chosen", "linear", "1 label per class", "4 labels per class"])
-    'k-NN (k = 1, 5, chosen for each row), linear classifier, 1 and 4 labels per class'
+    >>> listed(["knn@1", "knn@chosen", "linear", "1 label per class", "4 labels per class"])
+    'k-NN (k = 1, chosen for each row), linear classifier, 1 and 4 labels per class'
     """
     parts, labels = [], [c.split()[0] for c in columns if c.endswith("per class")]
     if ks := [c[4:] for c in columns if c.startswith("knn@")]:

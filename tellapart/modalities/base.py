@@ -144,22 +144,29 @@ class BaseModality(Modality[S]):
         parts = [batch[name] for name in sorted(batch)] if isinstance(batch, dict) else [batch]
         return b"".join(np.ascontiguousarray(p.numpy()).tobytes() for p in parts)
 
-    def comparison(self, source: S) -> Tensor | None:
-        """Return the features of the baseline, one row per item."""
+    def comparison(self, source: S) -> Any:
+        """The vectors of the baseline, one row per item."""
         _, vectors = self.baseline(source)
         index = torch.arange(len(source)).split(self.baseline_batch)
         return torch.cat([vectors(self.evaluation_view(source, source.read(i))) for i in index])
 
-    def content_vectors(self, source: S, compared: Tensor | None) -> Tensor:
-        """Return `compared`, centred and scaled to unit length."""
+    def content_vectors(self, source: S, compared: Any) -> Tensor:
+        """`compared`, centred and scaled to unit length."""
         if compared is None:
             raise ConfigError(f"the modality {self.kind!r} compares nothing; see content_vectors")
-        return unit_rows(compared - compared.mean(0))
+        rows: Tensor = compared
+        return unit_rows(rows - rows.mean(0))
 
-    def near_duplicates(
-        self, source: S, near: Tensor, compared: Tensor | None
-    ) -> list[tuple[int, int]]:
-        """Return no pairs: what counts as a near-duplicate depends on the modality."""
+    def near_duplicates(self, source: S, near: Tensor, compared: Any) -> list[tuple[int, int]]:
+        """None: what makes two items nearly equal is known to the modality alone."""
+        return []
+
+    def alike(self, source: S, compared: Any, item: int, others: list[int]) -> list[bool]:
+        """No more than `near_duplicates` found."""
+        return [False] * len(others)
+
+    def shared(self, source: S) -> list[int]:
+        """Nothing: items have no parts."""
         return []
 
     def summary(self, source: S) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import encoders
 from ..curation import duplicates, image_match, inspect, summary
+from ..curation.content import Contents, contents
 from ..data import ImageSource, Preview, image_folder, kinds, objects, open_source
 from ..data.files import Listing
 from ..data.modality import OpenOptions
@@ -155,20 +156,25 @@ class Images(BaseModality[ImageSource]):
         image = source.image(row)
         return repr(image.shape).encode() + image.tobytes()
 
-    def comparison(self, source: ImageSource) -> Tensor:
-        """Return every image as a small square: (S, C, 32, 32) uint8."""
-        return image_match.small_copies(source)
+    def comparison(self, source: ImageSource) -> Contents:
+        """Small copies of what is drawn on every image."""
+        return contents(source)
 
-    def content_vectors(self, source: ImageSource, compared: Tensor | None) -> Tensor:
-        """Return vectors in which copies are close to each other."""
-        small = self.comparison(source) if compared is None else compared
-        return image_match.vectors(small)
+    def content_vectors(self, source: ImageSource, compared: Contents) -> Tensor:
+        """Colours and shapes of what is drawn."""
+        return image_match.vectors(compared)
 
     def near_duplicates(
-        self, source: ImageSource, near: Tensor, compared: Tensor | None
+        self, source: ImageSource, near: Tensor, compared: Contents
     ) -> list[tuple[int, int]]:
-        """Return the pairs that are equal after aligning one image with the other."""
-        return [] if compared is None else duplicates.same_pictures(compared, near)
+        """Pairs that coincide once one image is laid on the other."""
+        return duplicates.same_pictures(compared, near)
+
+    def alike(
+        self, source: ImageSource, compared: Contents, item: int, others: list[int]
+    ) -> list[bool]:
+        """Whether the other images coincide with one in any orientation."""
+        return image_match.alike(compared, item, others)
 
     def summary(self, source: ImageSource) -> dict[str, Any]:
         """Summarise sizes, formats and modes."""

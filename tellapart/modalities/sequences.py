@@ -103,8 +103,18 @@ class Sequences(BaseModality[SequenceSource]):
     def near_duplicates(
         self, source: SequenceSource, near: Tensor, compared: Tensor | None
     ) -> list[tuple[int, int]]:
-        """Return the pairs of similar length whose values correlate."""
-        return [] if compared is None else duplicates.same_shapes(source.lengths, compared, near)
+        """Pairs of about the same length whose courses correlate."""
+        if compared is None:
+            return []
+        return duplicates.same_shapes(source.lengths, compared, duplicates.pairs_of(near))
+
+    def alike(
+        self, source: SequenceSource, compared: Tensor, item: int, others: list[int]
+    ) -> list[bool]:
+        """Whether the other sequences have about the same length and course."""
+        pairs = torch.tensor([[item, other] for other in others])
+        close = {b for _, b in duplicates.same_shapes(source.lengths, compared, pairs)}
+        return [other in close for other in others]
 
     def summary(self, source: SequenceSource) -> dict[str, Any]:
         """Summarise lengths, channels, rates and formats."""

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ..curation import duplicates, inspect, summary
@@ -136,8 +138,19 @@ class Text(BaseModality[TextSource]):
     def near_duplicates(
         self, source: TextSource, near: Tensor, compared: Tensor | None
     ) -> list[tuple[int, int]]:
-        """Return the pairs of texts that share most of their words."""
-        return duplicates.same_words(source, near)
+        """Pairs of texts that share most of their words."""
+        return duplicates.same_words(source, duplicates.pairs_of(near))
+
+    def alike(self, source: TextSource, compared: Any, item: int, others: list[int]) -> list[bool]:
+        """Whether the other texts share most of their words with one."""
+        part = source.subset(np.array([item, *others]))
+        pairs = torch.tensor([[0, i + 1] for i in range(len(others))])
+        near = {b for a, b in duplicates.same_words(part, pairs) if a == 0}
+        return [i + 1 in near for i in range(len(others))]
+
+    def shared(self, source: TextSource) -> list[int]:
+        """How many other pairs share a sentence with each pair."""
+        return duplicates.equal_texts(source) if source.columns > 1 else []
 
     def summary(self, source: TextSource) -> dict[str, Any]:
         """Summarise words, characters and columns."""

@@ -42,12 +42,14 @@ class SimCSE(Objective):
         self.columns = 1
         self.vocabulary: nn.Module = nn.Identity()
         self.masked = 0
+        self.texts: Tensor | None = None  # (S, V) equal numbers for equal texts; None: no repeats
 
     def attach(self, encoder: Any, source: Any) -> None:
         """Learn whether the source holds pairs; make the head that names hidden tokens."""
         if "text" not in encoder.kinds:
             raise ConfigError("simcse requires sentences: --data sentences.txt or pairs.tsv")
         self.columns = source.columns
+        self.texts = _numbered(source)
         self.views = 2 if self.columns == 1 else 1  # a pair brings its two sides in one view
         if self.options.mlm:
             self.masked = mask_token(encoder.tokenizer)
@@ -87,10 +89,19 @@ class SimCSE(Objective):
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         options = self.options
         a, b, hard = embedded["z"], embedded["z1"], embedded.get("z2")
-        loss = losses.info_nce_hard(
-            a, b, hard, temperature=options.temperature, weight=options.hard_negative_weight,
-            others=None if distributed.world() == 1 else _others(b, hard),
-        )  # fmt: skip
+        others = None if distributed.world() == 1 else _others(b, hard)
+        if self.texts is None:
+            loss = losses.info_nce_hard(
+                a,
+                b,
+                hard,
+                temperature=options.temperature,
+                weight=options.hard_negative_weight,
+                others=others,
+            )
+        else:
+            same = _equal_texts(self.texts[batch.index.cpu()].to(a.device), hard is not None)
+            loss = _masked(a, b, hard, others, same, options)
         logs = {"positive": (a * b).sum(1).mean().detach()}
         if "mlm" in embedded:
             logs["mlm"] = embedded["mlm"].mean().detach()
@@ -124,6 +135,62 @@ class SimCSE(Objective):
                 hidden, F.cross_entropy(logits.float(), ids[hidden], reduction="none")
             )
         return each.sum(1) / hidden.sum(1).clamp_min(1)
+
+
+def _numbered(source: Any) -> Tensor | None:
+    """(S, V) equal numbers for equal texts; None where no text of two items is equal."""
+    numbers: dict[str, int] = {}
+    rows = [
+        [numbers.setdefault(text, len(numbers)) for text in source.texts[row]]
+        for row in source.rows
+    ]
+    if len(numbers) == sum(len(set(row)) for row in rows):
+        return None
+    return torch.tensor(rows)
+
+
+def _equal_texts(texts: Tensor, hard: bool) -> Tensor:
+    """(N, keys) bool: which keys have the text of a row's sentence or of its partner.
+
+    Such a key is the same item, so it is no negative. The keys stand in the order of `_masked`:
+    partners, hard negatives, and those of the other ranks.
+
+    Args:
+        texts: (N, V) text numbers of the rows.
+        hard: whether there are hard negatives.
+    """
+    first, second = texts[:, 0], texts[:, 1 if texts.shape[1] > 1 else 0]
+    columns = [second, texts[:, 2]] if hard else [second]
+    elsewhere = [o for o in map(distributed.others, columns) if o is not None]
+    keys = torch.cat(columns + elsewhere)
+    return (keys == first[:, None]) | (keys == second[:, None])
+
+
+def _masked(
+    a: Tensor,
+    b: Tensor,
+    hard: Tensor | None,
+    others: Tensor | None,
+    same: Tensor,
+    options: SimCSEOptions,
+) -> Tensor:
+    """`losses.info_nce_hard` without the keys that are the same item as a row's partner.
+
+    The row's own partner and hard negative stay.
+    """
+    count = len(a)
+    keys = torch.cat([x for x in (b, hard, others) if x is not None])
+    logits = a @ keys.T / options.temperature
+    own = torch.zeros_like(same)
+    rows = torch.arange(count, device=a.device)
+    own[rows, rows] = True
+    if hard is not None:
+        own[rows, rows + count] = True
+        bonus = torch.zeros_like(logits)
+        bonus[rows, rows + count] = options.hard_negative_weight
+        logits = logits + bonus
+    total = logits.masked_fill(same & ~own, float("-inf")).logsumexp(1)
+    return (total - (a * b).sum(1) / options.temperature).mean()
 
 
 def _others(b: Tensor, hard: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ import wave
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from tellapart.curation import duplicates, inspect, outliers
 from tellapart.data import open_source, scenes
@@ -198,7 +198,7 @@ def test_the_page_needs_no_other_file(leaky, tmp_path, capsys):
     dataset_report.print_inspection(seen.result, Console())
     said = capsys.readouterr().err
     assert "near.jpg" in said
-    assert "2 training item(s) are in the test part too" in said
+    assert "2 training items are also in the test part" in said
     with pytest.raises(DataError, match="folder"):
         dataset_report.write_page(seen, tmp_path, QUIET)
 
@@ -383,3 +383,147 @@ def test_the_applied_list_keeps_labels_and_splits(tmp_path, kind):
     assert list(after.classes) == ["cat", "dog"]
     assert {name: len(rows) for name, rows in after.splits.items()} == {"train": 12, "test": 6}
     assert all("/dev/" in after.all_ids[i] for i in after.parts["test"])
+
+
+# copies by kind ----------------------------------------------------------------------------------
+
+
+def pictures(count, seed):
+    """Photograph-like noise in colour, 200 x 150 pixels."""
+    draw = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        layers = [
+            np.asarray(
+                Image.fromarray((draw.random((n, n, 3)) * 255).astype(np.uint8)).resize(
+                    (200, 150), Image.Resampling.BICUBIC
+                ),
+                float,
+            )
+            / n**0.5
+            for n in (3, 6, 12, 25, 50)
+        ]
+        whole = sum(layers)
+        made.append(Image.fromarray((255 * (whole - whole.min()) / np.ptp(whole)).astype(np.uint8)))
+    return made
+
+
+def drawing(seed):
+    """A few black strokes on a large white ground, most of it empty."""
+    draw = np.random.default_rng(seed)
+    picture = Image.new("RGB", (240, 240), "white")
+    place = draw.integers(20, 130, 2)
+    points = [tuple(int(v) for v in place + draw.integers(0, 80, 2)) for _ in range(9)]
+    ImageDraw.Draw(picture).line(points, fill="black", width=5)
+    return picture
+
+
+CHANGES = {
+    "mirrored": ImageOps.mirror,
+    "turned 90": lambda p: p.transpose(Image.Transpose.ROTATE_90),
+    "turned 180": lambda p: p.transpose(Image.Transpose.ROTATE_180),
+    "turned and mirrored": lambda p: ImageOps.mirror(p.transpose(Image.Transpose.ROTATE_270)),
+    "gray": lambda p: p.convert("L").convert("RGB"),
+    "brighter": lambda p: ImageEnhance.Brightness(p).enhance(1.2),
+    "darker": lambda p: ImageEnhance.Brightness(p).enhance(0.75),
+    "gamma": lambda p: p.point(lambda v: int(255 * (v / 255) ** 0.8)),
+    "less contrast": lambda p: ImageEnhance.Contrast(p).enhance(0.7),
+    "black border": lambda p: ImageOps.expand(p, 20, "black"),
+    "red border": lambda p: ImageOps.expand(p, 12, "red"),
+    "letterbox": lambda p: ImageOps.expand(p, (0, 30, 0, 30), "black"),
+    "cropped": lambda p: p.crop((p.width // 12, p.height // 12, p.width * 11 // 12, p.height)),
+    "smaller": lambda p: p.resize((p.width // 2, p.height // 2)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", ["photographs", "drawings"])
+def test_changed_copies_are_found_and_others_are_not(tmp_path, change, kind):
+    if kind == "drawings" and change in ("cropped", "letterbox"):
+        pytest.skip("a crop of a mostly empty ground, or more of it, changes little there")
+    base = pictures(24, 1) if kind == "photographs" else [drawing(s) for s in range(24)]
+    for i, picture in enumerate(base):
+        picture.save(tmp_path / f"b{i:02d}.png")
+        if i < 6:
+            CHANGES[change](picture).save(tmp_path / f"c{i:02d}.png")
+    seen = look(tmp_path)
+    groups = [[seen.source.ids[i] for i in g] for g in seen.copies.together]
+    assert groups == [[f"b{i:02d}.png", f"c{i:02d}.png"] for i in range(6)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_faint_and_mostly_empty_pictures_are_not_one_group(tmp_path, seed):
+    """Small marks on white, some of them faint: their grounds are equal, what is drawn is not."""
+    for i in range(30):
+        picture = drawing(100 * seed + i)
+        if i % 2:
+            picture = Image.blend(picture, Image.new("RGB", picture.size, "white"), 0.9)
+        picture.save(tmp_path / f"{i:02d}.png")
+    drawing(100 * seed + 4).resize((120, 120)).save(tmp_path / "copy.png")
+    seen = look(tmp_path)
+    groups = [[seen.source.ids[i] for i in g] for g in seen.copies.together]
+    assert groups == [["04.png", "copy.png"]]
+
+
+def test_every_member_of_a_group_is_near_its_representative():
+    """A chain of 40, each near the next: groups of three, never one of 40."""
+    pairs = [(i, i + 1) for i in range(39)]
+    groups = duplicates.groups_around(pairs, [], 40)
+    near = {frozenset(pair) for pair in pairs}
+    for group in groups:
+        assert any(
+            all(frozenset((centre, i)) in near for i in group if i != centre) for centre in group
+        )
+    members = [i for group in groups for i in group]
+    assert len(members) == len(set(members))
+    star = [(0, i) for i in range(1, 9)]
+    assert duplicates.groups_around(star, [[8, 9]], 10) == [list(range(10))]
+
+
+def test_a_training_item_near_a_test_item_leaks_though_it_is_grouped_elsewhere():
+    pairs = [(0, 1), (0, 2), (2, 3)]
+    copies = duplicates.Copies([], [[0, 1, 2]], duplicates.groups_around(pairs, [], 4), pairs)
+    splits = {"train": np.array([0, 1, 2]), "test": np.array([3])}
+    assert [leak["train"] for leak in duplicates.leaks(copies, splits)] == [2]
+    assert 2 not in duplicates.kept(copies, splits, 4)
+    assert 3 in duplicates.kept(copies, splits, 4)
+
+
+@pytest.mark.parametrize(("answers", "batch"), [(10, 16), (3, 8), (40, 16)])
+def test_pairs_that_share_a_sentence_collide(tmp_path, answers, batch):
+    """The share of a batch that meets an equal sentence, against a simulation."""
+    which = np.arange(120) % answers
+    lines = [f"question number {i}\tanswer {w} of the list" for i, w in enumerate(which)]
+    (tmp_path / "p.tsv").write_text("\n".join(lines))
+    source = open_source(str(tmp_path / "p.tsv"))
+    found = duplicates.collisions(duplicates.equal_texts(source), 120, batch)
+    draw, meets, pairs = np.random.default_rng(0), [], []
+    for _ in range(4000):
+        counts = np.bincount(which[draw.permutation(120)[:batch]])
+        meets.append(counts[counts > 1].sum() / batch)
+        pairs.append((counts * (counts - 1) / 2).sum())
+    assert found["item"] == pytest.approx(np.mean(meets), rel=0.05)
+    assert found["pairs"] == pytest.approx(np.mean(pairs), rel=0.05)
+    assert look(tmp_path / "p.tsv").result["training"]["false_negatives"]["item"] > 0.3
+
+
+@pytest.mark.parametrize("kind", ["sounds", "series", "text"])
+def test_advice_fits_the_kind_of_data(tmp_path, kind):
+    random = np.random.default_rng(0)
+    if kind == "text":
+        (tmp_path / "s.txt").write_text("\n".join(f"line {i} says {i * i}" for i in range(20)))
+        warnings = look(tmp_path / "s.txt").result["training"]["warnings"]
+    else:
+        for i in range(12):
+            if kind == "series":
+                np.save(tmp_path / f"{i}.npy", random.normal(size=(300, 2)).astype(np.float32))
+                continue
+            pytest.importorskip("soundfile")
+            with wave.open(str(tmp_path / f"{i}.wav"), "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(8000)
+                file.writeframes((random.normal(size=8000) * 5000).astype("<i2").tobytes())
+        warnings = look(tmp_path).result["training"]["warnings"]
+    assert any("are few to learn from" in w for w in warnings)
+    assert not any("timm" in w or "(s)" in w for w in warnings)

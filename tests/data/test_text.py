@@ -347,7 +347,7 @@ def test_pairs_are_judged_on_those_that_were_not_trained_on(tmp_path):
     assert not set(source.splits["train"]) & set(source.splits["test"])
     out = tmp_path / "run"
     ta.train("simcse", data=str(path), out=out, steps=2, **SMALL)
-    assert f"Among {len(source.splits['test'])} sentences" in ta.evaluate(out)["verdict"]
+    assert f"among {len(source.splits['test'])} sentences" in ta.evaluate(out)["verdict"]
     assert ta.search(out, ["a sentence " + "that is long " * 40], k=2)
     with pytest.raises(ConfigError, match="requires single sentences"):
         ta.train("simclr", data=str(path), out=tmp_path / "no", steps=1, **SMALL)
@@ -391,3 +391,33 @@ def test_help_needs_no_data(capsys):
     assert "--word-deletion" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="bag-of-tokens"):
         small_text_encoder("bag-of-tokens", pooler="cls")
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        lambda i: (f"question {i} here", f"answer {i % 10} there"),  # FAQ: shared answers
+        lambda i: (f"premise {i // 3}", f"hypothesis {i}"),  # NLI: shared premises
+        lambda i: (f"sentence {i}", f"sentence {i + 1 - 4 * (i % 4 == 3)}"),  # duplicates: cycles
+    ],
+)
+def test_pairs_that_share_a_sentence_stay_on_one_side(tmp_path, pair):
+    lines = ["\t".join(pair(i)) for i in range(120)]
+    (tmp_path / "p.tsv").write_text("\n".join(lines))
+    source = open_source(str(tmp_path / "p.tsv"))
+    sides = [
+        {text for i in rows for text in source.texts[source.rows[i]]}
+        for rows in source.splits.values()
+    ]
+    assert len(sides) == 2
+    assert min(map(len, sides)) > 0
+    assert not sides[0] & sides[1]
+
+
+def test_one_hub_does_not_swallow_the_split(tmp_path):
+    lines = [f"question {i}\t{'I do not know' if i % 3 else f'answer {i}'}" for i in range(90)]
+    lines += [f"question {i}\tanswer {i} again" for i in range(90)]
+    (tmp_path / "p.tsv").write_text("\n".join(lines))
+    source = open_source(str(tmp_path / "p.tsv"))
+    second = [{source.texts[source.rows[i]][1] for i in rows} for rows in source.splits.values()]
+    assert not second[0] & second[1]

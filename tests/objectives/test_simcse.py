@@ -15,7 +15,7 @@ from tellapart import objectives
 from tellapart.data import open_source
 from tellapart.errors import ConfigError
 from tellapart.functional import losses
-from tellapart.objectives import Batch, SimCSEOptions
+from tellapart.objectives import Batch, SimCSEOptions, simcse
 from tellapart.training import presets
 from tellapart.training.trainer import Trainer
 
@@ -118,3 +118,42 @@ def test_rows_of_other_processes_complete_the_sum():
         for s, o in ((slice(0, 4), slice(4, 8)), (slice(4, 8), slice(0, 4)))
     ]
     torch.testing.assert_close(sum(halves) / 2, whole)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_equal_texts_are_no_negatives(columns):
+    """A loop over the batch, with every sentence and partner that repeats left out."""
+    n, tau, weight = 6, 0.3, 0.7
+    a, b, h = (_rows(n, seed=i) for i in range(3))
+    hard = h if columns == 3 else None
+    texts = torch.tensor(
+        [[0, 10, 20], [1, 10, 21], [2, 12, 22], [0, 13, 10], [4, 2, 24], [5, 15, 25]]
+    )
+    texts = texts[:, :columns]
+    options = SimCSEOptions(temperature=tau, hard_negative_weight=weight)
+    same = simcse._equal_texts(texts, hard is not None)
+    found = simcse._masked(a, b, hard, None, same, options)
+    total = []
+    for i in range(n):
+        mine = {int(texts[i, 0]), int(texts[i, min(1, columns - 1)])}
+        below = 0.0
+        for j in range(n):
+            if i == j or int(texts[j, min(1, columns - 1)]) not in mine:
+                below += math.exp(float(a[i] @ b[j]) / tau)
+            if hard is not None and (i == j or int(texts[j, 2]) not in mine):
+                below += math.exp(float(a[i] @ h[j]) / tau + (weight if i == j else 0))
+        total.append(math.log(below) - float(a[i] @ b[i]) / tau)
+    assert float(found) == pytest.approx(float(np.mean(total)))
+    distinct = torch.arange(n * columns).view(n, columns)
+    plain = losses.info_nce_hard(a, b, hard, temperature=tau, weight=weight)
+    same = simcse._equal_texts(distinct, hard is not None)
+    assert float(simcse._masked(a, b, hard, None, same, options)) == pytest.approx(float(plain))
+
+
+def test_only_sources_with_repeats_are_masked(tmp_path):
+    lines = [f"question {i} of many\tanswer {i % 3} to them" for i in range(12)]
+    (tmp_path / "shared.tsv").write_text("\n".join(lines))
+    (tmp_path / "own.tsv").write_text("\n".join(f"question {i}\tanswer {i}" for i in range(12)))
+    shared = open_source(str(tmp_path / "shared.tsv"))
+    assert simcse._numbered(shared).shape == (12, 2)
+    assert simcse._numbered(open_source(str(tmp_path / "own.tsv"))) is None
