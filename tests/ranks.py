@@ -57,6 +57,9 @@ def main(folder):
     torch.set_num_threads(1)
     with distributed.joined():
         rank = distributed.rank()
+        if distributed.world() != 2:
+            torch.save({name: training(name) for name in TRAININGS}, folder / f"{rank}.pt")
+            return
         found = {
             name: step(
                 name,
@@ -93,9 +96,14 @@ def training(name):
     )  # fmt: skip
     source = open_source("digits").split("train").subset(range(0, 150))
     trainer = Trainer(method, config, source)
+    start = _flat(trainer.encoder)
     losses = [step.loss for step in trainer]
-    parameters = list(trainer.encoder.parameters())
-    return {"losses": losses, "weights": torch.cat([p.detach().flatten() for p in parameters])}
+    end = _flat(trainer.encoder)
+    return {"losses": losses, "weights": end, "moved": (end - start).norm()}
+
+
+def _flat(network):
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
 
 
 def collectives(rank):

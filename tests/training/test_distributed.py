@@ -74,15 +74,22 @@ def test_two_ranks_equal_one(pair, digits, name):
             torch.testing.assert_close(halves[0], value)
 
 
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("three")
+    for _, err, code in _end(_start([sys.executable, str(HERE / "ranks.py"), str(folder)], 3)):
+        assert code == 0, err
+    return [torch.load(folder / f"{r}.pt") for r in range(3)]
+
+
 @pytest.mark.parametrize("name", ranks.TRAININGS)
-def test_a_training_of_two_processes_is_that_of_one(pair, name):
+def test_a_training_of_several_processes_is_that_of_one(pair, three, name):
     """Same instances, views, noise and memory in every step, from the seed alone."""
     one = ranks.training(name)
-    for two in pair:
-        assert two["trainings"][name]["losses"] == pytest.approx(one["losses"], rel=1e-4)
-        torch.testing.assert_close(
-            two["trainings"][name]["weights"], one["weights"], rtol=1e-3, atol=1e-4
-        )
+    for found in [two["trainings"][name] for two in pair] + [rank[name] for rank in three]:
+        assert found["losses"] == pytest.approx(one["losses"], rel=1e-4)
+        apart = (found["weights"] - one["weights"]).norm() / one["moved"]
+        assert float(apart) < 1e-2  # of what the training moved; rounding grows with every step
 
 
 def test_the_collectives_do_what_they_say(pair):
