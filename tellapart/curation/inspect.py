@@ -240,7 +240,7 @@ def _odd_labels(source: Source, near: Tensor) -> dict[str, Any] | None:
 def _training(
     method: str, data: str, source: Source, settings: CommonConfig, copies: duplicates.Copies
 ) -> dict[str, Any]:
-    """What `train` would choose, why, and how often duplicates meet in its batches."""
+    """The settings `train` would choose, why, and how often duplicates meet in a batch."""
     part = training_part(source, settings)
     batch = min(settings.batch_size, len(part))
     inside = set(part.rows.tolist())

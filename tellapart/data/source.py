@@ -28,7 +28,7 @@ Array = np.ndarray[Any, Any]
 class Source:
     """A set of instances with ids, labels and splits.
 
-    What `read` returns of an item does not depend on the batch that it is read in.
+    The result of `read` for an item does not depend on the batch it is read in.
 
     Attributes:
         kind: "images", "audio", "series", "text", or a registered kind.
