@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ...data import KINDS, kind_of, modality_of
+from ...data import kind_of, modality_of
+from ...data.modality import BUILTIN_KINDS
 from ...errors import ConfigError, unknown
 from ...objectives import METHODS, OPTIONS
 from ..config import TrainConfig
@@ -53,7 +54,7 @@ def starting(method: str, data: str, preset: str | None = None) -> Any:
     if preset:
         return named(preset)
     kind = kind_of(data) if data else "images"
-    if method in METHODS and kind in KINDS:  # these have presets, which need no torch
+    if method in METHODS and kind in BUILTIN_KINDS:  # these have presets, which need no torch
         return named(name_for(method, data))
     modality = modality_of(kind)
     if method in METHODS:
