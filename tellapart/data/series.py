@@ -177,7 +177,7 @@ def _longest(heads: Sequence[tuple[int, int, tuple[str, ...]] | None], files: in
     steps = sum(head[0] for head in heads if head)
     if files >= MANY:
         return LONGEST
-    least = min(SHORTEST, max(8, steps // 8))  # also a short table makes some items
+    least = SHORTEST if files > 1 else min(SHORTEST, max(8, steps // 8))  # a lone short table
     return max(least, min(LONGEST, steps // WANTED))
 
 
