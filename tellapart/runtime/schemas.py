@@ -6,6 +6,7 @@ that newer versions and plug-ins can add fields; code that reads such a field ch
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -313,10 +314,21 @@ def check_fields(values: Any, kind: type, file: Any, *, at: str) -> None:
         RunError: a field has the wrong type.
     """
     check(values, dict[Name, Any], file, at=at)
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     for name, value in values.items():
         if name in hints and not _of_classes(hints[name]):
             check(value, hints[name], file, at=f"{at}.{name}")
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    """The annotations of a data class; one of a name that only type checkers import is left out."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        for name, hint in vars(base).get("__annotations__", {}).items():
+            alone = type(name, (), {"__annotations__": {name: hint}, "__module__": base.__module__})
+            with contextlib.suppress(NameError):
+                found |= get_type_hints(alone)
+    return found
 
 
 def _of_classes(hint: Any) -> bool:

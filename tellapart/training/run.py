@@ -77,6 +77,7 @@ class Run:
                 folder.mkdir(parents=True, exist_ok=True)
             run._take_lock()
             require_new(folder)
+            run._clear()
             with files.words(folder, RunError):
                 run.checkpoints.mkdir(exist_ok=True)
             run.update()
@@ -101,9 +102,16 @@ class Run:
             _on_main(run._take_lock)
             run.manifest = run._read_manifest()
             if distributed.is_main():
-                for folder in (run.path, run.checkpoints, run.encoder_folder):
-                    files.remove_scratch(folder)
+                run._clear()
         return run
+
+    def _clear(self) -> None:
+        """Remove what a killed process left: scratch files, and the lock file of run.json."""
+        for folder in (self.path, self.checkpoints, self.encoder_folder):
+            files.remove_scratch(folder)
+        lock = Lock(self.path / ".run.json.lock")
+        if lock.path.exists() and lock.acquire():
+            lock.release()
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -528,7 +536,8 @@ class Run:
             for name, digest in following.items()
             if (self.path / name).is_file() and files.sha256(self.path / name) == digest
         }
-        if old or following:
+        gone = any(not (self.path / name).exists() for name in self.manifest.get("files", {}))
+        if old or following or gone:
             self._settle(settled)
 
     def load(self) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from tellapart import api
+from tellapart.data import modality_of
 from tellapart.errors import RunError, TellapartError
 from tellapart.exporters.export import export
 from tellapart.runtime import files, schemas
@@ -333,6 +335,22 @@ def test_a_folder_that_another_process_begins_is_in_use(tmp_path):
     with Run.create(tmp_path / "run", manifest) as made:
         assert made.manifest["status"] == "running"
     assert time.time() - made.manifest["heartbeat"] < 60
+
+
+@pytest.mark.parametrize("kind", ["images", "audio", "series", "text"])
+def test_the_settings_of_every_kind_of_data_are_checked(kind):
+    configuration = modality_of(kind).configuration
+    made = configuration().to_dict()
+    schemas.check_fields(made, configuration, "run.json", at="config")
+    views = type(configuration().views)
+    schemas.check_fields(made, views, "run.json", at="config")
+    number = next(n for n in made if isinstance(made[n], float) and n in _fields(views))
+    with pytest.raises(RunError, match=f"config.{number}: expected"):
+        schemas.check_fields(made | {number: "x"}, views, "run.json", at="config")
+
+
+def _fields(kind):
+    return {field.name for field in dataclasses.fields(kind)}
 
 
 def test_every_schema_takes_what_is_written(finished):
