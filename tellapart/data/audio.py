@@ -88,7 +88,8 @@ def audio_source(
             )  # fmt: skip
 
     key = listings.key(listing, "audio", FORMAT, sequences.FORMAT, rate, options.piece, options.hop)
-    packed = sequences.load(cache.entry(key, make))
+    entry = cache.entry(key, make, lambda made: sequences.contents(made, listing.files))
+    packed = sequences.load(entry)
     if len(packed.offset) < 2:
         skipped = [*listing.skipped, *packed.skipped]
         raise listings.too_few(name, "sound", "sounds", len(packed.offset), skipped)
@@ -325,7 +326,7 @@ def _survey(listing: Listing, cache: Cache) -> list[Header]:
         with image_packing.appearing(into) as work:
             (work / "headers.json").write_text(json.dumps([asdict(h) for _, h in found]))
 
-    folder = cache.entry(listings.key(listing, "sound headers", FORMAT), make)
+    folder = cache.entry(listings.key(listing, "sound headers", FORMAT), make, summary=True)
     return [Header(**row) for row in json.loads((folder / "headers.json").read_text())]
 
 

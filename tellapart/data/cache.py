@@ -75,7 +75,9 @@ class Cache:
     def __post_init__(self) -> None:
         require(self.limit > 0, f"--cache-limit must be above 0 GB, got {self.limit / 1e9:g}")
 
-    def entry(self, key: str, make: Make, contents: Contents | None = None) -> Path:
+    def entry(
+        self, key: str, make: Make, contents: Contents | None = None, *, summary: bool = False
+    ) -> Path:
         """The folder of an entry, which is made unless it is there and intact.
 
         Args:
@@ -83,10 +85,14 @@ class Cache:
             make: make(folder, largest size in bytes) creates the folder.
             contents: the source files of an entry and the digests of their contents, as
                 `content_digest` computes them; compared with the files when `verify` is set.
+            summary: a summary of source files, which keeps no digests of them: `verify` makes it
+                again.
         Raises:
             DataError: the cache cannot be written, or `make` failed.
         """
         path = self.folder / "packed" / key
+        if self.verify and summary:
+            shutil.rmtree(path, ignore_errors=True)
         if (path / SEAL).exists() and self._usable(path, contents):
             with contextlib.suppress(OSError):  # a cache that can only be read
                 os.utime(path)

@@ -95,6 +95,7 @@ def image_source(
             costs=[h.cost for h in headers],
             progress=(lambda done: progress(done, total)) if progress else None,
         ),
+        lambda entry: _contents(entry, listing),
     )  # fmt: skip
     packed = image_packing.load(folder)
     if len(packed.kept) < 2:
@@ -129,9 +130,16 @@ def _survey(listing: Listing, cache: Cache) -> list[Header]:
             rows = [asdict(header) for _, header in found]
             (work / "headers.json").write_text(json.dumps(rows))
 
-    folder = cache.entry(listings.key(listing, "headers", image_packing.FORMAT), make)
+    folder = cache.entry(listings.key(listing, "headers", image_packing.FORMAT), make, summary=True)
     rows = json.loads((folder / "headers.json").read_text())
     return [Header(**row | {"cost": Cost(**row["cost"]) if row["cost"] else None}) for row in rows]
+
+
+def _contents(entry: Path, listing: Listing) -> list[tuple[Path, str]]:
+    """The files of a packed entry with the digests of their contents."""
+    packed = image_packing.load(entry)
+    rows = zip(packed.kept.tolist(), packed.hashes, strict=True)
+    return [(listing.files[row], digest) for row, digest in rows]
 
 
 def _header(path: Path) -> Header:
@@ -256,7 +264,7 @@ def _ranges_of(
             (place / "ranges.json").write_text(json.dumps(ends))
 
     key = listings.key(listing, "ranges", image_packing.FORMAT, list(rows), megapixels)
-    read = json.loads((cache.entry(key, make) / "ranges.json").read_text())
+    read = json.loads((cache.entry(key, make, summary=True) / "ranges.json").read_text())
     return {kind: (float(low), float(high)) for kind, (low, high) in read.items()}
 
 

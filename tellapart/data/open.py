@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, unknown
+from ..runtime.text import safe
 from . import builtin, folders, image_packing, lists, objects, scenes
 from .cache import Cache, default_folder
 from .files import Listing
@@ -31,6 +33,7 @@ def open_source(
     large: int = 64,
     cache: str | Path | None = None,
     cache_limit: float = 50.0,
+    verify: bool = False,
     progress: Progress | None = None,
     **reading: Any,
 ) -> Source:
@@ -49,6 +52,7 @@ def open_source(
         large: image size chosen for images of more than 64 pixels.
         cache: folder for decoded data; None: $TELLAPART_CACHE or ~/.cache/tellapart.
         cache_limit: largest size of the cache in GB.
+        verify: compare the whole cached copy, and every source file, with their checksums.
         progress: called with (what, done, total) while decoding.
         reading: how files become items, by the names of `data.options.ReadOptions`: label_level,
             fit, range, max_megapixels, piece, hop.
@@ -69,7 +73,8 @@ def open_source(
 
     if image_size is not None and not 8 <= image_size <= 1024:
         raise DataError(f"--image-size must lie in 8..1024 pixels, got {image_size}")
-    store = Cache(Path(cache) if cache else default_folder(), cache_limit * 1e9)
+    place = Path(cache) if cache else default_folder()
+    store = Cache(place, cache_limit * 1e9, verify, lambda text: print(safe(text), file=sys.stderr))
     spec = given(spec)
     if isinstance(spec, Given):
 

@@ -252,6 +252,12 @@ def notes_of(packed: Packed, names: Sequence[str], unit: str) -> Iterator[Note]:
         yield note("rest", text, count=len(packed.rests), names=[readable(n) for n in packed.rests])
 
 
+def contents(entry: Path, files: list[Path]) -> list[tuple[Path, str]]:
+    """The files of a packed entry with the digests of their contents."""
+    packed = load(entry)
+    return sorted({(files[f], h) for f, h in zip(packed.file.tolist(), packed.hashes, strict=True)})
+
+
 def ending(packed: Packed, row: int, rate: int | None) -> str:
     """What follows the file name in an id: nothing, or where the piece begins ("#12.5")."""
     return f"#{packed.start[row] / (rate or 1):g}" if packed.pieces[packed.file[row]] > 1 else ""

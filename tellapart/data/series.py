@@ -74,7 +74,7 @@ def series_source(
             (work / "tables.json").write_text(json.dumps(about))
 
     key = listings.key(listing, "series", FORMAT, sequences.FORMAT, options.piece, options.hop)
-    folder = cache.entry(key, make)
+    folder = cache.entry(key, make, summary=True)
     about = json.loads((folder / "tables.json").read_text())
     whole = sequences.load(folder)
     packed = _without_nan(whole, listing)

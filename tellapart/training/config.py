@@ -110,6 +110,7 @@ class CommonConfig:
         label_level: folder that is the label: top, last, or a level counted from 1.
         cache: folder for decoded images; by default $TELLAPART_CACHE or ~/.cache/tellapart.
         cache_limit: largest size of the cache in GB.
+        verify: compare the cached copy of the data, and every source file, with their checksums.
         log_every: steps between two lines of metrics.jsonl.
         save_every: steps between two checkpoints; by default 20 checkpoints in a training.
         tensorboard: also write TensorBoard events (pip install 'tellapart[track]').
@@ -152,6 +153,7 @@ class CommonConfig:
     label_level: str = "top"
     cache: str | None = None
     cache_limit: float = 50.0
+    verify: bool = False
     log_every: int = 20
     save_every: int | None = None
     tensorboard: bool = False
@@ -406,7 +408,7 @@ class TextConfig(CommonConfig):
 
 
 # Settings that may differ when a run is resumed, because they do not affect results.
-FREE = ("cache", "cache_limit", "device", "tensorboard")
+FREE = ("cache", "cache_limit", "verify", "device", "tensorboard")
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -140,6 +140,7 @@ def open_for(
         large=64 if config.encoder == "small-resnet" else 224,
         cache=config.cache,
         cache_limit=config.cache_limit,
+        verify=config.verify,
         progress=progress,
         ranges=ranges,
         **reading,

@@ -183,6 +183,53 @@ def test_a_run_of_two_ranks_resumes_with_two_and_with_one(tmp_path):
     assert not list((tmp_path / "alone" / "checkpoints").glob("shard-*"))
 
 
+STOP = """
+import os, signal, sys
+from tellapart.training import session
+real = session._Session._after
+def after(self, step, seconds):
+    real(self, step, seconds)
+    if step.number == 13 and os.environ["RANK"] == "0":
+        os.kill(os.getpid(), signal.SIGTERM)
+session._Session._after = after
+from tellapart.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_polite_stop_between_checkpoints_changes_nothing(tmp_path):
+    """SIGTERM after step 13 of 20, with a checkpoint every 10: saving leaves BatchNorm alone."""
+    options = ["--epochs", "4", "--save-every", "10", "--log-every", "5", "--batch-size", "256"]
+    for _, stderr, code in _end(_start([*TRAIN, "--out", str(tmp_path / "whole"), *options])):
+        assert code == 0, stderr
+    stopped = [sys.executable, "-c", STOP, *TRAIN[3:], "--out", str(tmp_path / "broken"), *options]
+    assert {code for _, _, code in _end(_start(stopped))} == {130}
+    manifest = json.loads((tmp_path / "broken" / "run.json").read_text())
+    assert (manifest["status"], manifest["step"]) == ("interrupted", 13)
+    again = [*TRAIN, "--out", str(tmp_path / "broken"), *options, "--resume"]
+    for _, stderr, code in _end(_start(again)):
+        assert code == 0, stderr
+    for name in ("checkpoints/last.pt", "checkpoints/best-unlabelled.pt"):
+        first, second = (
+            torch.load(tmp_path / run / name, weights_only=True)["encoder"]
+            for run in ("whole", "broken")
+        )
+        assert any("running_var" in name for name in first)
+        assert [k for k in first if not torch.equal(first[k], second[k])] == []
+    weights = "encoder/model.safetensors"
+    assert (tmp_path / "whole" / weights).read_bytes() == (
+        tmp_path / "broken" / weights
+    ).read_bytes()
+    rows = [
+        [
+            {k: v for k, v in json.loads(line).items() if k not in ("seconds", "items_per_second")}
+            for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()
+        ]
+        for run in ("whole", "broken")
+    ]
+    assert rows[0] == rows[1]
+
+
 def test_torchrun_starts_again_what_was_killed(tmp_path):
     """One of two workers is killed; torchrun restarts both, which resume by themselves."""
     out = tmp_path / "run"
@@ -220,19 +267,22 @@ def test_shards_written_by_two_are_read_by_three_and_by_one(tmp_path, monkeypatc
     rows = torch.arange(11.0)[:, None].expand(11, 2)
     for r in (0, 1):
         torch.save({"bank.rows": rows[r::2].clone()}, _shard(tmp_path, 4, r, 2))
-    assert torch.equal(_own_rows(tmp_path, 4, 2)["bank.rows"], rows)
+    assert torch.equal(_own_rows(tmp_path, 4, 2)[0]["bank.rows"], rows)
     monkeypatch.setattr(distributed, "world", lambda: 3)
     for r in range(3):
         monkeypatch.setattr(distributed, "rank", lambda r=r: r)
-        assert torch.equal(_own_rows(tmp_path, 4, 2)["bank.rows"], rows[r::3])
+        assert torch.equal(_own_rows(tmp_path, 4, 2)[0]["bank.rows"], rows[r::3])
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--batch-size", "1"], "leaves nothing for each of 2 processes"),
-        (["--bn", "global"], "--bn global over several processes exists on GPUs only"),
-        (["--objective.loss", "nce", "--objective.noise", "instance"], "use shared noise"),
+        (["--batch-size", "1"], "is too small for 2 processes"),
+        (["--bn", "global"], "--bn global over several processes requires GPUs"),
+        (
+            ["--objective.loss", "nce", "--objective.noise", "instance"],
+            "use --objective.noise shared",
+        ),
         (["--data", "nowhere/"], "does not exist"),
     ],
 )
