@@ -60,9 +60,8 @@ def test_sounds_series_and_sentences(run, tmp_path):
         with pytest.raises(guard.Refused) as error:
             items.like_upload(sounds, raw)
         assert error.value.status == status
-    series = shown_of(
-        ta.open_source(str(tmp_path / "a.npy")), random.standard_normal((3, 8)), run, tmp_path
-    )
+    table = ta.open_source(str(tmp_path / "a.npy"))
+    series = shown_of(table, random.standard_normal((len(table), 8)), run, tmp_path)
     assert len(items.described(series, 1)["curves"]) == items.CURVES
     with pytest.raises(guard.Refused, match="cannot be heard"):
         items.sound(series, 0)
