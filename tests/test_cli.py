@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tellapart import cli
+from tellapart import Run, cli
 from tellapart.embeddings import Embeddings
 
 
@@ -397,10 +397,10 @@ def test_compare_leaves_out_the_scores_of_an_earlier_step(capsys, run):
     file = Path(run) / "eval.json"
     judged = json.loads(file.read_text())
     assert judged["step"] == json.loads((Path(run) / "run.json").read_text())["step"]
-    file.write_text(json.dumps(judged | {"step": judged["step"] - 1}))
+    Run.open(run).save_evaluation(judged | {"step": judged["step"] - 1})
     (row,) = json.loads(_run(capsys, "compare", run, "--json")[1])
     assert row["knn"] is None
-    file.write_text(json.dumps(judged))
+    Run.open(run).save_evaluation(judged)
 
 
 def test_compare_of_what_is_no_run_is_an_error(capsys, tmp_path):
