@@ -531,4 +531,5 @@ def test_a_vocabulary_of_classes_names_an_item_without_a_label(capsys, tmp_path,
         "classes",
     )
     assert status == 2
-    assert "have no label" in said
+    assert "items without a label" in said
+    assert "loose.png" in said
