@@ -324,7 +324,7 @@ def test_a_checkpoint_of_another_architecture_names_the_keys(tmp_path, run):
         open_subject(tmp_path / "w.pth")
     with pytest.raises(
         ConfigError,
-        match=r"100 of .* tensors are missing, have another shape or are too many: model.bn1.b",
+        match=r"100 of .* tensors are missing, have another shape, or are too many: model.bn1.b",
     ):
         open_subject(tmp_path / "w.pth", encoder="torchvision/resnet18")
     torch.save({k: v for k, v in _resnet().items() if "layer3" not in k}, tmp_path / "w.pth")

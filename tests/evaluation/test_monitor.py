@@ -140,7 +140,7 @@ def test_the_verdict_tells_what_the_looks_saw():
     for step, value in ((60, 0.3), (120, 0.6), (180, 0.5)):
         rows[step // 20]["held_out_knn"] = value
     assert (
-        "kNN (k=20) on held-out items went from 30.0% to 50.0%, after 60.0% at step 120"
+        "k-NN accuracy (k = 20) on held-out items went from 30.0% to 50.0%, after 60.0% at step 120"
         in judge(rows).sentence
     )
 
