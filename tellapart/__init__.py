@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": (
-        "compare", "detect", "embed", "evaluate", "explore", "export", "inspect", "load", "report", "search", "train",
+        "compare", "detect", "embed", "evaluate", "explore", "export", "inspect", "load", "report",
+        "search", "train",
     ),
     "data": ("ImageSource", "open_source"),
     "embeddings": ("Embeddings",),

@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _top() -> Parser:
-    """What stands before the options of a command."""
+    """The text before the options of a command."""
     parser = Parser("tellapart")
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("--version", action="store_true")

@@ -3,7 +3,7 @@
 TellapartError
 ├── ConfigError (ValueError)          a flag or an argument outside its range
 ├── DataError (ValueError)            a source that cannot be read, or holds too little
-├── RunError                          a run folder that is missing, in use, damaged or cannot be written
+├── RunError                          a run folder that is missing, in use, damaged, not writable
 ├── TrainingError                     training cannot go on: the loss is not a number
 └── MissingExtraError (ImportError)   an optional package; the message holds the pip command
 """
@@ -44,7 +44,7 @@ class MissingExtraError(TellapartError, ImportError):
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that is not in the list, with the nearest one that is; of a long list the nearest few.
+    """The error for an unknown name, with the nearest known one; of a long list the nearest few.
 
     >>> print(unknown("method", "instdsic", ["instdisc", "exemplar"]))
     unknown method 'instdsic'; did you mean 'instdisc'? (known: exemplar, instdisc)

@@ -107,7 +107,7 @@ def _flat(network):
 
 
 def collectives(rank):
-    """What each one gives here."""
+    """The result of each objective in this process."""
     x = (torch.arange(4.0).view(2, 2) + 10 * rank).requires_grad_()
     everyone = distributed.gather(x)
     (everyone * torch.arange(8.0).view(4, 2) * (rank + 1)).sum().backward()

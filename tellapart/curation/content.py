@@ -1,4 +1,4 @@
-"""What is drawn on a picture: cropped to its content, stretched to full contrast, 32 x 32 pixels.
+"""The content of a picture: cropped, stretched to full contrast, 32 x 32 pixels.
 
 Pictures are compared by these small copies. A mostly empty, faint or bordered picture is then not
 its ground, but what stands on it.

@@ -42,7 +42,7 @@ LINE = (torch.arange(SIDE) + 0.5) / SIDE * 2 - 1
 
 @dataclass(frozen=True)
 class Residuals:
-    """What is left of each pair when one picture lies on the other.
+    """The residuals of each pair after one picture is aligned with the other.
 
     Attributes:
         whole: (N,) coarse and fine residual together, 0 = equal; inf = not comparable.

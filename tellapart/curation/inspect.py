@@ -111,7 +111,7 @@ def inspect_source(
 
 
 def verdict(result: dict[str, Any]) -> str:
-    """What to know before training, in one sentence.
+    """The verdict before training, in one sentence.
 
     Args:
         result: what `inspect_source` found.

@@ -37,7 +37,7 @@ BUDGET = 1.5e9  # bytes of decoded sounds in memory
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a file says; `rate` 0: it cannot be read."""
+    """The header of a file; `rate` 0: it cannot be read."""
 
     rate: int = 0
     frames: int = 0

@@ -152,7 +152,7 @@ def content_digest(file: Path) -> str | None:
 
 
 def damage(path: Path, *, whole: bool) -> str | None:
-    """What is wrong with an entry, None for an intact one.
+    """The damage of an entry, None for an intact one.
 
     Args:
         path: its folder.

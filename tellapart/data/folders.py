@@ -1,4 +1,4 @@
-"""What is in a folder: the files of one kind of data, with labels and splits from its folders.
+"""The contents of a folder: the files of one kind of data, with labels and splits from its folders.
 
 Links are followed, each folder once. Hidden files, folders of systems and programs, and what this
 package wrote itself are left out and counted; files with other endings are counted and named.

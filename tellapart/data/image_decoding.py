@@ -46,7 +46,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 @dataclass(frozen=True)
 class Cost:
-    """What decoding one picture holds: bytes for each pixel, and how few pixels a draft leaves.
+    """The memory of decoding one picture: bytes per pixel, and the pixels that a draft leaves.
 
     Attributes:
         scaled: bytes a pixel that a draft saves on.
@@ -123,7 +123,7 @@ def _open_heif(file: BinaryIO) -> Image.Image:
 
 
 def cost(picture: Image.Image) -> Cost:
-    """What decoding an opened picture will hold."""
+    """The memory that decoding an opened picture takes."""
     scaled, fixed = MODES.get(picture.mode, 8.0), 0.0
     kind = str(picture.format)
     drafts = kind in ("JPEG", "MPO")
@@ -308,9 +308,8 @@ def _flat(
 
         changes.append("LAB to RGB")
         profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        made = ImageCms.profileToProfile(picture, *profiles, outputMode="RGB")
-        assert made is not None  # it is one where a new picture is asked for
-        return made
+        # None is returned only for a conversion in place
+        return ImageCms.profileToProfile(picture, *profiles, outputMode="RGB") or picture
     if picture.mode == "1":
         return picture.convert("L")
     return picture if picture.mode in ("L", "RGB") else picture.convert("RGB")

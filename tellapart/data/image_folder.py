@@ -35,7 +35,7 @@ GRAY = ("1", "L", "LA", "La", "I", "F")
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a file says; `cost` None: it cannot be read."""
+    """The header of a file; `cost` None: it cannot be read."""
 
     cost: Cost | None = None
     gray: bool = True

@@ -203,7 +203,7 @@ def _write(
 
 
 def _without_content(image: Array, changed: Sequence[str]) -> Iterator[str]:
-    """What is lost: "blank" is a picture of one colour, "blank middle" one whose middle is."""
+    """Lost content: "blank" is a picture of one colour, "blank middle" one whose middle is."""
     if int(image.max()) - int(image.min()) <= BLANK:
         flat = any(change.startswith("flattened") for change in changed)
         yield "blank after flattening" if flat else "blank"

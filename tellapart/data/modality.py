@@ -246,7 +246,7 @@ class Modality(Generic[S]):
         raise NotImplementedError
 
     def comparison(self, source: S) -> Any:
-        """What near duplicates are compared by, (S, ...); None: nothing beside the vectors."""
+        """The values that near duplicates are compared by, (S, ...); None: the vectors alone."""
         raise NotImplementedError
 
     def content_vectors(self, source: S, compared: Any) -> Tensor:

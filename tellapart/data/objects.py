@@ -214,7 +214,8 @@ def _kind(values: Any) -> str:
             return "series"
         raise DataError(
             f"an array of {values.dtype} and shape {values.shape} is neither images (uint8 "
-            "(S, H, W) or (S, H, W, C), float (S, H, W, C) in 0..1) nor series (float (S, T) or (S, T, C))"
+            "(S, H, W) or (S, H, W, C), float (S, H, W, C) in 0..1) nor series (float (S, T) or "
+            "(S, T, C))"
         )
     first = next(iter(values), None)
     if isinstance(first, os.PathLike) or (isinstance(first, str) and _looks_like_path(first)):

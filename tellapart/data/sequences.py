@@ -97,7 +97,7 @@ class SequenceSource(Source):
         return f"{len(self):,} pieces of series, {steps:,} steps of {self.channels} channel(s)"
 
     def read(self, index: Tensor) -> dict[str, Tensor]:
-        """The sequences at the source rows `index` (N,): {"values": (sum of T, C) as stored, "length": (N,)}."""
+        """Sequences at source rows (N,): {"values": (sum of T, C) as stored, "length": (N,)}."""
         parts = [self.sequence(i) for i in index.tolist()]
         return {
             "values": torch.from_numpy(np.concatenate(parts)),
@@ -259,7 +259,7 @@ def contents(entry: Path, files: list[Path]) -> list[tuple[Path, str]]:
 
 
 def ending(packed: Packed, row: int, rate: int | None) -> str:
-    """What follows the file name in an id: nothing, or where the piece begins ("#12.5")."""
+    """The suffix of the file name in an id: nothing, or where the piece begins ("#12.5")."""
     return f"#{packed.start[row] / (rate or 1):g}" if packed.pieces[packed.file[row]] > 1 else ""
 
 

@@ -120,7 +120,7 @@ class BagOfWords:
 
 
 def embed(baseline: Seen, source: Source, name: str) -> Embeddings:
-    """What a baseline makes of every item, from the view of evaluation."""
+    """The vectors of every item by a baseline, from the evaluation view."""
     about = {"data": source.name, "fingerprint": source.fingerprint, "output": name}
     vectors = torch.cat(run_over(lambda view, _: baseline(view), source, batch=_batch(source)))
     return Embeddings(vectors, source.ids, source.labels, about)

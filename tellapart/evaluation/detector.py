@@ -291,6 +291,6 @@ def summary(scores: dict[str, dict[str, float]]) -> str:
     best = max(scores, key=lambda row: scores[row]["AP"])
     rest = ", ".join(f"{row} {s['AP'] * 100:.1f}" for row, s in scores.items() if row != best)
     return (
-        f"Best by AP: {best} {scores[best]['AP'] * 100:.1f} ({rest}). One training per row, without "
-        "an interval."
+        f"Best by AP: {best} {scores[best]['AP'] * 100:.1f} ({rest}). One training per row, "
+        "without an interval."
     )

@@ -95,7 +95,7 @@ def verdict(
     command: str,
     measure: Intervals,
 ) -> str:
-    """What view retrieval says of a row beside the baselines, and what it cannot say.
+    """The verdict of view retrieval on a row beside the baselines, with its limits.
 
     Args:
         found: row -> what `view_retrieval` gave.

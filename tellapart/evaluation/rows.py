@@ -196,7 +196,7 @@ def _embedded(
 
 
 def _function(one: _Pass, output: Output) -> Function:
-    """What a pass makes of a view."""
+    """The vectors of a view by one pass of a network."""
     network: Function = one.encoder.features if output == "features" else one.encoder
     side = one.side
     if side is None:

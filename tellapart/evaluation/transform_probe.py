@@ -1,4 +1,4 @@
-"""What the projection head discards: can features and embedding tell which transform was applied?
+"""Probe the projection head: can features and embedding tell which transform was applied?
 
 Shapes: N images, C channels, P side of a view.
 """

@@ -360,7 +360,7 @@ def leave_one_out(log_q: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """What an estimator claims and where it fails.
+    """The claim of an estimator, and where it fails.
 
     Attributes:
         bound: "lower bound", "upper bound" or "estimate".
@@ -479,7 +479,7 @@ class Estimator(nn.Module):
         self.register_buffer("running", torch.zeros(()))
 
     def learning_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        """What the network minimises: minus the bound, or minus the likelihood.
+        """The loss of the network: minus the bound, or minus the likelihood.
 
         Args:
             x: (N, X).

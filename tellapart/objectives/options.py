@@ -15,7 +15,7 @@ Negatives = Literal["batch", "others", "sequence", "label", "label-others"]
 
 @dataclass(frozen=True)
 class Options:
-    """What the options of every method share: the checks of a temperature and of a margin.
+    """The checks that the options of every method share: temperature and margin.
 
     Raises:
         ConfigError: an option outside its range.

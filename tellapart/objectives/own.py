@@ -51,7 +51,8 @@ def register(value: Any) -> str:
     Args:
         value: a name `module:object`, or a subclass of `Objective` (called without arguments, or
             with (options, seed) as the built-in ones), an object of one, or a function
-            (a, b) -> loss. A class may have `Options`, a frozen dataclass derived from `objectives.Options`.
+            (a, b) -> loss. A class may have `Options`, a frozen dataclass derived from
+            `objectives.Options`.
 
     Raises:
         ConfigError: none of these.

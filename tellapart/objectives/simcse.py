@@ -194,6 +194,6 @@ def _masked(
 
 
 def _others(b: Tensor, hard: Tensor | None) -> Tensor:
-    """What the other ranks add to the denominators: their partners and hard negatives."""
+    """The terms that other ranks add to the denominators: their partners and hard negatives."""
     parts = [distributed.others(x) for x in (b, hard) if x is not None]
     return torch.cat([p for p in parts if p is not None])

@@ -1,1 +1,1 @@
-"""What a person looks at: tables, HTML pages, contact sheets, the explorer."""
+"""Output for people: tables, HTML pages, contact sheets, the explorer."""

@@ -81,7 +81,7 @@ def write_page(seen: Seen, out: Path, console: Console) -> None:
 
 
 def contents(result: Mapping[str, Any]) -> dict[str, str]:
-    """What a source holds: name -> value, for the terminal and the page."""
+    """The contents of a source: name -> value, for the terminal and the page."""
     counts = result["counts"]
     found = {"items": f"{counts['items']:,}", "splits": _listed(counts["splits"])}
     if counts["classes"]:

@@ -181,7 +181,7 @@ def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def _shown(value: Any) -> Any:
-    """What a template prints: text without control characters; markup is escaped after this."""
+    """The printed form of a value: no control characters; markup is escaped after this."""
     return value if isinstance(value, Markup) else safe(value, lines=True)
 
 

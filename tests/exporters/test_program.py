@@ -112,7 +112,7 @@ def trained(tmp_path_factory):
 
 
 def elsewhere(folder, code, *arguments):
-    """What a fresh interpreter that cannot import tellapart prints."""
+    """The output of a fresh interpreter that cannot import tellapart."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_US + code, str(folder), *map(str, arguments)],
         capture_output=True,

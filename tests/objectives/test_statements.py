@@ -84,7 +84,7 @@ NUMBERS = {
     "cpc": ["96.9 %", "ln(M + 1)", "not a bound"],
     "simcse": ["ln N", "ln(2N - 1 + e^weight)", "ln 2N"],
 }  # fmt: skip
-"""What this file tests of each page."""
+"""The statements of each page that this file tests."""
 
 
 @pytest.mark.parametrize("method", objectives.METHODS)

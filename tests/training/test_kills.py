@@ -1,4 +1,4 @@
-"""A training that is killed before any of its writes ends, resumed, byte for byte as undisturbed."""
+"""A training killed before any of its writes ends, resumed, byte for byte as undisturbed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page shows: items, their map and their colours; what takes long is computed once.
+"""The state of the page: items, their map and their colours; what takes long is computed once.
 
 Kept in RUN/embeddings/, each under the step and the fingerprint of the data it was made from.
 
@@ -89,7 +89,7 @@ class State:
         return cls(open_collection(what, data, console=console, **options))
 
     def about(self) -> dict[str, Any]:
-        """What the page says of the run, or of the vectors."""
+        """The facts that the page shows about the run, or about the vectors."""
         manifest, source = self.run.manifest if self.run else {}, self.source
         made_by = self.embeddings.provenance.get("encoder", Path(self.items.name).name)
         return {
