@@ -178,5 +178,5 @@ def test_a_bound_near_its_ceiling_is_said():
         | {"information": 4.16 - (4.0 * 0.8**i + 0.05)}
         for i in range(40)
     ]
-    assert "bigger --batch-size" in diagnosis.judge(rows).sentence
-    assert "bigger --batch-size" not in diagnosis.judge(rows[:8]).sentence
+    assert "larger --batch-size" in diagnosis.judge(rows).sentence
+    assert "larger --batch-size" not in diagnosis.judge(rows[:8]).sentence
