@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..errors import ConfigError
+from ..functional.geometry import unit_rows
+from ..functional.top_k import top_k_of_others
 from .text import OWN, TextEncoder
 
 WORDNET = (
@@ -18,7 +19,6 @@ WORDNET = (
 KINDS = ("noun", "verb", "adj", "adv")
 NEAREST = 5
 MARKS = ("\u0120", "\u2581")  # beginning of a word in byte-level and in sentencepiece vocabularies
-BLOCK = 1024
 
 
 def table(encoder: TextEncoder) -> Tensor:
@@ -92,11 +92,7 @@ def nearest(encoder: TextEncoder, usable: list[int]) -> Tensor:
     """Return the substitutes of `usable` tokens: the five of highest cosine similarity."""
     weight = encoder.body.tokens.weight.detach().float().cpu()
     rows = torch.tensor(usable, dtype=torch.int64)
-    unit = F.normalize(weight[rows], dim=1)
     found = torch.full((len(weight), NEAREST), -1)
-    if len(rows) <= NEAREST:
-        return found
-    for block in torch.arange(len(rows)).split(BLOCK):
-        near = (unit[block] @ unit.T).scatter_(1, block[:, None], -2.0).topk(NEAREST, 1).indices
-        found[rows[block]] = rows[near]
+    if len(rows) > NEAREST:
+        found[rows] = rows[top_k_of_others(unit_rows(weight[rows]), NEAREST)[1]]
     return found
