@@ -37,7 +37,7 @@ def judge(table: Table) -> Verdict:
     small, large, base, longer = (r.name for r in ROWS[:4])
     root = ROWS[7].name
     if not table.complete(small, large, base, longer):
-        return Verdict(UNTESTED, "the decisive rows have not been trained")
+        return Verdict(UNTESTED, "the decisive rows have not been trained with all seeds")
     best = max((r for r in (large, root) if table.cells[r]), key=table.mean)
     parts = {
         "a larger batch is better at equal images (512 over 64)": table.better(best, small),

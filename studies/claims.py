@@ -263,9 +263,9 @@ CLAIMS = (
         "13",
         "Crops with colour changes are the best pair of augmentations.",
         "Chen et al. 2020, Figure 5",
-        "",
-        "",
-        not_run("not run yet"),
+        "python studies/composition.py",
+        "3",
+        study("composition"),
     ),
     Claim(
         "14",

@@ -46,7 +46,7 @@ def judge(table: Table) -> Verdict:
     """Holds if all three parts do, each by more than the interval of its difference."""
     decisive = [row.name for row in ROWS[:5]]
     if not table.complete(*decisive):
-        return Verdict(UNTESTED, "the decisive rows have not been trained")
+        return Verdict(UNTESTED, "the decisive rows have not been trained with all seeds")
     full, short, frozen, bank, small = decisive
     parts = {
         "a slow key encoder beats none (m 0.99 over m 0)": table.better(full, frozen),

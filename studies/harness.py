@@ -94,7 +94,7 @@ class Study:
         for row in self.rows:
             keys = [key_of(row, seed) for seed in range(self.seeds)]
             cells[row.name] = [known[key] for key in keys if key in known]
-        return Table(cells, self.metric)
+        return Table(cells, self.metric, self.seeds)
 
     def missing(self) -> list[tuple[Row, int]]:
         """Trainings that the cache lacks: every row with seed 0 first, then with seed 1, ..."""
@@ -127,6 +127,7 @@ class Table:
 
     cells: Mapping[str, Sequence[Mapping[str, Any]]]
     metric: str
+    seeds: int
 
     def values(self, row: str, metric: str | None = None) -> list[float]:
         """The scores of a row, in seeds' order, as shares."""
@@ -137,8 +138,8 @@ class Table:
         return statistics.mean(self.values(row, metric))
 
     def complete(self, *rows: str) -> bool:
-        """Whether each of these rows (all, where none is named) has a score."""
-        return all(self.cells[row] for row in rows or self.cells)
+        """Whether each of these rows (all, where none is named) has a score of every seed."""
+        return all(len(self.cells[row]) >= self.seeds for row in rows or self.cells)
 
     def difference(self, a: str, b: str) -> tuple[float, float, float]:
         """Mean of row a minus row b in points, with its 95 % Welch interval.
@@ -181,13 +182,32 @@ def percent(values: Sequence[float]) -> str:
 
 
 def settings_of(row: Row, seed: int) -> dict[str, Any]:
-    """All settings of a training, flat and plain."""
+    """The settings of a training that differ from their defaults, flat and plain.
+
+    A setting that a later version adds, with a default that changes nothing, keeps the keys of
+    trainings as they are.
+    """
     from tellapart.training.resolve import resolve
 
     options = dict(row.options) | {"seed": seed, "validation": VALIDATION}
-    config = resolve(row.method, row.data, row.preset, None, options)
-    plain: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
-    return plain
+    config: Any = resolve(row.method, row.data, row.preset, None, options)
+    default = type(config)(objective=type(config.objective)())
+    given, usual = (json.loads(json.dumps(c.to_dict())) for c in (config, default))
+    return _changed(given, usual)
+
+
+def _changed(given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs in nested settings."""
+    found = {}
+    for name, value in given.items():
+        if isinstance(value, dict) and isinstance(usual.get(name), dict):
+            value = _changed(value, usual[name])
+            if not value:
+                continue
+        elif name in usual and value == usual[name]:
+            continue
+        found[name] = value
+    return found
 
 
 def key_of(row: Row, seed: int) -> str:

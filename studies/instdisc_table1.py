@@ -34,7 +34,7 @@ def judge(table: Table) -> Verdict:
     """Parts: m = 4,096 beats m = 1; the non-parametric softmax beats the parametric one."""
     one, many, parametric, full = (r.name for r in ROWS[:4])
     if not table.complete(one, many, parametric, full):
-        return Verdict(UNTESTED, "the decisive rows have not been trained")
+        return Verdict(UNTESTED, "the decisive rows have not been trained with all seeds")
     parts = {
         "more noise is better (m = 4,096 over 1)": table.better(many, one),
         "non-parametric over parametric": table.better(full, parametric),

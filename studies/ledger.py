@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 
 import batch_size
+import composition
 import dictionaries
 import instdisc_table1
 import proximal
@@ -18,7 +19,15 @@ import ye_ablations
 from harness import Study, run
 
 STUDIES: tuple[Study, ...] = tuple(
-    module.STUDY for module in (dictionaries, ye_ablations, batch_size, proximal, instdisc_table1)
+    module.STUDY
+    for module in (
+        composition,
+        dictionaries,
+        ye_ablations,
+        batch_size,
+        proximal,
+        instdisc_table1,
+    )
 )
 
 

@@ -38,7 +38,7 @@ def judge(table: Table) -> Verdict:
     """Holds if lambda 10 makes the loss smoother at both momenta and loses no accuracy."""
     plain, ten, half, half_ten = (ROWS[i].name for i in (0, 1, 4, 5))
     if not table.complete(plain, ten, half, half_ten):
-        return Verdict(UNTESTED, "the decisive rows have not been trained")
+        return Verdict(UNTESTED, "the decisive rows have not been trained with all seeds")
     smoother = [
         roughness(table, b) < roughness(table, a) for a, b in ((plain, ten), (half, half_ten))
     ]

@@ -34,7 +34,7 @@ def judge(table: Table) -> Verdict:
     """Holds if the full set beats none, and leaving one out never raises the accuracy."""
     names = [r.name for r in ROWS[:6]]
     if not table.complete(*names):
-        return Verdict(UNTESTED, "the decisive rows have not been trained")
+        return Verdict(UNTESTED, "the decisive rows have not been trained with all seeds")
     gain = table.difference(names[0], names[1])
     harmful = [n for n in names[2:] if table.better(n, names[0])]
     if gain[1] <= 0:

@@ -238,7 +238,8 @@ def train(
         console: where progress is printed; None: standard error.
         options: single settings by the names of the fields of the configuration, of its views and
             of the options of the method; `objective` may be a dict of the latter, `encoder` an
-            `nn.Module` or what makes one, `views` a function of one image or of (batch, generator).
+            `nn.Module` or what makes one, `views` a function of one image or of (batch,
+            generator), or a list of such functions, one for each view.
 
     Raises:
         ConfigError: invalid settings; nothing is written.

@@ -17,7 +17,7 @@ from ..data import ImageSource, SequenceSource, Source, TextSource, modality_of
 from ..encoders import AnyEncoder, Encoder, TextEncoder, pretrained, synonyms
 from ..errors import ConfigError, unknown
 from ..runtime import plugins
-from ..views.own import OwnViews
+from ..views.own import own_views, own_views_known
 from ..views.text import TextViews
 from .config import CommonConfig, SequenceConfig, TextConfig, TrainConfig
 
@@ -54,7 +54,7 @@ def build_views(config: CommonConfig, source: Source, encoder: AnyEncoder) -> Vi
         encoder: the encoder in training.
     """
     if config.view:
-        return OwnViews(plugins.find(config.view), config.view)
+        return own_views(config.view)
     views: Views = modality_of(source).build_views(config, source, encoder)
     return views
 
@@ -67,7 +67,7 @@ def watched_views(config: CommonConfig, source: Source) -> Views:
         source: the data.
     """
     if config.view:
-        return OwnViews(plugins.find(config.view), config.view)
+        return own_views(config.view)
     views: Views = modality_of(source).watch_views(config, source)
     return views
 
@@ -83,8 +83,8 @@ def scored_views(config: CommonConfig | None, source: Source, say: Callable[[str
     modality = modality_of(source)
     if config is None:
         views: Views = modality.default_views(source)
-    elif config.view and plugins.known(config.view):
-        views = OwnViews(plugins.find(config.view), config.view)
+    elif config.view and own_views_known(config.view):
+        views = own_views(config.view)
     else:
         if config.view:
             say(

@@ -115,7 +115,7 @@ class CommonConfig:
         save_every: steps between two checkpoints; by default 20 checkpoints in a training.
         tensorboard: also write TensorBoard events (pip install 'tellapart[track]').
         view: views of your own instead of the built-in ones: module:name of a function of one
-            image, or of (batch, generator).
+            image, or of (batch, generator); several names divided by commas make one view each.
         objective: options of the method.
     """
 

@@ -11,6 +11,7 @@ from ..encoders import pretrained
 from ..errors import ConfigError, unknown
 from ..objectives import METHODS, OPTIONS
 from ..runtime import plugins
+from ..views.own import registered_views
 from . import presets
 from .config import CommonConfig
 
@@ -69,7 +70,7 @@ def with_plugins(options: dict[str, Any], base: CommonConfig) -> dict[str, Any]:
 
     Args:
         options: single settings; `encoder` may be an `nn.Module` or a function that returns one,
-            `views` a function.
+            `views` a function, or one function for each view of an item.
         base: the settings they are applied to.
 
     Raises:
@@ -83,7 +84,7 @@ def with_plugins(options: dict[str, Any], base: CommonConfig) -> dict[str, Any]:
     if views is not None and type(views) is not type(own):
         options["view"] = options.pop("views")
     if options.get("view") is not None:
-        options["view"] = plugins.register(options["view"])
+        options["view"] = registered_views(options["view"])
     return options
 
 

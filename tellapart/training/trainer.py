@@ -25,6 +25,7 @@ from ..functional import geometry
 from ..objectives import Batch, Out
 from ..runtime import distributed
 from ..views.evaluation import take_rows
+from ..views.own import branch_of
 from . import gradient_cache
 from . import hardware as machines
 from .build import build_encoder, build_views
@@ -203,8 +204,8 @@ class Trainer:
             first = block * BLOCK
             images = encoders.to_device(self.source.read(everyone[first : first + BLOCK]), device)
             random = generator("views", self.config.seed, self.number, 0, block, device=device)
-            for views in parts:
-                view = self.views(images, random)
+            for branch, views in enumerate(parts):
+                view = branch_of(self.views, branch)(images, random)
                 views.append(take_rows(view, max(start - first, 0), stop - first))
         return [views[0] if len(views) == 1 else self.modality.join_views(views) for views in parts]
 

@@ -5,7 +5,7 @@ Shapes: N batch, C channels, H and W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,6 +64,90 @@ class OwnViews:
                 f"{sorted(map(str, shapes))}; end with a crop to a fixed size, and a tensor"
             )
         return torch.stack(views)
+
+
+class Branches:
+    """Different views of an item for each branch: the first function makes view 0, and so on.
+
+    Called itself, it makes views of the first branch.
+
+    Args:
+        branches: one function of (batch, generator) for each view of an item.
+    """
+
+    def __init__(self, branches: Sequence[OwnViews]) -> None:
+        self.branches = tuple(branches)
+
+    def __call__(self, batch: Any, generator: torch.Generator) -> Any:
+        """Return a view of every item, by the function of the first branch."""
+        return self.branches[0](batch, generator)
+
+
+def branch_of(views: Callable[..., Any], number: int) -> Callable[..., Any]:
+    """Return the function that makes view `number` of an item.
+
+    Args:
+        views: `Branches`, or one function for all views.
+        number: 0 for the first view.
+
+    Raises:
+        ConfigError: the branches are fewer than the views that the objective compares.
+    """
+    if not isinstance(views, Branches):
+        return views
+    if number >= len(views.branches):
+        raise ConfigError(
+            f"{len(views.branches)} functions of views were given and the objective compares at "
+            f"least {number + 1} views; give one function for each, or one for all"
+        )
+    return views.branches[number]
+
+
+def registered_views(given: Any) -> str:
+    """Remember the user's views, and return their name, or their names divided by commas.
+
+    Args:
+        given: a function or its name `module:function`; or a list of them, one for each view.
+
+    Raises:
+        ConfigError: a name that cannot be imported.
+    """
+    if isinstance(given, str):
+        given = given.split(",")
+    if not isinstance(given, (list, tuple)):
+        return plugins.register(given)
+    if not given:
+        raise ConfigError("an empty list of views was given; at least one function is needed")
+    names: list[str] = []
+    for number, one in enumerate(given):
+        name = plugins.register(one)
+        if name in names and one is not given[names.index(name)]:  # two lambdas share their name
+            plugins.register(given[names.index(name)], name)
+            name = plugins.register(one, f"{name}_{number}")
+        names.append(name)
+    return ",".join(names)
+
+
+def own_views(names: str) -> OwnViews | Branches:
+    """Return the user's views by the names that `registered_views` returned.
+
+    Args:
+        names: `module:function`, or several divided by commas.
+
+    Raises:
+        ConfigError: a name that is not registered.
+    """
+    branches = [OwnViews(plugins.find(name), name) for name in names.split(",")]
+    return branches[0] if len(branches) == 1 else Branches(branches)
+
+
+def own_views_known(names: str) -> bool:
+    """Return whether `own_views` can return these.
+
+    Args:
+        names: `module:function`, or several divided by commas.
+    """
+    return all(plugins.known(name) for name in names.split(","))
 
 
 def _length(batch: Any) -> int:
