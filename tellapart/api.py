@@ -327,7 +327,8 @@ def evaluate(
     of the features, and whether the views of an item find each other; without labels that is all.
 
     Args:
-        subject: run folder, timm/NAME, torchvision/NAME, file of weights, or embeddings (.npz);
+        subject: run folder, timm/NAME, torchvision/NAME, file of weights, or embeddings (.npz,
+            .parquet);
             also an `nn.Module`, or module:name of one.
         data: data to evaluate on, by default the run's own; several make a table of transfer.
             sts:FILE scores sentence pairs.
@@ -381,7 +382,7 @@ def evaluate(
         opened = open_again()
         run = opened.run
         if test:
-            raise ConfigError("--test is for embeddings (.npz); name images with --data")
+            raise ConfigError("--test is for embeddings (.npz, .parquet); name images with --data")
         results = {
             name or "its own data": evaluation.evaluate_subject(
                 opened if len(sources) == 1 else open_again(),
@@ -497,6 +498,7 @@ def embed(
     encoder: Any = None,
     width: int = 16,
     image_size: int | None = None,
+    map: Literal["pca", "umap"] | None = None,
     console: Console | None = None,
 ) -> Embeddings:
     """Embed data with any network; a second run embeds only new files.
@@ -504,7 +506,7 @@ def embed(
     Args:
         subject: run folder, timm/NAME, torchvision/NAME, or file of weights; also an `nn.Module`,
             or module:name of one.
-        out: .npz file, or a folder whose vectors can be memory-mapped.
+        out: .npz or .parquet file, or a folder whose vectors can be memory-mapped.
         data: data to embed; by default the run's own.
         output: features are what to use; embedding is the space of the loss; patches is a vector
             for each place of the last map.
@@ -513,16 +515,20 @@ def embed(
             network of your own, that network or module:name.
         width: base width of a small-resnet in a file of weights.
         image_size: side of a view in pixels; by default the run's, or decided from the images.
+        map: add the columns x, y and neighbours to a .parquet file, for embedding-atlas.
         console: where progress is printed; None: standard error.
 
     Returns:
         The vectors, with ids, labels and provenance.
     """
-    require(str(out) != "", "--out must name an .npz file or a folder")
-    from .embeddings import incremental
+    require(str(out) != "", "--out must name an .npz or .parquet file or a folder")
+    require(map is None or Path(out).suffix == ".parquet", "--map goes with --out FILE.parquet")
+    from .embeddings import arrow, incremental
+    from .embeddings.embeddings import require_writable
     from .training import loading
 
     console = console or Console()
+    require_writable(out)
     where = None if data is None else given(data)
     opened = loading.open_subject(
         subject,
@@ -533,7 +539,13 @@ def embed(
         kind=kind_of(where or ""),
     )
     vectors, kept = incremental.embed_subject(opened, where, output, Path(out), image_size, console)
-    vectors.save(out)
+    if map is None:
+        vectors.save(out)
+    else:
+        from .reports.explorer.state import principal_map, umap_map
+
+        points = (umap_map if map == "umap" else principal_map)(vectors.vectors)
+        arrow.save(vectors, Path(out), arrow.map_columns(vectors, points))
     reused = f"; {kept:,} of them were there before" if kept else ""
     console.say(f"{len(vectors):,} vectors of {vectors.vectors.shape[1]} values in {out}{reused}")
     return vectors
@@ -556,7 +568,8 @@ def search(
     """Find the items that are most similar to each query.
 
     Args:
-        run: a run folder, timm/NAME, torchvision/NAME, a file of weights, or vectors (.npz).
+        run: a run folder, timm/NAME, torchvision/NAME, a file of weights, or vectors (.npz,
+            .parquet).
         queries: files of the kind of the data, sentences, or ids of items; of vectors only ids.
         data: items to search; by default the run's own. Other encoders require it.
         k: neighbours of each query.
@@ -619,8 +632,8 @@ def report(
     """Write one self-contained HTML file: verdict, scores, curves, neighbours, provenance.
 
     Args:
-        run: a run folder, timm/NAME, torchvision/NAME, a file of weights, or vectors (.npz).
-            Scores are in the page once `eval` has scored the run.
+        run: a run folder, timm/NAME, torchvision/NAME, a file of weights, or vectors (.npz,
+            .parquet). Scores are in the page once `eval` has scored the run.
         data: items to show; by default the run's own. Other encoders require it.
         out: the file; by default report.html in the run, else in this folder.
         encoder: architecture of a file of weights, if it cannot be inferred; of a run with a
@@ -656,7 +669,8 @@ def explore(
     """Show items on a local page until Ctrl-C: a map, neighbours, search by dropping an image.
 
     Args:
-        run: a run folder, timm/NAME, torchvision/NAME, a file of weights, or vectors (.npz).
+        run: a run folder, timm/NAME, torchvision/NAME, a file of weights, or vectors (.npz,
+            .parquet).
         data: items to show; by default the run's own. Other encoders require it.
         host: address to listen on; any other than this one lets other machines in.
         port: port to listen on; 0: a free one.

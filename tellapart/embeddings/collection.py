@@ -95,8 +95,8 @@ def open_collection(
     """Open a run, any other encoder, or saved vectors, and embed the items if necessary.
 
     Args:
-        what: a run folder, timm/NAME, torchvision/NAME, a file of weights, or vectors (.npz, or a
-            folder that `embed` wrote).
+        what: a run folder, timm/NAME, torchvision/NAME, a file of weights, or vectors (.npz,
+            .parquet, or a folder that `embed` wrote).
         data: the items; default: the data of the run. With vectors: the data they belong to.
         checkpoint: of a run: "last", "best-unlabelled" or a file of weights.
         encoder: architecture of the checkpoint, if it cannot be inferred.
@@ -192,10 +192,13 @@ def _of_vectors(path: Path, data: str | None, console: Console) -> Collection:
 def _bare(path: Path, vectors: Embeddings) -> Source:
     """Return a source with the ids and labels of saved vectors, which has no content to read."""
     known = -1 if vectors.labels is None else int(vectors.labels.max(initial=-1))
+    names = vectors.provenance.get("classes")
+    named = isinstance(names, list) and len(names) > known
     return Source(
         name=str(vectors.provenance.get("data") or path), all_ids=vectors.ids,
         all_labels=vectors.labels if known >= 0 else None,
-        classes=[str(label) for label in range(known + 1)], parts={},
+        classes=list(map(str, names or [])) if named else [str(i) for i in range(known + 1)],
+        parts={},
         fingerprint=f"vectors-{check(vectors.vectors):08x}",
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ import torch
 from ..data import Source
 from ..encoders import AnyEncoder
 from ..encoders.inference import Output, outputs
-from ..errors import DataError
+from ..errors import DataError, MissingExtraError
 from ..runtime.files import write
 
 Array = np.ndarray[Any, Any]
@@ -114,14 +114,19 @@ class Embeddings:
         """Save the embeddings.
 
         Args:
-            path: an .npz file, or a folder, whose vectors.npy can be memory-mapped.
+            path: an .npz or .parquet file, or a folder, whose vectors.npy can be memory-mapped.
 
         Raises:
-            DataError: the path has no name, or cannot be written.
+            DataError: the path has no name or an unknown ending, or cannot be written.
+            MissingExtraError: parquet, without pyarrow.
         """
+        require_writable(path)
         path = Path(path)
-        if not path.name:
-            raise DataError(f"cannot write {str(path)!r}: the name of a file or folder is needed")
+        if path.suffix == ".parquet":
+            from .arrow import save
+
+            save(self, path)
+            return
         labels = np.full(len(self), -1) if self.labels is None else self.labels
         about = json.dumps(
             {"format": 1, "labelled": self.labels is not None, "provenance": self.provenance}
@@ -141,13 +146,18 @@ class Embeddings:
         """Load saved embeddings; the vectors of a folder are memory-mapped.
 
         Args:
-            path: a file or folder written by `save`, or any .npz with `vectors` and, optionally,
-                `labels` and `ids`.
+            path: a file or folder written by `save`, any .npz with `vectors` and, optionally,
+                `labels` and `ids`, or any .parquet with a column of vectors.
 
         Raises:
             DataError: the file is missing, damaged, or holds no embeddings.
+            MissingExtraError: parquet, without pyarrow.
         """
         path = Path(path)
+        if path.suffix == ".parquet":
+            from .arrow import load
+
+            return load(path)
         try:
             with np.load(
                 path / "items.npz" if path.is_dir() else path, allow_pickle=False
@@ -174,6 +184,84 @@ class Embeddings:
             raise
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} does not hold embeddings: {error}") from error
+
+    def to_arrow(self) -> Any:
+        """Return a `pyarrow.Table` with the columns id, vector, label, split and hash.
+
+        Raises:
+            MissingExtraError: pyarrow is not installed.
+        """
+        from .arrow import to_arrow
+
+        return to_arrow(self)
+
+    @classmethod
+    def from_arrow(cls, table: Any) -> Embeddings:
+        """Return the embeddings of a `pyarrow.Table` with a column of vectors.
+
+        Args:
+            table: with a column vector (or embedding, features) of lists of numbers; the columns
+                id, label, split and hash are optional.
+
+        Raises:
+            DataError: there is no column of vectors.
+            MissingExtraError: pyarrow is not installed.
+        """
+        from .arrow import from_arrow
+
+        return from_arrow(table)
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame` with the columns of `to_arrow`.
+
+        Raises:
+            MissingExtraError: pandas or pyarrow is not installed.
+        """
+        _pandas()
+        return self.to_arrow().to_pandas()
+
+    @classmethod
+    def from_pandas(cls, frame: Any) -> Embeddings:
+        """Return the embeddings of a `pandas.DataFrame`, with columns as in `from_arrow`.
+
+        Args:
+            frame: the data frame.
+
+        Raises:
+            DataError: there is no column of vectors.
+            MissingExtraError: pandas or pyarrow is not installed.
+        """
+        _pandas()
+        from .arrow import from_pandas
+
+        return from_pandas(frame)
+
+
+def require_writable(path: str | Path) -> None:
+    """Raise DataError unless embeddings can be written under this name.
+
+    Args:
+        path: an .npz or .parquet file, an existing folder, or a name without a file's ending. An
+            ending starts with a letter, so that v1.5 names a folder.
+    """
+    given, path = str(path), Path(path)
+    if not path.name:
+        raise DataError(f"cannot write {given!r}: the name of a file or folder is needed")
+    ending = path.suffix
+    if ending in (".npz", ".parquet") or path.is_dir() or given.endswith("/"):
+        return
+    if len(ending) > 1 and ending[1].isalpha():
+        raise DataError(
+            f"cannot write {given}: vectors are written as .npz, as .parquet, or as a folder (a "
+            f"name without an ending), not as {ending}"
+        )
+
+
+def _pandas() -> None:
+    try:
+        import pandas  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("pandas", "tables") from error
 
 
 def embed(

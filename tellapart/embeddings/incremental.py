@@ -68,10 +68,24 @@ def embed_subject(
     about = {
         "data": source.name, "fingerprint": source.fingerprint, "output": wanted,
         "hashes": source.hashes, "made_by": made_by, "encoder": subject.name,
+        "classes": list(source.classes), "splits": split_names(source),
     }  # fmt: skip
     if subject.run:
         about["method"] = subject.run.manifest["method"]
     return _rows(vectors, source, about), len(source) - len(new)
+
+
+def split_names(source: Source) -> list[str | None]:
+    """Return the name of the split of each item, None for an item in no split; [] without splits.
+
+    Args:
+        source: S items.
+    """
+    names: list[str | None] = [None] * len(source)
+    for name, rows in source.splits.items():
+        for row in rows.tolist():
+            names[row] = name
+    return names if source.splits else []
 
 
 def identity(encoder: AnyEncoder, source: Source, wanted: Wanted) -> str:

@@ -121,7 +121,7 @@ def open_subject(
     else:
         raise ConfigError(
             f"{name} is not a run folder, timm/NAME, torchvision/NAME, a file of weights "
-            "or embeddings (.npz)"
+            "or embeddings (.npz, .parquet)"
         )
     shared: dict[str, Any] = {
         **pretrained.RGB, "dim": 128, "head_kind": "linear", "width": wide or width, "seed": 0,
@@ -172,14 +172,14 @@ def _of_user(what: Any, kind: str) -> Subject:
 
 
 def is_embeddings(path: Any) -> bool:
-    """Whether a path holds saved `Embeddings`: an .npz file, or a folder of them.
+    """Whether a path holds saved `Embeddings`: an .npz or .parquet file, or a folder of them.
 
     Args:
         path: a file or folder.
     """
     if not isinstance(path, str | Path):
         return False
-    return Path(path).suffix == ".npz" or (Path(path) / "items.npz").is_file()
+    return Path(path).suffix in (".npz", ".parquet") or (Path(path) / "items.npz").is_file()
 
 
 def load_encoder(run: Run, checkpoint: str = "last") -> AnyEncoder:
