@@ -226,7 +226,7 @@ def _label_column(items: Embeddings) -> Any:
 
 
 def _facts(table: Any) -> dict[str, Any]:
-    """What `to_arrow` stored in the metadata; {} for other tables and for damaged metadata."""
+    """Return the metadata of `to_arrow`; {} for other tables and for damaged metadata."""
     try:
         found = json.loads((table.schema.metadata or {}).get(KEY, b"{}"))
     except ValueError:
