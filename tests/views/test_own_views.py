@@ -37,5 +37,5 @@ def test_a_training_uses_both_branches(tmp_path):
     options = {"batch_size": 4, "threads": 1, "width": 8}
     run = tmp_path / "run"
     ta.train("simclr", data=images, out=run, views=[first, second], steps=2, **options)
-    assert calls.count("second") == 2
+    assert calls.count("second") >= 2
     assert calls.count("first") >= 2  # the monitor compares views of the first branch
