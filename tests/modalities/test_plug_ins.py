@@ -149,7 +149,6 @@ def test_names_on_the_command_line_and_a_run_that_never_imports_them(page, tmp_p
         ({"views": lambda batch, generator: batch[:1]}, "made 1 views of"),
         ({"view": "mymodule"}, "module:object"),
         ({"views": []}, "empty list"),
-        ({"views": [lambda batch, generator: batch.float()]}, "at least 2 views"),
     ],
 )
 def test_what_cannot_be_used_is_one_clear_error(tmp_path, options, words):

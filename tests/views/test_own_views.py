@@ -1,9 +1,11 @@
 """Tests of views of the user: one function for all views, or one for each view."""
 
 import numpy as np
+import pytest
 import torch
 
 import tellapart as ta
+from tellapart.errors import ConfigError
 from tellapart.views.own import branch_of, own_views, own_views_known, registered_views
 
 
@@ -15,6 +17,12 @@ def test_each_branch_has_its_own_function():
     assert branch_of(views, 1)(batch, generator).unique().tolist() == [1]
     assert own_views_known(name)
     assert not own_views_known(name + ",no:such")
+
+
+def test_fewer_functions_than_views_are_an_error():
+    views = own_views(registered_views([lambda batch, g: batch, lambda batch, g: batch]))
+    with pytest.raises(ConfigError, match="compares at least 3 views"):
+        branch_of(views, 2)
 
 
 def test_one_function_makes_every_view():
