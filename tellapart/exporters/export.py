@@ -7,6 +7,7 @@ config.json          architecture
 preprocessor.json    preprocessing settings
 README.md            model card
 tokenizer.json       for sentences
+modules.json ...     of a transformers network: what SentenceTransformer(folder) reads
 model.onnx           with `onnx`
 """
 
@@ -37,6 +38,7 @@ from ..runtime.console import Console
 from ..training import model_card
 from ..training.loading import Loaded, load_encoder, parts_of
 from ..training.run import Run, require_new
+from . import layouts
 from . import program as programs
 from .card import export_card
 from .program import Standalone
@@ -108,6 +110,7 @@ def export(
         weights = {k: v.to(kind) if v.is_floating_point() else v for k, v in made.weights.items()}
         (folder / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
         for name, words in texts.items():
+            (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(words, encoding="utf-8")
         other = runpy.run_path(str(folder / "model.py"))["load"]()
         checked["torch"] = _largest(encoder, other, made, description, "torch")
@@ -136,6 +139,7 @@ def _texts(
     """Return the text files of the folder by name."""
     theirs = programs.transformers_config(made)
     about = {name: value for name, value in description.items() if name != "tokenizer"}
+    about |= layouts.timm_config(encoder, made.network, description)
     card = export_card(run.manifest, description, run.evaluation(), costs)
     return {
         "model.py": made.program,
@@ -146,6 +150,7 @@ def _texts(
         ),
         "README.md": card.replace("example.py IMAGE", f"example.py {made.item}"),
         **made.files,
+        **(layouts.sentence_transformers_files(encoder, theirs.to_dict()) if theirs else {}),
     }
 
 
