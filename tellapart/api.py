@@ -161,6 +161,8 @@ def inspect(
     max_megapixels: float | None = None,
     piece: int | None = None,
     hop: int | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    fps: float | None = None,
     console: Console | None = None,
 ) -> Measured:
     """Look for broken files, duplicates, leaks, outliers and wrong labels before a training.
@@ -181,6 +183,9 @@ def inspect(
         max_megapixels: bound on the memory of decoding an image, in pixels of 4 bytes; default 512.
         piece: steps of an item of a long series or sound; by default decided from the data.
         hop: steps from one item to the next; by default as many as --piece.
+        columns: columns of a table by their role, such as image=file,label=kind; by default their
+            usual names.
+        fps: frames of each second of a video that become items; by default 1.
         console: where progress is printed; None: standard error.
 
     Returns:
@@ -195,7 +200,7 @@ def inspect(
         "piece": piece, "hop": hop,
     }  # fmt: skip
     seen = inspect_source(
-        given(data),
+        given(data, columns, fps),
         method=method,
         encoder=encoder,
         apply=Path(apply) if apply else None,
@@ -217,6 +222,8 @@ def train(
     resume: bool = False,
     preset: str | None = None,
     config: CommonConfig | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    fps: float | None = None,
     console: Console | None = None,
     **options: Any,
 ) -> Trained:
@@ -235,6 +242,9 @@ def train(
         resume: continue the run in --out.
         preset: settings to start from; by default those for the method and the data.
         config: all settings at once, instead of a preset.
+        columns: columns of a table by their role, such as image=file,label=kind; by default their
+            usual names.
+        fps: frames of each second of a video that become items; by default 1.
         console: where progress is printed; None: standard error.
         options: single settings by the names of the fields of the configuration, of its views and
             of the options of the method; `objective` may be a dict of the latter, `encoder` an
@@ -259,7 +269,7 @@ def train(
         console = console if console and main else Console(quiet=not main)
         opened = session.start(
             method_name(method),
-            given(data),
+            given(data, columns, fps),
             Path(out),
             resume=resume,
             preset=preset,
@@ -318,6 +328,8 @@ def evaluate(
     width: int = 16,
     image_size: int | None = None,
     test: str | Path | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    fps: float | None = None,
     out: str | Path | None = None,
     console: Console | None = None,
 ) -> Measured:
@@ -345,6 +357,9 @@ def evaluate(
         width: base width of a small-resnet in a file of weights.
         image_size: side of a view in pixels; by default the run's, or decided from the images.
         test: for embeddings, those of a test part.
+        columns: columns of a table by their role, such as image=file,label=kind; by default their
+            usual names.
+        fps: frames of each second of a video that become items; by default 1.
         out: file of the result; by default eval.json in the run, else in this folder.
         console: where progress is printed; None: standard error.
 
@@ -372,7 +387,7 @@ def evaluate(
             kind=kind_of(sources[0] or ""),
         )
 
-    sources = _sources(data)
+    sources = _sources(data, columns, fps)
     run: Any = None
     if loading.is_embeddings(subject):
         if sources[0] or labels or image_size or encoder or quick or checkpoint != "last":
@@ -499,6 +514,8 @@ def embed(
     width: int = 16,
     image_size: int | None = None,
     map: Literal["pca", "umap"] | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    fps: float | None = None,
     console: Console | None = None,
 ) -> Embeddings:
     """Embed data with any network; a second run embeds only new files.
@@ -516,6 +533,9 @@ def embed(
         width: base width of a small-resnet in a file of weights.
         image_size: side of a view in pixels; by default the run's, or decided from the images.
         map: add the columns x, y and neighbours to a .parquet file, for embedding-atlas.
+        columns: columns of a table by their role, such as image=file,label=kind; by default their
+            usual names.
+        fps: frames of each second of a video that become items; by default 1.
         console: where progress is printed; None: standard error.
 
     Returns:
@@ -529,7 +549,7 @@ def embed(
 
     console = console or Console()
     require_writable(out)
-    where = None if data is None else given(data)
+    where = _given(data, columns, fps)
     opened = loading.open_subject(
         subject,
         checkpoint=checkpoint,
@@ -753,19 +773,35 @@ def load(run: str | Path, *, checkpoint: str = "last", encoder: Any = None) -> l
 Shell = Literal["bash", "zsh", "tcsh"]
 
 
-def _given(data: Data | None) -> str | None:
-    return None if data is None else given(data)
+def _given(
+    data: Data | None,
+    columns: str | Mapping[str, str] | None = None,
+    fps: float | None = None,
+) -> str | None:
+    """Return the data as a string, None if there are none.
+
+    Raises:
+        ConfigError: columns or fps without data.
+    """
+    require(
+        data is not None or (columns is None and fps is None), "--columns and --fps need --data"
+    )
+    return None if data is None else given(data, columns, fps)
 
 
-def _sources(data: Data | Sequence[str] | None) -> list[str | None]:
+def _sources(
+    data: Data | Sequence[str] | None,
+    columns: str | Mapping[str, str] | None = None,
+    fps: float | None = None,
+) -> list[str | None]:
     """Return the sources of an evaluation: one for each name of a list, otherwise a single one.
 
     A list of paths of images or sounds is one source.
     """
     if not isinstance(data, list | tuple) or not data or not all(isinstance(d, str) for d in data):
-        return [_given(data)]
+        return [_given(data, columns, fps)]
     from .data.kinds import AUDIO, IMAGES
 
     if all(Path(name).suffix.lower() in IMAGES | AUDIO for name in data):
         return [given(data)]
-    return list(data)
+    return [given(name, columns, fps) for name in data]

@@ -266,7 +266,8 @@ def _described(
     if name == "train":
         method, words = _method(rest)
         own = [o for o in own if o.name != "method"]
-        shared = settings(method, *_ahead(words, "data", "preset"))
+        data, preset, columns, fps = _ahead(words, "data", "preset", "columns", "fps")
+        shared = settings(method, given_with(data, columns, fps), preset)
         return method, words, [*own, *shared], ("objective",)
     if name == "detect":
         from .training.presets.detection import PRESETS
@@ -295,6 +296,14 @@ def _method(rest: Sequence[str]) -> tuple[str, Sequence[str]]:
         raise unknown("method", str((extra or [found.method or ""])[0]), METHODS)
     flags = [f"--{flag}" for flag in ("help", "json") if getattr(found, flag)]
     return found.method, [*flags, *found.rest]
+
+
+def given_with(data: str | None, columns: str | None, fps: str | None) -> str | None:
+    """The data with their options behind them, from which the kind of the data is read."""
+    from .data import specs
+
+    options = {**specs.columns_of(columns), specs.FPS: fps}
+    return None if data is None else specs.with_options(data, options)
 
 
 def _ahead(words: Sequence[str], *names: str) -> list[str | None]:

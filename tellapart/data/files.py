@@ -47,12 +47,15 @@ def identity(
         suffixes: what follows the name of the file in each id, where a file makes several items.
     """
     files = listing.files
-    ids = [readable(listing.names[i]) for i in kept]
+    named = listing.names if listing.ids is None else listing.ids
+    ids = [readable(named[i]) for i in kept]
     if suffixes is not None:
         ids = [f"{i}{s}" for i, s in zip(ids, suffixes, strict=True)]
     known = [listing.labels[i] for i in kept]
     names = [None if n is None else readable(n) for n in known]
-    classes = sorted({n for n in names if n is not None})
+    occurring = {n for n in names if n is not None}
+    ordered = [readable(c) for c in listing.classes]
+    classes = [c for c in ordered if c in occurring] + sorted(occurring - {*ordered})
     labels: Array | None = None
     if len(classes) > 1:
         number = {c: i for i, c in enumerate(classes)}

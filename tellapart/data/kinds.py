@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import folders, lists
+from . import containers, folders, lists, specs
+from .columns import SENTENCES
 from .endings import AUDIO, IMAGES, KINDS, SERIES, TEXT
 
 __all__ = ["AUDIO", "BUILTIN", "IMAGES", "KINDS", "SERIES", "TEXT", "kind_of", "kind_of_path"]
@@ -21,9 +23,11 @@ class Given(str):
 
     Attributes:
         value: the object.
+        options: roles of its columns, as `specs.columns_of`.
     """
 
     value: Any
+    options: Mapping[str, str]
 
     def __new__(cls, value: Any) -> Given:
         """The object under its name: its type and shape, or the name of a source."""
@@ -35,20 +39,33 @@ class Given(str):
         name = getattr(value, "name", None) if hasattr(value, "fingerprint") else None
         made = super().__new__(cls, name or f"{PYTHON}{kind}{size if shape else f'({size})'}")
         made.value = value
+        made.options = {}
         return made
 
 
-def given(data: Data) -> str:
+def given(
+    data: Data, columns: str | Mapping[str, str] | None = None, fps: float | None = None
+) -> str:
     """Data as a string: a name or path as it is, any other object as `Given`.
 
     Args:
         data: what a user passed.
+        columns: roles of columns, as `specs.columns_of`.
+        fps: frames a second of videos.
+
+    Raises:
+        ConfigError: unknown roles.
     """
-    if isinstance(data, str):
-        return data
+    options: dict[str, Any] = {**specs.columns_of(columns), specs.FPS: fps}
     if isinstance(data, Path):
-        return f"./{data}" if str(data) in BUILTIN else str(data)
-    return Given(data)
+        data = f"./{data}" if str(data) in BUILTIN else str(data)
+    if isinstance(data, Given):
+        return data
+    if isinstance(data, str):
+        return specs.with_options(data, options)
+    made = Given(data)
+    made.options = {name: str(value) for name, value in options.items() if value is not None}
+    return made
 
 
 def kind_of(spec: Data) -> str:
@@ -62,25 +79,36 @@ def kind_of(spec: Data) -> str:
     """
     name = given(spec)
     if isinstance(name, Given):
+        records = containers.of_object(name.value, name.options)
+        if records is not None:
+            return records.kind
         from .objects import kind_of_object  # needs numpy and torch, which a name does not
 
         found: str = kind_of_object(name.value)
         return found
+    name, options = specs.split_options(name)
     kind = name.partition(":")[0]
     if kind in KINDS:
         return kind
     path = Path(name).expanduser()
     if not name or kind in (*BUILTIN, "scenes") or not path.exists():
         return "images"
-    return kind_of_path(path)
+    return kind_of_path(path, options)
 
 
-def kind_of_path(path: Path) -> str:
+def kind_of_path(path: Path, options: Mapping[str, str] | None = None) -> str:
     """The kind of data of most files that a folder or a list names, or of a file itself.
+
+    Args:
+        path: an existing file or folder.
+        options: what stands behind its name, as `specs.split_options`.
 
     Raises:
         DataError: a file that cannot be read as text.
     """
+    records = containers.of_path(path, options or {})
+    if records is not None:
+        return records.kind
     if path.is_dir():
         return folders.kind_of_folder(path)
     ending = path.suffix.lower()
@@ -93,6 +121,8 @@ def kind_of_path(path: Path) -> str:
             return kind
     listed = lists.kind_of_list(path)
     if listed is None:
+        if _has_sentences(path):
+            return "text"
         return "series" if ending == ".csv" or _is_table(path) else "text"
     return listed
 
@@ -108,6 +138,16 @@ def is_image_array(path: Path) -> bool:
     except (OSError, ValueError, EOFError):
         return False
     return bool(array.dtype == np.uint8 and array.ndim in (3, 4))
+
+
+def _has_sentences(path: Path) -> bool:
+    """Whether the first line of a .csv or .tsv names a column of sentences."""
+    separator = {".csv": ",", ".tsv": "\t"}.get(path.suffix.lower())
+    if separator is None:
+        return False
+    first = lists.text_of(path).split("\n", 1)[0]
+    heading = next(csv.reader([first], delimiter=separator), [])
+    return bool({cell.strip().lower() for cell in heading} & SENTENCES)
 
 
 def _is_table(path: Path) -> bool:

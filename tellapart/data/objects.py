@@ -36,7 +36,7 @@ from PIL import Image
 
 from ..errors import DataError
 from . import files as listings
-from . import folders, image_decoding, image_packing, kinds
+from . import image_decoding, image_packing, kinds
 from .files import Listing
 from .images import ImageSource, Pixels
 from .sequences import Packed, SequenceSource
@@ -46,8 +46,6 @@ from .text import TextSource
 SMALL = 64  # pixels: up to this side images keep their own size
 ITEM_KEYS = ("image", "pixels", "pixel_values", "img", "audio", "series", "values", "text", "x")
 LABEL_KEYS = ("label", "labels", "class", "target", "y")
-PATH_COLUMNS = ("path", "file", "file_name", "filename", "image")
-SPLIT_COLUMNS = ("split", "part", "subset")
 MOST_CLASSES = 100_000  # above this, whole numbers are names, not class numbers
 ACCEPTED = (
     "a name or path, a numpy array or torch tensor, a list of PIL images, of paths or of strings, "
@@ -154,8 +152,6 @@ def _taken_apart(data: Any) -> tuple[Any, Any, list[str | None]]:
         if data.ndim < 2:
             raise DataError(f"an array of shape {data.shape} is no set of items; {ACCEPTED}")
         return data, None, [None] * len(data)
-    if hasattr(data, "columns") and hasattr(data, "iloc"):
-        return _of_frame(data)
     if isinstance(data, str | bytes | Mapping) or not hasattr(data, "__len__"):
         raise DataError(f"{type(data).__name__} is not data; pass {ACCEPTED}")
     if not hasattr(data, "__getitem__"):
@@ -164,26 +160,6 @@ def _taken_apart(data: Any) -> tuple[Any, Any, list[str | None]]:
     values, labels = [value for value, _ in pairs], [label for _, label in pairs]
     known = any(label is not None for label in labels)
     return values, labels if known else None, [None] * len(values)
-
-
-def _of_frame(frame: Any) -> tuple[Any, Any, list[str | None]]:
-    """A data frame: a column of paths, and where they are, of labels and of splits."""
-    columns = {str(column).strip().lower(): column for column in frame.columns}
-
-    def column(names: Sequence[str]) -> Any:
-        found = next((columns[name] for name in names if name in columns), None)
-        return None if found is None else frame[found].tolist()
-
-    paths = column(PATH_COLUMNS)
-    if paths is None:
-        raise DataError(
-            f"a frame needs a column of paths ({', '.join(PATH_COLUMNS)}); this one has: "
-            f"{', '.join(map(str, frame.columns))}"
-        )
-    given = column(SPLIT_COLUMNS) or [None] * len(paths)
-    splits = [folders.split_of(s) if isinstance(s, str) else None for s in given]
-    labels = column(LABEL_KEYS)
-    return [str(p) for p in paths], labels, splits
 
 
 def _item(item: Any) -> tuple[Any, Any]:

@@ -12,13 +12,14 @@ import numpy as np
 
 from ..errors import DataError, unknown
 from ..runtime.text import safe
-from . import builtin, folders, image_packing, lists, objects, scenes
+from . import builtin, containers, folders, image_packing, lists, objects, scenes, specs
 from .cache import Cache, default_folder
 from .files import Listing
 from .images import ImageSource
 from .kinds import BUILTIN, KINDS, PYTHON, Data, Given, given, kind_of_path
 from .modality import MODALITIES, OpenOptions, modality_of
 from .options import ReadOptions
+from .records import open_records
 from .source import Source
 
 SCENE_SIZE = 32
@@ -76,12 +77,15 @@ def open_source(
     place = Path(cache) if cache else default_folder()
     store = Cache(place, cache_limit * 1e9, verify, lambda text: print(safe(text), file=sys.stderr))
     spec = given(spec)
+
+    def open_listing(name: str, kind: str, listing: Listing) -> Source:
+        opened: Source = modality_of(kind).open_listing(name, listing, options(kind))
+        return opened
+
     if isinstance(spec, Given):
-
-        def open_listing(name: str, kind: str, listing: Listing) -> Source:
-            opened: Source = modality_of(kind).open_listing(name, listing, options(kind))
-            return opened
-
+        records = containers.of_object(spec.value, spec.options)
+        if records is not None:
+            return open_records(spec, records, store, open_listing)
         return objects.source_of(
             spec.value, name=spec, image_size=image_size, large=large, open_listing=open_listing
         )
@@ -90,15 +94,22 @@ def open_source(
             f"{spec.removeprefix(PYTHON)} was given in Python and is not stored; pass the same "
             "data again as data="
         )
-    kind, _, rest = spec.partition(":")
+    named, about = specs.split_options(spec)
+    kind, _, rest = named.partition(":")
     if kind == "scenes":
         return _scenes(spec, rest, image_size or SCENE_SIZE, store, progress)
     if kind in BUILTIN:
         data = builtin.read(kind, Path(rest) if rest else None, store.folder, image_size)
         return builtin.as_source(spec, data, image_size)
-    path = Path(rest if kind in MODALITIES else spec).expanduser()
+    path = Path(rest if kind in MODALITIES else named).expanduser()
     if not path.exists():
-        raise _missing(spec, path)
+        raise _missing(named, path)
+    records = containers.of_path(path, about, kind if kind in MODALITIES else None)
+    if records is not None:
+        return open_records(spec, records, store, open_listing)
+    if about:
+        option = "--fps" if specs.FPS in about else "--columns"
+        raise DataError(f"{named} is read without columns or frames; leave out {option}")
     kind = kind if kind in MODALITIES else kind_of_path(path)
     source: Source = modality_of(kind).open(spec, path, options(kind))
     return source

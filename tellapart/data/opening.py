@@ -28,6 +28,8 @@ class Listing:
         splits: the split of each file ("train", "test", or another name), None where it has none.
         skipped: what could not be read: {"path", "reason"}.
         notes: what was left out or changed, counted by kind.
+        ids: of the files, where they differ from their names; None: they do not.
+        classes: every class in the order of their numbers; (): they are sorted.
     """
 
     root: Path
@@ -36,6 +38,8 @@ class Listing:
     splits: list[str | None]
     skipped: list[dict[str, str]] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    ids: list[str] | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def files(self) -> list[Path]:
@@ -52,6 +56,8 @@ class Listing:
             [self.splits[i] for i in keep],
             self.skipped,
             [*self.notes, *notes],
+            None if self.ids is None else [self.ids[i] for i in keep],
+            self.classes,
         )
 
 

@@ -22,30 +22,14 @@ from torch import Tensor
 
 from ..errors import DataError
 from . import files as listings
+from .columns import SENTENCES as HEADINGS
 from .files import Listing
+from .folders import split_of
+from .lists import SPLIT
 from .notes import Note, counted, note, shown
 from .source import Array, Source, hash_split
 
 LONGEST = 50_000  # characters of a sentence or document; a longer line is rarely one
-HEADINGS = {
-    "sent0",
-    "sent1",
-    "hard_neg",
-    "sentence1",
-    "sentence2",
-    "anchor",
-    "positive",
-    "negative",
-    "premise",
-    "hypothesis",
-    "text",
-    "sentence",
-    "query",
-    "question",
-    "answer",
-    "sentence_a",
-    "sentence_b",
-}
 LABELS = {"label", "labels", "class", "category", "target", "topic"}
 
 Encode = Callable[
@@ -162,22 +146,47 @@ def text_source(name: str, listing: Listing) -> TextSource:
     if len(listing.files) == 1:
         lines = _lines(listing.files[0])
         texts, skipped = lines.texts, lines.skipped
-        hashes = [hashlib.blake2b("\t".join(t).encode(), digest_size=16).hexdigest() for t in texts]
         rows = Listing(
-            listing.root, lines.ids, lines.labels, [None] * len(texts), [],
-            [*listing.notes, *lines.notes],
-        )  # fmt: skip
-        identity = listings.identity(name, rows, range(len(texts)), hashes, skipped)
-        identity["all_files"] = ()
-    else:
-        texts, kept, skipped = _documents(listing)
-        hashes = [hashlib.blake2b(t[0].encode(), digest_size=16).hexdigest() for t in texts]
-        identity = listings.identity(name, listing, kept, hashes, skipped)
+            listing.root, lines.ids, lines.labels, lines.splits, [], [*listing.notes, *lines.notes]
+        )
+        return sentences_source(name, rows, texts, skipped)
+    texts, kept, skipped = _documents(listing)
     if len(texts) < 2:
         raise listings.too_few(name, "sentence", "sentences", len(texts), skipped)
-    if len(texts[0]) > 1:  # a fifth of the pairs is kept for evaluation
+    hashes = _hashes(texts)
+    identity = listings.identity(name, listing, kept, hashes, skipped)
+    return TextSource(**identity, texts=texts, duplicates=len(hashes) - len(set(hashes)))
+
+
+def sentences_source(
+    name: str,
+    listing: Listing,
+    texts: Sequence[tuple[str, ...]],
+    skipped: Sequence[dict[str, str]],
+) -> TextSource:
+    """Sentences in memory as a source; a fifth of pairs without splits is kept for evaluation.
+
+    Args:
+        name: what the user typed.
+        listing: ids, labels and splits of the sentences.
+        texts: one to three strings of each item.
+        skipped: what could not be used.
+
+    Raises:
+        DataError: fewer than two sentences.
+    """
+    if len(texts) < 2:
+        raise listings.too_few(name, "sentence", "sentences", len(texts), skipped)
+    hashes = _hashes(texts)
+    identity = listings.identity(name, listing, range(len(texts)), hashes, skipped)
+    identity["all_files"] = ()
+    if len(texts[0]) > 1 and "train" not in listing.splits:
         identity["parts"] = hash_split(_linked(texts), listings.TEST_SHARE)
     return TextSource(**identity, texts=texts, duplicates=len(hashes) - len(set(hashes)))
+
+
+def _hashes(texts: Sequence[tuple[str, ...]]) -> list[str]:
+    return [hashlib.blake2b("\t".join(t).encode(), digest_size=16).hexdigest() for t in texts]
 
 
 def _linked(texts: Sequence[tuple[str, ...]]) -> list[str]:
@@ -232,11 +241,12 @@ Skipped = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class _Lines:
-    """A file of sentences: texts, their line numbers and labels, and what was left out."""
+    """A file of sentences: texts, their line numbers, labels and splits, and what is left out."""
 
     texts: list[tuple[str, ...]]
     ids: list[str]
     labels: list[str | None]
+    splits: list[str | None]
     skipped: Skipped
     notes: list[Note]
 
@@ -250,11 +260,14 @@ def _lines(path: Path) -> _Lines:
         notes.append(note("empty column", text, count=1))
     heading = [cell.strip().lower() for cell in rows[0][1]] if rows else []
     label: int | None = None
+    split: int | None = None
     if len(heading) > 1 and {*heading} & HEADINGS:
         rows = rows[1:]
         places = [i for i, name in enumerate(heading) if name in HEADINGS][:3]
         label = next((i for i, name in enumerate(heading) if name in LABELS), None)
-        unused = [h for i, h in enumerate(heading) if i not in places and i != label]
+        split = next((i for i, name in enumerate(heading) if name in SPLIT), None)
+        used = {*places, label, split}
+        unused = [h for i, h in enumerate(heading) if i not in used]
         if unused:
             text = f"{counted(len(unused), 'column')} not used: {shown(unused)}"
             notes.append(note("columns", text, count=len(unused), names=unused))
@@ -263,7 +276,7 @@ def _lines(path: Path) -> _Lines:
         usual = [len(cells) for _, cells in rows if any(cells)] or [1]
         columns = max(1, min(3, round(float(np.median(usual)))))
         places = []
-    found = _Lines([], [], [], [], notes)
+    found = _Lines([], [], [], [], [], notes)
     for number, cells in rows:
         given = [cell.strip() for cell in cells]
         if places:
@@ -277,14 +290,18 @@ def _lines(path: Path) -> _Lines:
         else:
             found.texts.append(tuple(given))
             found.ids.append(str(number))
-            known = label is not None and label < len(cells)
-            found.labels.append(
-                cells[label].strip() or None if known and label is not None else None
-            )
+            found.labels.append(_cell(cells, label))
+            part = _cell(cells, split)
+            found.splits.append(None if part is None else split_of(part) or part.lower())
             continue
         name = listings.readable(path.name)
         found.skipped.append({"path": f"{name}:{number}", "reason": reason})
     return found
+
+
+def _cell(cells: Sequence[str], place: int | None) -> str | None:
+    """The cell at a place without blanks, None where there is none."""
+    return cells[place].strip() or None if place is not None and place < len(cells) else None
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:

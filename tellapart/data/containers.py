@@ -1,0 +1,55 @@
+"""Which reader opens a container of items: a table, a data set, an archive, an array store, ...
+
+Free of numpy and torch; the readers are imported when one is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .records import Records
+
+TABLES = frozenset({".parquet", ".pq", ".arrow", ".feather", ".ipc", ".jsonl", ".ndjson", ".json"})
+TEXTS = frozenset({".csv", ".tsv", ".txt"})
+ITEMS = ("image", "audio", "series", "path", "text", "label", "id")
+
+
+def of_path(path: Path, options: Mapping[str, str], kind: str | None = None) -> Records | None:
+    """The items of a container on the disk; None: the path is another kind of data.
+
+    Args:
+        path: an existing file or folder.
+        options: what stands behind the name, as `specs.split_options`.
+        kind: the kind that the user asked for, None: any.
+
+    Raises:
+        DataError: it cannot be read.
+        MissingExtraError: the package that reads it is missing.
+    """
+    ending = path.suffix.lower()
+    if path.is_dir():
+        return None
+    if ending in TABLES or (ending in TEXTS and any(role in options for role in ITEMS)):
+        from . import record_tables
+
+        return record_tables.read(path, options, kind)
+    return None
+
+
+def of_object(value: Any, options: Mapping[str, str]) -> Records | None:
+    """The items of a Python object that is a container; None of another object.
+
+    Args:
+        value: what a user passed as data.
+        options: roles of columns.
+    """
+    module = type(value).__module__.partition(".")[0]
+    if module in ("pandas", "polars", "pyarrow"):
+        from . import record_tables
+
+        table = record_tables.of_frame(value)
+        return None if table is None else record_tables.records_of(table, options)
+    return None
