@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import endings, folders
+
 if TYPE_CHECKING:
     from .records import Records
 
@@ -30,6 +32,11 @@ def of_path(path: Path, options: Mapping[str, str], kind: str | None = None) -> 
         MissingExtraError: the package that reads it is missing.
     """
     ending = path.suffix.lower()
+    videos = _videos(path)
+    if videos and kind in (None, "images"):
+        from . import video
+
+        return video.read(videos, path if path.is_dir() else path.parent, options)
     if path.is_dir():
         return None
     if ending in TABLES or (ending in TEXTS and any(role in options for role in ITEMS)):
@@ -53,3 +60,14 @@ def of_object(value: Any, options: Mapping[str, str]) -> Records | None:
         table = record_tables.of_frame(value)
         return None if table is None else record_tables.records_of(table, options)
     return None
+
+
+def _videos(path: Path) -> list[Path]:
+    """The videos that a path names: one file, or a folder that holds no other kind of data."""
+    if path.suffix.lower() in endings.VIDEO and path.is_file():
+        return [path]
+    if not path.is_dir():
+        return []
+    found = folders.walk(path)
+    names = [name for name in found.files if folders.ending_of(name) in endings.VIDEO]
+    return [] if any(found.kinds().values()) else [path / name for name in names]

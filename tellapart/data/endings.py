@@ -74,7 +74,8 @@ _RAW = "raw data of a camera; develop them to JPEG, PNG or TIFF"
 _EDITED = "files of an image editor; save them as PNG or TIFF"
 _MEDICAL = "medical or scientific images; convert them to TIFF or .npy"
 _CODEC = "sounds in a coding that is not read; convert them: ffmpeg -i IN OUT.flac"
-_VIDEO = "videos; take single frames out of them: ffmpeg -i IN OUT-%05d.png"
+VIDEO = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
+_VIDEO = "videos; give the video itself, or a folder of videos alone, to --data"
 FOREIGN = {
     "images": {
         **dict.fromkeys((".svg", ".svgz", ".eps", ".ps", ".ai", ".pdf", ".wmf", ".emf"), _DRAWN),
@@ -91,5 +92,5 @@ FOREIGN = {
     ),
 }
 REMEDIES = {ending: text for known in FOREIGN.values() for ending, text in known.items()}
-REMEDIES |= dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"), _VIDEO)
+REMEDIES |= dict.fromkeys(VIDEO, _VIDEO)
 COMPANIONS = {"audio": frozenset({".lab"})}  # read beside the files of a kind

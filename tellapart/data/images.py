@@ -5,6 +5,7 @@ Shapes: S instances, N batch, C channels, H and W pixels.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from .source import Array, Source
+
+FRAME = re.compile(r"#\d+\.\ds$")  # the end of the id of a frame of a video
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class ImageSource(Source):
     @property
     def channels(self) -> int:
         return self.pixels.channels
+
+    @property
+    def groups(self) -> list[str]:
+        """Ids; the frames of a video (`clip.mp4#12.4s`) are one group."""
+        return [FRAME.sub("", name) for name in self.ids]
 
     @property
     def about(self) -> dict[str, Any]:
