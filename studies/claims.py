@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -354,23 +355,31 @@ def page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _wrapped(text: str) -> list[str]:
+    """The text in lines of 100 columns."""
+    return textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def _study(one: Study) -> list[str]:
     known = read_trainings()
     trained = [e for row in one.table().cells.values() for e in row]
     commits = sorted({e["commit"] for e in trained})
     hours = sum(e["cpu_seconds"] for e in trained) / 3600
+    verdict = one.judge(one.table())
+    about = (
+        f"`python studies/{one.name}.py`; {len(trained)} trainings, {hours:.1f} hours of one "
+        f"thread, commit {', '.join(commits)}; {len(known)} trainings are in "
+        f"`studies/trainings.jsonl`. {one.note} "
+        "Accuracy on the test part in %, mean ± std over seeds."
+    )
     return [
         f"## {one.title}",
         "",
-        f"`python studies/{one.name}.py`; {len(trained)} trainings, {hours:.1f} hours of one "
-        f"thread, commit {', '.join(commits)}; {len(known)} trainings are in "
-        "`studies/trainings.jsonl`.",
-        *([one.note] if one.note else []),
-        "Accuracy on the test part in %, mean ± std over seeds.",
+        *_wrapped(about),
         "",
         one.table().markdown(),
         "",
-        f"**{one.judge(one.table()).word}**: {one.judge(one.table()).sentence}",
+        *_wrapped(f"**{verdict.word}**: {verdict.sentence}"),
     ]
 
 
