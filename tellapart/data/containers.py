@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TABLES = frozenset({".parquet", ".pq", ".arrow", ".feather", ".ipc", ".jsonl", ".ndjson", ".json"})
 TEXTS = frozenset({".csv", ".tsv", ".txt"})
+SAVED = ("dataset_dict.json", "dataset_info.json")  # in a folder that `save_to_disk` wrote
+HUB = "hf://"
 ITEMS = ("image", "audio", "series", "path", "text", "label", "id")
 
 
@@ -32,6 +34,10 @@ def of_path(path: Path, options: Mapping[str, str], kind: str | None = None) -> 
         MissingExtraError: the package that reads it is missing.
     """
     ending = path.suffix.lower()
+    if any((path / name).is_file() for name in SAVED):
+        from . import hugging_face
+
+        return hugging_face.saved(path, options, kind)
     videos = _videos(path)
     if videos and kind in (None, "images"):
         from . import video
@@ -46,6 +52,21 @@ def of_path(path: Path, options: Mapping[str, str], kind: str | None = None) -> 
     return None
 
 
+def of_url(name: str, options: Mapping[str, str], kind: str | None = None) -> Records | None:
+    """The items of a data set of the Hugging Face hub; None: the name is another one.
+
+    Args:
+        name: hf://user/name.
+        options: roles of columns.
+        kind: the kind that the user asked for, None: any.
+    """
+    if not name.startswith(HUB):
+        return None
+    from . import hugging_face
+
+    return hugging_face.hub(name, options, kind)
+
+
 def of_object(value: Any, options: Mapping[str, str]) -> Records | None:
     """The items of a Python object that is a container; None of another object.
 
@@ -54,6 +75,10 @@ def of_object(value: Any, options: Mapping[str, str]) -> Records | None:
         options: roles of columns.
     """
     module = type(value).__module__.partition(".")[0]
+    if module == "datasets" and hasattr(value, "with_format"):
+        from . import hugging_face
+
+        return hugging_face.records(value, options)
     if module in ("pandas", "polars", "pyarrow"):
         from . import record_tables
 

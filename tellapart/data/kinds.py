@@ -90,6 +90,9 @@ def kind_of(spec: Data) -> str:
     kind = name.partition(":")[0]
     if kind in KINDS:
         return kind
+    records = containers.of_url(name, options)
+    if records is not None:
+        return records.kind
     path = Path(name).expanduser()
     if not name or kind in (*BUILTIN, "scenes") or not path.exists():
         return "images"

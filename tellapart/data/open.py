@@ -101,10 +101,14 @@ def open_source(
     if kind in BUILTIN:
         data = builtin.read(kind, Path(rest) if rest else None, store.folder, image_size)
         return builtin.as_source(spec, data, image_size)
-    path = Path(rest if kind in MODALITIES else named).expanduser()
+    asked = kind if kind in MODALITIES else None
+    records = containers.of_url(rest if asked else named, about, asked)
+    if records is not None:
+        return open_records(spec, records, store, open_listing)
+    path = Path(rest if asked else named).expanduser()
     if not path.exists():
         raise _missing(named, path)
-    records = containers.of_path(path, about, kind if kind in MODALITIES else None)
+    records = containers.of_path(path, about, asked)
     if records is not None:
         return open_records(spec, records, store, open_listing)
     if about:
