@@ -55,7 +55,7 @@ def test_train_says_the_plan_the_chance_and_a_verdict(capsys, tmp_path):
         "--objective.temperature", "0.2", "--batch-size", "500",
     )  # fmt: skip
     assert status == 0
-    assert "1,437 images to tell apart" in said
+    assert "1,437 images, 1 channel" in said
     assert "(chance 7.27)" in said
     assert "images/s" in said
     assert (
@@ -514,7 +514,7 @@ def test_another_network_than_the_starting_weights_have_is_an_error(capsys, run,
         "32",
     )
     assert status == 2
-    assert "brings its own network (width 16); leave out --width 32" in said
+    assert "has its own network (width 16); leave out --width 32" in said
 
 
 def test_a_vocabulary_of_classes_names_an_item_without_a_label(capsys, tmp_path, photos):

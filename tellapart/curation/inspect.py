@@ -338,7 +338,7 @@ def _warnings(source: Source, part: Source, settings: CommonConfig, steps: int) 
 
 def _check_new(path: Path, data: str) -> None:
     if path.exists():
-        raise DataError(f"{path} exists and is left as it is; name a new file")
+        raise DataError(f"{path} exists and is left as it is; give a new file name")
     if summary.folder_of(data) is None:
         raise DataError(
             f"{data} is a built-in set without files of its own, so {path} would list nothing"

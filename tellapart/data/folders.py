@@ -220,7 +220,9 @@ def _splits(
         return list(given), rest
     tests = {readable(f[0]) for f in folders if f and split_of(f[0])}
     if tests and len({f[0] for f in folders if f}) > 1:
-        text = f"{shown(sorted(tests))} taken for a class: there is no folder of a training part"
+        text = (
+            f"{shown(sorted(tests))} read as a class, because there is no folder of a training part"
+        )
         notes.append(note("splits", text, names=sorted(tests)))
     return [None] * len(folders), list(folders)
 

@@ -207,7 +207,7 @@ def _with_ranges(
     """The reading with the range of each kind of deep pictures, and a note on each."""
     kinds = Counter(h.deep for h in headers if h.deep)
     if given and not kinds:
-        raise DataError("--range is about pictures of more than 8 bits, and there are none here")
+        raise DataError("--range applies to images of more than 8 bits; there are none here")
     if not kinds:
         return replace(reading, ranges=None), []
     ranges: dict[str, tuple[float, float]] = {}
@@ -304,13 +304,13 @@ _SAID = {
     "padded": "longer than 2:1 padded to a square; --fit squeeze or cut does otherwise",
     "squeezed": "longer than 2:1 squeezed to a square",
     "cut": "longer than 2:1 cut in the middle to 2:1",
-    "flattened on white": "with transparent parts laid on white",
-    "flattened on black": "with transparent parts laid on black: hardly anything shows on white",
-    "flattened on grey": "with transparent parts laid on grey: hardly anything shows on white",
+    "flattened on white": "with transparent parts filled with white",
+    "flattened on black": "with transparent parts filled with black (white would hide the content)",
+    "flattened on grey": "with transparent parts filled with grey (white would hide the content)",
     "LAB to RGB": "of LAB converted to RGB",
     "blank": "of a single colour",
-    "blank after flattening": "of a single colour once transparent parts are laid on a ground",
-    "blank middle": "whose middle is of a single colour: what is drawn lies outside of it",
+    "blank after flattening": "of a single colour after transparent parts are filled",
+    "blank middle": "with a centre of a single colour: the content lies outside the centre crop",
 }
 
 

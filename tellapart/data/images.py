@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .notes import counted
 from .source import Array, Source
 
 FRAME = re.compile(r"#\d+\.\ds$")  # the end of the id of a frame of a video
@@ -89,7 +90,7 @@ class ImageSource(Source):
     @property
     def described(self) -> str:
         return (
-            f"{len(self):,} images to tell apart, {self.channels} channel(s), seen at "
+            f"{len(self):,} images, {counted(self.channels, 'channel')}, views of "
             f"{self.image_size} px"
         )
 

@@ -39,6 +39,7 @@ from . import files as listings
 from . import image_decoding, image_packing, kinds
 from .files import Listing
 from .images import ImageSource, Pixels
+from .notes import counted
 from .sequences import Packed, SequenceSource
 from .source import Array, Source
 from .text import TextSource
@@ -72,7 +73,7 @@ def source_of(
         return _resized(data, image_size)
     values, labels, splits = _taken_apart(data)
     if len(values) < 2:
-        raise DataError(f"{name} holds {len(values)} item(s); 2 or more are needed")
+        raise DataError(f"{name} holds {counted(len(values), 'item')}; 2 or more are needed")
     kind = _kind(values)
     if isinstance(values, list) and isinstance(values[0], str | os.PathLike) and kind != "text":
         paths = [os.fspath(value) for value in values]
@@ -150,7 +151,7 @@ def _taken_apart(data: Any) -> tuple[Any, Any, list[str | None]]:
         return array, None, [None] * len(array)
     if isinstance(data, np.ndarray):
         if data.ndim < 2:
-            raise DataError(f"an array of shape {data.shape} is no set of items; {ACCEPTED}")
+            raise DataError(f"an array of shape {data.shape} is not a data set; pass {ACCEPTED}")
         return data, None, [None] * len(data)
     if isinstance(data, str | bytes | Mapping) or not hasattr(data, "__len__"):
         raise DataError(f"{type(data).__name__} is not data; pass {ACCEPTED}")
@@ -305,7 +306,8 @@ def _picture(value: Any, channels: int) -> Array:
     array = _eight_bit(array)
     if array.shape[2] != channels:
         raise DataError(
-            f"images of {array.shape[2]} and of {channels} channel(s) in one set; convert them"
+            f"images of {array.shape[2]} and of {counted(channels, 'channel')} in one data set; "
+            "convert them to the same number"
         )
     return array
 
@@ -352,7 +354,9 @@ def _series(name: str, values: Any, labels: Any, splits: list[str | None]) -> Se
         raise DataError(f"series of {sorted(widths)} channels in one set; they must agree")
     short = next((i for i, table in enumerate(tables) if len(table) < 2), None)
     if short is not None:
-        raise DataError(f"series {short} has {len(tables[short])} step(s); 2 or more are needed")
+        raise DataError(
+            f"series {short} has {counted(len(tables[short]), 'step')}; 2 or more are needed"
+        )
     bad = next((i for i, table in enumerate(tables) if not np.isfinite(table).all()), None)
     if bad is not None:
         raise DataError(f"series {bad} holds a value that is not finite")

@@ -91,7 +91,7 @@ def open_source(
         )
     if spec.startswith(PYTHON):
         raise DataError(
-            f"{spec.removeprefix(PYTHON)} was given in Python and is not stored; pass the same "
+            f"{spec.removeprefix(PYTHON)} was passed in Python and is not stored; pass the same "
             "data again as data="
         )
     named, about = specs.split_options(spec)

@@ -94,7 +94,8 @@ class SequenceSource(Source):
             return (
                 f"{len(self):,} sounds, {steps / self.rate / 60:,.1f} minutes at {self.rate:,} Hz"
             )
-        return f"{len(self):,} pieces of series, {steps:,} steps of {self.channels} channel(s)"
+        channels = counted(self.channels, "channel")
+        return f"{len(self):,} pieces of series, {steps:,} steps of {channels}"
 
     def read(self, index: Tensor) -> dict[str, Tensor]:
         """Sequences at source rows (N,): {"values": (sum of T, C) as stored, "length": (N,)}."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import DataError
 from .labels import read_labels
-from .notes import Note
+from .notes import Note, counted
 
 Array = np.ndarray[Any, Any]
 
@@ -145,7 +145,7 @@ class Source:
             DataError: no rows.
         """
         if not len(rows):
-            raise DataError(f"an empty part of {self.name} was asked for")
+            raise DataError(f"no items of {self.name} are selected")
         return replace(self, rows=self.rows[np.asarray(rows, np.int64)])
 
     def hold_out(self, count: int) -> tuple[Self, Self]:
@@ -184,8 +184,8 @@ class Source:
         lost = [name for name in names if name not in place]
         if lost:
             raise DataError(
-                f"{path}: {len(lost)} id(s) are not in {self.name}, the first: {lost[0]!r}; its "
-                f"ids look like {self.ids[0]!r}"
+                f"{path}: {counted(len(lost), 'id')} not found in {self.name}, the first: "
+                f"{lost[0]!r}; its ids look like {self.ids[0]!r}"
             )
         classes = sorted(set(names.values()))
         if len(classes) < 2:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError, unknown
+from .notes import counted
 from .text import read_utf8
 
 GENSIM = ("lee", "wordsim353", "simlex999")
@@ -123,7 +124,9 @@ def _joined(
         why = (
             f"; the first left out: {skipped[0]['path']}: {skipped[0]['reason']}" if skipped else ""
         )
-        raise DataError(f"{name} holds {len(rows)} scored pair(s), 3 or more are needed{why}")
+        raise DataError(
+            f"{name} holds {counted(len(rows), 'scored pair')}; 3 or more are needed{why}"
+        )
     texts = list(dict.fromkeys(t for _, a, b, _ in rows for t in (a, b)))
     place = {text: i for i, text in enumerate(texts)}
     return ScoredPairs(

@@ -157,8 +157,8 @@ def _of_run(run: Run, data: str | None, checkpoint: str, console: Console) -> Co
         if data is not None:
             raise
         raise DataError(
-            f"{error}\n{run.path} was trained on {run.manifest['data']['name']}: put it back, or "
-            f"say where it is now with --data WHERE"
+            f"{error}\n{run.path} was trained on {run.manifest['data']['name']}: restore it, "
+            "or give its new place with --data"
         ) from error
     own = source.fingerprint == run.manifest["data"]["fingerprint"]
     if data is None and not own:

@@ -177,7 +177,8 @@ class Embeddings:
                 )
                 if "check" in items and int(items["check"]) != check(vectors):
                     raise DataError(
-                        f"{path} holds items of other vectors: a save was cut off; embed again"
+                        f"{path}: vectors and ids do not match (an earlier save was "
+                        "interrupted); embed again"
                     )
                 return cls(vectors, ids, labels, about.get("provenance"))
         except DataError:

@@ -52,7 +52,7 @@ def embed_subject(
     encoder = subject.encoder
     if wanted == "embedding" and subject.run is None:
         raise ConfigError(
-            f"{subject.name} has no head trained here; --output features or patches are what it has"
+            f"{subject.name} has no trained projection head; use --output features or patches"
         )
     source = source_of(subject, data, image_size, progress=console.progress)
     if wanted == "patches":
@@ -139,7 +139,7 @@ def _together(
     """Merge new and reused vectors into one array (S, P, F) in the order of the source."""
     if before is None:
         if made is None:
-            raise DataError("an empty part was asked for")
+            raise DataError("there are no items to embed")
         return made
     old = before.vectors.reshape(len(before.provenance["hashes"]), -1, before.vectors.shape[1])
     found = np.empty((len(known), *old.shape[1:]), np.float32)

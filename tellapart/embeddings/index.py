@@ -18,6 +18,7 @@ import torch
 from ..errors import DataError, MissingExtraError, require, unknown
 from ..functional import top_k
 from ..functional.geometry import unit_rows
+from ..runtime.console import plural
 from ..runtime.files import replacing, write, write_json
 from .choices import IndexKind as Kind
 from .embeddings import Embeddings, check
@@ -61,7 +62,7 @@ class Index:
     """
 
     def __init__(self, embeddings: Embeddings, *, kind: Kind = "exact") -> None:
-        require(len(embeddings) > 0, "an index needs one item or more")
+        require(len(embeddings) > 0, "an index needs at least one item")
         if kind not in KINDS:
             raise unknown("index", kind, KINDS)
         self.kind: Kind = kind
@@ -124,7 +125,7 @@ class Index:
         known = set(self.embeddings.ids)
         if here := [i for i in items.ids if i in known]:
             raise DataError(
-                f"{len(here)} id(s) are in the index already, the first: {here[0]!r}; "
+                f"{plural(len(here), 'id')} already in the index, the first: {here[0]!r}; "
                 "update replaces them"
             )
         scale = torch.cat([self._scale, _inverse_lengths(items.vectors)])
@@ -149,7 +150,7 @@ class Index:
         """
         gone = self._places(ids)
         kept = np.delete(np.arange(len(self)), gone)
-        require(len(kept) > 0, "an index needs one item or more")
+        require(len(kept) > 0, "an index needs at least one item")
         numbers = self._numbers[gone]
         self._hold(self.embeddings.take(kept), self._scale[kept], self._numbers[kept])
         if self.kind == "hnsw":
@@ -176,7 +177,7 @@ class Index:
     def _places(self, ids: Collection[str]) -> Array:
         wanted = set(ids)
         if lost := sorted(wanted - set(self.embeddings.ids)):
-            raise DataError(f"{len(lost)} id(s) are not in the index, the first: {lost[0]!r}")
+            raise DataError(f"{plural(len(lost), 'id')} not in the index, the first: {lost[0]!r}")
         return np.array(
             [row for row, name in enumerate(self.embeddings.ids) if name in wanted], np.int64
         )
@@ -232,7 +233,8 @@ class Index:
                 raise DataError(f"{folder} is an index of another version")
             if about["check"] != check(embeddings.vectors):
                 raise DataError(
-                    f"{folder} holds an index of other vectors: a save was cut off; build it again"
+                    f"{folder}: index files do not match (an earlier save was interrupted); "
+                    "rebuild it"
                 )
             scale = torch.from_numpy(np.load(folder / "scale.npy"))
             made = cls.__new__(cls)

@@ -17,7 +17,7 @@ from ..data.files import is_file
 from ..data.source import Array
 from ..encoders import AnyEncoder
 from ..errors import DataError, require
-from ..runtime.console import Console
+from ..runtime.console import Console, plural
 from ..training.loading import Loaded
 from ..views import evaluation_view
 from .choices import IndexKind
@@ -107,7 +107,7 @@ def _keep(save: Callable[[], None], console: Console) -> None:
     try:
         save()
     except DataError as error:
-        console.say(f"not stored, so it is computed again next time: {error}")
+        console.say(f"the index was not stored and will be built again next time: {error}")
 
 
 def query(name: str | Path, places: dict[str, int], source: Source, encoder: AnyEncoder) -> Any:
@@ -170,7 +170,7 @@ def sequence_query(values: Array, source: SequenceSource) -> dict[str, Tensor]:
         DataError: the number of channels differs, or a value is not finite.
     """
     if values.shape[1] != source.channels or not np.isfinite(values).all():
-        raise DataError(f"{source.channels} channel(s) of finite values are needed")
+        raise DataError(f"the query needs {plural(source.channels, 'channel')} of finite values")
     return {"values": torch.from_numpy(values), "length": torch.tensor([len(values)])}
 
 

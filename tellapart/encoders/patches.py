@@ -33,7 +33,7 @@ class Patches(Backbone):
         super().__init__()
         require(
             size % 8 == 0 and size >= 16,
-            f"--encoder patches wants --image-size 16, 24, 32, ...; got {size}",
+            f"--encoder patches requires --image-size 16, 24, 32, ...; got {size}",
         )
         self.side, self.step = size // 4, size // 8
         self.network = without_batchnorm(SmallResNet(channels, base))

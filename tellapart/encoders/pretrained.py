@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..runtime import files, schemas
+from ..runtime.console import plural
 from . import build
 from .encoder import Encoder
 from .vision import backbone
@@ -107,7 +108,7 @@ def start(
     about = _about(folder) if folder else {}
     if folder and about["channels"] != channels:
         raise ConfigError(
-            f"--init {init} reads {about['channels']} channel(s), the data have {channels}"
+            f"--init {init} reads {plural(about['channels'], 'channel')}; the data have {channels}"
         )
     if folder:
         small_stem = about.get("small_stem")
@@ -145,7 +146,7 @@ def _about(folder: Path) -> dict[str, Any]:
         if isinstance(error, ConfigError) and "holds an encoder" in str(error):
             raise
         raise ConfigError(
-            f"--init: {file} is not that of an encoder of tellapart ({error}); for other "
+            f"--init: {file} does not describe an encoder of tellapart ({error}); for other "
             "weights give the file itself"
         ) from error
     return dict(found)

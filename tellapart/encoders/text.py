@@ -257,7 +257,10 @@ def build(
     require(
         name != "bag-of-tokens" or pooler == "mean", "a bag-of-tokens has no layers: --pooler mean"
     )
-    require(revision is None or name not in OWN, f"--revision goes with a hub name, {name} is none")
+    require(
+        revision is None or name not in OWN,
+        f"--revision requires a name of the Hugging Face hub; {name} is not one",
+    )
     shared: dict[str, Any] = {
         "pooler": pooler,
         "max_length": max_length,
@@ -347,7 +350,7 @@ def _pretrained(
         settings = transformers.AutoConfig.from_pretrained(name, **safe)
         if "/" in str(getattr(settings, "_attn_implementation", None) or ""):
             raise ConfigError(
-                f"--encoder {name} asks for a program of the hub (attn_implementation), which is "
+                f"--encoder {name} names code of the hub (attn_implementation), which is "
                 "never run; remove it from its config.json"
             )
         for setting, value in settings.to_dict().items():
@@ -368,7 +371,7 @@ def _pretrained(
     except Exception as error:  # loading an arbitrary folder can raise any exception
         if "trust_remote_code" in str(error) or "custom code" in str(error):
             raise ConfigError(
-                f"--encoder {name} brings its own Python code, which is never run; name an "
+                f"--encoder {name} contains Python code, which is never run; name an "
                 "encoder whose architecture the transformers library has"
             ) from error
         hint = "" if Path(name).exists() else f"; own networks are {' and '.join(OWN)}"

@@ -11,7 +11,7 @@ import numpy as np
 from ..data.detection import BoxSource
 from ..encoders import Encoder
 from ..errors import ConfigError
-from ..runtime.console import Console
+from ..runtime.console import Console, plural
 from ..training.loading import (
     Subject,
     image_encoder,
@@ -43,11 +43,12 @@ def compare_as_backbones(
     encoder = image_encoder(subject, "detect")
     if encoder.mean.numel() != 3:
         raise ConfigError(
-            f"{subject.name} reads {encoder.mean.numel()} channel(s); images with boxes have 3"
+            f"{subject.name} reads {plural(encoder.mean.numel(), 'channel')}; images with boxes "
+            "have 3"
         )
     began, train, test = time.monotonic(), boxes["train"], boxes["test"]
     if train.skipped or test.skipped:
-        console.say(f"{train.skipped + test.skipped} box(es) without area left out")
+        console.say(f"{plural(train.skipped + test.skipped, 'box', 'boxes')} without area left out")
     scores: dict[str, dict[str, float]] = {}
     for name, encoder in _rows(subject, supervised, console).items():
         model = detector(encoder, len(train.classes), config)

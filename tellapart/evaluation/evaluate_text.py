@@ -163,7 +163,9 @@ def readers(
                 )
             )
         except ConfigError as error:
-            console.say(f"the starting weights cannot be loaded and have no row: {error}")
+            console.say(
+                f"the starting weights cannot be loaded, so the table has no row for them: {error}"
+            )
     baselines = tuple(rows)
     rows[subject.headline] = reader(encoder)
     if subject.run:

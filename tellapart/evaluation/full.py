@@ -48,11 +48,11 @@ def everything(
     encoder, images = image_encoder(subject, "--full"), images_of(source, "--full")
     train, test = parts_of(images)
     if test is not None:
-        console.say("what the head discards")
+        console.say("Transformation probe")
         told = what_is_discarded(encoder, train, test)
         if subject.run is None:
             del told["embedding (z)"]  # the head of others' weights is a fresh one
-        found["the transform an image went through, named by a linear classifier, %"] = told
+        found["transformation of an image predicted by a linear classifier, %"] = told
     if test is None or source.labels is None or not (source.labels >= 0).any():
         return found
     labelled = {
@@ -70,7 +70,7 @@ def everything(
         if name not in rows.baselines
     }
     if has_maps(encoder, images.image_size):
-        console.say("a linear SVM on every stage")
+        console.say("Linear SVM per stage")
         networks = fresh_of(subject) | {"trained": encoder}
         found["one-vs-all linear SVM on each stage, %"] = _stages(
             networks, train, test, stage_dims, stage_rows
@@ -129,4 +129,4 @@ def _budgets(
         scores = label_budget(encoder, fresh, train, test, **budget, effort=effort, say=console.say)
         for way, score in scores.items():
             table.setdefault(way, {})[name] = score
-    return {"a budget of labels, %": table}
+    return {"accuracy by number of labels, %": table}

@@ -14,11 +14,11 @@ Cells = Mapping[str, Any]
 ABSENT = "-"
 NAMED = 10  # classes
 MEASURES = {
-    "view retrieval": "finds its other view, of 1",
-    "neighbour agreement": "neighbours that views share, of 1",
+    "view retrieval": "finds its other view; at most 1",
+    "neighbour agreement": "shared neighbours of two views; at most 1",
     "alignment": "distance between views; 0 = none",
     "uniformity": "-4 = spread evenly",
-    "LiDAR": "directions that tell items apart",
+    "LiDAR": "discriminative directions",
     "effective rank": "directions",
     "alpha-ReQ": "decay of the spectrum; near 1",
     "std": "0 = collapsed, 1 = centred",

@@ -29,6 +29,7 @@ from ..evaluation.rows import small_side
 from ..exporters import image_program, program
 from ..reports.explorer import items
 from ..runtime import plugins
+from ..runtime.console import plural
 from ..training import build, loading
 from ..training.config import TrainConfig
 from ..training.loading import Subject
@@ -119,7 +120,7 @@ class Images(BaseModality[ImageSource]):
     def card(self, description: dict[str, Any]) -> tuple[str, str]:
         """Describe backbone, channels and size."""
         network = (
-            f"{description['encoder']}, {description['channels']} channel(s), "
+            f"{description['encoder']}, {plural(description['channels'], 'channel')}, "
             f"{description['size']} px"
         )
         return network, "the output of the backbone"

@@ -23,6 +23,7 @@ from ..encoders.inference import batches_of_sequences
 from ..evaluation import baselines, evaluate
 from ..exporters import program
 from ..reports.explorer import items
+from ..runtime.console import plural
 from ..training import build
 from ..training.config import SequenceConfig
 from ..training.loading import Subject
@@ -62,11 +63,14 @@ class Sequences(BaseModality[SequenceSource]):
     def card(self, description: dict[str, Any]) -> tuple[str, str]:
         """Describe convolutions, context and channels, or the user-defined network."""
         if "encoder" in description:
-            return f"{description['encoder']}, {description['channels']} channel(s)", "its output"
+            return (
+                f"{description['encoder']}, {plural(description['channels'], 'channel')}",
+                "its output",
+            )
         strides = "x".join(map(str, description["strides"]))
         network = (
             f"convolutions of stride {strides} and {description['context']}, "
-            f"{description['channels']} channel(s)"
+            f"{plural(description['channels'], 'channel')}"
         )
         return network, "the context c_t of every frame, or its mean over a sequence"
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ..encoders.encoder import full
 from ..errors import ConfigError, DataError
 from ..runtime import distributed
+from ..runtime.console import plural
 from .base import Batch, Embedded, Objective, Out
 from .options import CPCOptions as CPCOptions
 
@@ -56,7 +57,8 @@ class CPC(Objective):
         if lengths is not None and lengths.max() <= options.first * encoder.hop:
             raise DataError(
                 f"the longest of the {source.many} has {lengths.max()} steps, too few to predict "
-                f"{options.first} frame(s) of {encoder.hop} ahead; give smaller --strides"
+                f"{plural(options.first, 'frame')} of {encoder.hop} steps ahead; "
+                "give smaller --strides"
             )
         like = next(encoder.parameters())
         if options.predictor == "transformer" and width % HEADS:

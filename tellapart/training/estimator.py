@@ -27,7 +27,7 @@ from ..data.source import Array, fingerprint
 from ..encoders.inference import Output, outputs
 from ..errors import ConfigError, DataError, unknown
 from ..objectives import METHODS
-from ..runtime.console import Console
+from ..runtime.console import Console, plural
 from . import presets, session
 from .config import CommonConfig
 from .resolve import resolve
@@ -116,7 +116,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             raise unknown("output", str(self.output), ("features", "embedding"))
         values = self._checked(X, reset=True)
         if len(values) < 2:
-            raise DataError("telling apart needs 2 instances or more, got 1 sample")
+            raise DataError("training needs 2 instances or more, got 1 sample")
         config = self._config(values)
         labels, classes = self._labels(y, len(values), config)
         self.shape_, self.range_ = values.shape[1:], _range(values)
@@ -177,7 +177,9 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 )
             values = values.reshape(len(values), *shape)
         if values.ndim == 2 and values.shape[1] < 2:
-            raise DataError(f"a series needs 2 steps or more, got {values.shape[1]} feature(s)")
+            raise DataError(
+                f"a series needs 2 steps or more, got {plural(values.shape[1], 'feature')}"
+            )
         return values[..., None] if values.ndim == 3 else values
 
     def _learns_from_labels(self) -> bool:

@@ -107,8 +107,8 @@ def open_subject(
         if encoder is not None:
             remember_network(run, encoder)
         return _of_run(run, checkpoint)
-    require(checkpoint == "last", f"--checkpoint goes with a run, and {name} is none")
-    require(not is_embeddings(path), f"{name} holds vectors already; name an encoder")
+    require(checkpoint == "last", f"--checkpoint requires a run; {name} is not one")
+    require(not is_embeddings(path), f"{name} holds vectors, not an encoder; name an encoder")
     if path.is_dir() and (path / "config.json").is_file():
         read = encoders.text.build(name, seed=0, head_kind="none")
         return Subject(name, read.eval(), "its features", "its features")
@@ -154,7 +154,7 @@ def remember_network(run: Run, encoder: Any) -> None:
     name = run.manifest.get("config", {}).get("encoder")
     require(
         plugins.is_name(name),
-        f"{run.path} is a run of {name} and knows its network; leave out --encoder",
+        f"{run.path} is a run of {name}, which stores its network; leave out --encoder",
     )
     plugins.register(encoder, name)
 
@@ -291,11 +291,11 @@ def like_the_run(
         raise DataError(
             f"{source.name} holds {source.many}; the encoder of {run.path} was trained on {kind}"
         )
-    for name, said in (("channels", "channel(s)"), ("rate", "Hz")):
+    for name, unit in (("channels", "channels"), ("rate", "Hz")):
         if source.about.get(name) != about.get(name):
             raise DataError(
-                f"{source.name} has {source.about.get(name)} {said}; "
-                f"the encoder of {run.path} wants {about.get(name)}"
+                f"{source.name} has {source.about.get(name)} {unit}; "
+                f"the encoder of {run.path} needs {about.get(name)}"
             )
     return source
 
@@ -386,7 +386,7 @@ def untrained_images(subject: Subject, say: Callable[[str], None]) -> dict[str, 
             start = pretrained.start(config.init, encoder=config.encoder, **shared)
             found["starting weights"] = start.eval()
         except ConfigError as error:
-            say(f"without a row for the starting weights, which are gone: {error}")
+            say(f"the table has no row for the starting weights, which cannot be loaded: {error}")
     return found
 
 

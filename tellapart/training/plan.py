@@ -107,7 +107,8 @@ def _about_the_network(trainer: Trainer) -> list[str]:
     config, lines, share = trainer.config, [*trainer.encoder.notes()], trainer.share
     if config.init and not trainer.number:
         lines.append(
-            f"starting from {config.init}: its network, stem and normalisation, with a new head. "
+            f"starting from {config.init}: its network, stem and normalisation, with a new "
+            "projection head. "
             f"--lr {config.lr:g} is for training from random weights; trained weights usually want "
             f"a tenth, --lr {config.lr / 10:g}"
         )

@@ -161,7 +161,7 @@ def _with_its_network(settings: CommonConfig, default: CommonConfig) -> CommonCo
         asked = getattr(settings, name)
         if asked not in (value, getattr(default, name)):
             raise ConfigError(
-                f"--init {settings.init} brings its own network ({name} {value}); "
+                f"--init {settings.init} has its own network ({name} {value}); "
                 f"leave out --{name} {asked}"
             )
     return dataclasses.replace(settings, **brought)

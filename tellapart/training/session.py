@@ -215,7 +215,7 @@ def begin(opened: Opened, folder: Path, console: Console, held: ExitStack) -> Ru
     """
     trainer, written = opened.trainer, opened.manifest
     if trainer is None:
-        raise RunError(f"{folder} is finished; there is nothing to begin")
+        raise RunError(f"{folder} is finished; nothing to train")
     console.say(plan(trainer, trainer.seconds_per_step()))
     written |= {"hardware": hardware.hardware(trainer.machine), "steps": trainer.total}
     run = opened.old or held.enter_context(Run.create(folder, written))

@@ -161,7 +161,7 @@ def test_names_that_only_resemble_splits_are_classes(tmp_path):
             picture(tmp_path / label / f"{i}.png")
     source = open_source(str(tmp_path))
     assert list(source.classes) == ["test", "trains"]
-    assert "taken for a class" in noted(source, "splits")["text"]
+    assert "read as a class" in noted(source, "splits")["text"]
 
 
 @pytest.mark.parametrize(

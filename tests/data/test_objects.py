@@ -141,7 +141,7 @@ def test_uint8_images_of_an_array_file(tmp_path, suffix):
         (5, "int is not data"),
         ({"a": 1}, "dict is not data"),
         (iter([1, 2]), "is not data"),
-        (np.zeros(7), "no set of items"),
+        (np.zeros(7), "is not a data set"),
         (np.zeros((4, 5, 5, 7), np.uint8), "1 or 3 channels"),
         (np.full((4, 5, 5, 3), 3.0), "float in 0..1"),
         (np.zeros((2, 2, 2, 2, 2)), "neither images"),

@@ -90,7 +90,7 @@ def test_a_known_network_without_training(photos, tmp_path, monkeypatch):
 
 def test_vectors_cannot_be_embedded(run, tmp_path):
     ta.embed(run, out=tmp_path / "v.npz")
-    with pytest.raises(ConfigError, match="vectors already"):
+    with pytest.raises(ConfigError, match="holds vectors, not an encoder"):
         ta.embed(tmp_path / "v.npz", out=tmp_path / "w.npz")
 
 

@@ -176,7 +176,7 @@ def test_a_few_labels_in_a_file_are_judged_by_leaving_out(run, tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("id,label\nnobody,1\n", "1 id.s. are not in digits, the first: 'nobody'"),
+        ("id,label\nnobody,1\n", "1 id not found in digits, the first: 'nobody'"),
         ("train/00000,1\ntrain/00000,2\n", "labels 'train/00000' twice"),
         ("train/00000\n", "lines of id,label are needed"),
         ("train/00000,1\ntrain/00001,1\n", "two labels or more"),
@@ -432,7 +432,7 @@ def test_full_adds_every_table(run, monkeypatch, capsys):
     monkeypatch.setattr(full, "Effort", lambda distil: Effort(1, quick, quick, quick, distil))
     before = {k: v.clone() for k, v in api.load(run).encoder.state_dict().items()}
     result = api.evaluate(run, full=True, stage_dims=64, stage_rows=150, console=QUIET)
-    budgets = result["full"]["a budget of labels, %"]
+    budgets = result["full"]["accuracy by number of labels, %"]
     assert set(budgets["fine-tuned"]) == {"1%", "10%", "4 a class"}
     assert set(budgets["distilled into itself"]) == {"1%", "10%"}
     assert "4% of the labels" in result["scores"]["trained features"]

@@ -236,7 +236,7 @@ async def _short_body(receive: Receive) -> bytes:
                 message = await receive()
                 body += message.get("body", b"")
                 if len(body) > FORM:
-                    raise Refused(413, "a form with a token is shorter")
+                    raise Refused(413, "the form is too long")
                 if not message.get("more_body"):
                     return body
     except TimeoutError as error:

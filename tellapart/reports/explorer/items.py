@@ -132,7 +132,7 @@ def like_upload(state: State, raw: bytes) -> dict[str, Any]:
     if encoder is None:
         raise Refused(415, "these are vectors without an encoder; choose an item of the map")
     if not raw:
-        raise Refused(422, f"nothing arrived; drop {source.one}")
+        raise Refused(422, f"the upload is empty; drop {source.one}")
     batch = modality_of(source).uploaded(source, raw, encoder)
     return _found(state, search.features(encoder, source, batch))
 
@@ -157,7 +157,7 @@ def decode_upload(
         try:
             return modality.decode_query(path, source, encoder)
         except DataError as error:
-            raise DataError(str(error).replace(str(path), "what you dropped")) from error
+            raise DataError(str(error).replace(str(path), "the uploaded file")) from error
 
 
 def check_steps(steps: int) -> None:
@@ -183,7 +183,7 @@ def sentence(raw: bytes) -> str:
     try:
         text = raw.decode("utf-8").strip()
     except UnicodeDecodeError as error:
-        raise Refused(415, "a sentence in UTF-8 is needed; this is something else") from error
+        raise Refused(415, "the text is not UTF-8") from error
     if not text:
         raise Refused(422, "the sentence is empty")
     if len(text) > LETTERS:

@@ -135,7 +135,7 @@ def listening(host: str, port: int) -> socket.socket:
         place = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise ConfigError(
-            f"--host {host} is no address: {error.strerror}; leave it out for this machine"
+            f"--host {host} is not an address: {error.strerror}; leave it out for this machine"
         ) from error
     try:
         place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -298,7 +298,7 @@ def application(
     def missing(_: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 404
         return JSONResponse(
-            {"error": "there is nothing here" if status == 404 else "that cannot be asked"}, status
+            {"error": "not found" if status == 404 else "this method is not allowed here"}, status
         )
 
     get: dict[str, Callable[[Request], Response]] = {

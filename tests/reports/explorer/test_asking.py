@@ -175,9 +175,9 @@ def test_uploads_that_are_none_are_refused_in_words_and_the_server_lives_on(port
     cases = [
         (png(10_000, 5_000), 413, "50 megapixels, 40 at most"),
         (png(60_000, 60_000), 413, "megapixels"),
-        (b"not a picture", 415, "not an image"), (b"", 422, "nothing arrived"),
+        (b"not a picture", 415, "not an image"), (b"", 422, "the upload is empty"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", 415, "not an image"),
-        (cut[: len(cut) // 2], 422, "what you dropped cannot be read as an image"),
+        (cut[: len(cut) // 2], 422, "the uploaded file cannot be read as an image"),
         (cut[:20], 415, "not an image"),
         (bytes(server.BODY + 1), 413, "32 MB at most"),
     ]  # fmt: skip

@@ -65,7 +65,7 @@ def test_sounds_series_and_sentences(run, tmp_path):
     assert len(items.described(series, 1)["curves"]) == items.CURVES
     with pytest.raises(guard.Refused, match="cannot be heard"):
         items.sound(series, 0)
-    with pytest.raises(TellapartError, match="what you dropped cannot be read"):
+    with pytest.raises(TellapartError, match="the uploaded file cannot be read"):
         items.like_upload(series, b"a,b\nc,d\n")
     texts = shown_of(
         ta.open_source(str(tmp_path / "lines.txt")), random.standard_normal((3, 8)), run, tmp_path

@@ -5,11 +5,11 @@ import { ask, byId, bytesOf, classColour, count, element, itemsOf, number, patie
 import { findings, scores, training } from "/tabs.js";
 
 const COLOURS = {
-  label: "Label", cluster: "Cluster (k-means)", outlier: "Outlier score", loss: "Told apart (loss)",
+  label: "Label", cluster: "Cluster (k-means)", outlier: "Outlier score", loss: "Instance loss",
 };
 const MEANING = {
-  outlier: "1 - mean similarity to the 10 nearest; high = alone",
-  loss: "nats, among all items, temperature 0.07; 0 = told apart",
+  outlier: "1 - mean similarity to the 10 nearest; high = isolated",
+  loss: "nats, among all items, temperature 0.07; 0 = fully distinguished",
 };
 const SHOWN = 60; // thumbnails of a selection
 const LARGEST = 32 * 2 ** 20; // bytes of an upload
@@ -150,8 +150,8 @@ async function search(request, preview = null) {
     map.mark({ chosen: value.item ? value.item.row : -1, near: value.neighbours.map((n) => n.row) });
     const what = value.item ? shown(about, value.item) : preview;
     byId("item").replaceChildren(
-      element("h2", {}, value.item ? "Item" : "What you gave"), what ?? "",
-      element("h2", {}, "Most alike"), element("p", { class: "soft" }, `by cosine similarity of the features, of ${count(about.items)}`),
+      element("h2", {}, value.item ? "Item" : "Query"), what ?? "",
+      element("h2", {}, "Nearest neighbours"), element("p", { class: "soft" }, `by cosine similarity of the features, of ${count(about.items)}`),
       tiles(about, value.neighbours.map((n) => tile(about, n, n.similarity.toFixed(3), take))));
     if (innerWidth <= 700) byId("item").scrollIntoView({ behavior: "smooth", block: "nearest" });
   } catch (error) { trouble(error.message); }
@@ -184,7 +184,7 @@ async function select(rows) {
     element("div", { class: "row" },
       element("button", { type: "button", id: "export-text", onclick: () => save("txt") }, "Export list (.txt)"),
       element("button", { type: "button", id: "export-json", onclick: () => save("json") }, "Export list (.json)"),
-      element("button", { type: "button", onclick: () => select([]) }, "Let go")),
+      element("button", { type: "button", onclick: () => select([]) }, "Clear selection")),
     tiles(about, first.map((item) => tile(about, item, null, take))),
     rows.length > SHOWN ? element("p", { class: "soft" }, `The first ${SHOWN} are shown.`) : "");
 }

@@ -5,13 +5,13 @@ import { CLASSES, ask, byId, count, drawn, element, itemsOf, number, patiently, 
 const COLUMNS = { "knn@1": "kNN k=1", "knn@5": "kNN k=5", "knn@20": "kNN k=20", "knn@200": "kNN k=200", "knn@chosen": "kNN k chosen" };
 const MEASURES = {
   alignment: "between views; 0 = none", uniformity: "-4 = spread evenly", "effective rank": "directions", std: "0 = collapsed, 1 = centred",
-  "view retrieval": "finds its other view, of 1", "neighbour agreement": "neighbours that views share, of 1",
-  LiDAR: "directions that tell items apart", "alpha-ReQ": "fall of the spectrum; near 1", hubness: "0 = none",
+  "view retrieval": "finds its other view; at most 1", "neighbour agreement": "shared neighbours of two views; at most 1",
+  LiDAR: "discriminative directions", "alpha-ReQ": "decay of the spectrum; near 1", hubness: "0 = none",
 };
 const CURVES = [
   ["Positive and negative similarity", ["positive", "negative"]], ["Effective rank, directions", ["effective_rank", "features_effective_rank"]],
   ["Alignment (0 = views coincide)", ["alignment", "features_alignment"]], ["Uniformity (-4 = spread evenly)", ["uniformity", "features_uniformity"]],
-  ["Standard deviation (0 = collapsed)", ["std", "features_std"]], ["Views that find each other, of 1", ["features_view_retrieval", "features_neighbour_agreement"]],
+  ["Standard deviation (0 = collapsed)", ["std", "features_std"]], ["View retrieval, at most 1", ["features_view_retrieval", "features_neighbour_agreement"]],
   ["LiDAR, directions", ["features_LiDAR"]], ["Learning rate", ["lr"]], ["Items per second", ["items_per_second"]],
 ];
 
@@ -23,7 +23,7 @@ export async function scores(about) {
   const { value } = await ask("/api/scores");
   const sheet = byId("scores");
   if (!value) {
-    sheet.replaceChildren(title("Scores"), element("p", {}, "This run was not judged yet. ", element("code", {}, `tellapart eval ${about.command}`), " makes this table; then reload."));
+    sheet.replaceChildren(title("Scores"), element("p", {}, "This run has not been evaluated. ", element("code", {}, `tellapart eval ${about.command}`), " makes this table; then reload."));
     return;
   }
   sheet.replaceChildren(title("Scores"), said(value.verdict || "", "verdict"));
@@ -41,7 +41,7 @@ function judged(sheet, result) {
       const here = (result.comparisons || []).filter((c) => c.row === row && c.column === column);
       return here.length && here.every((c) => c.low > 0) ? " ▲" : here.some((c) => c.high < 0) ? " ▼" : "";
     };
-    table(sheet, "How often an item gets the right label, %", names, result.scores, (cell, row, column) => {
+    table(sheet, "Classification accuracy, %", names, result.scores, (cell, row, column) => {
       const [value, interval] = percent(cell);
       return [value + mark(row, column), interval];
     }, result);
@@ -50,13 +50,13 @@ function judged(sheet, result) {
     const notes = new Set(Object.values(result.scores).flatMap((row) => Object.entries(row).filter(([n, s]) => n.startsWith("knn@") && n !== "knn@chosen" && s.note).map(([n, s]) => `${COLUMNS[n] || n}: ${s.note}`)));
     for (const note of notes) sheet.append(said(note, "soft"));
   }
-  if (result.sts) table(sheet, "Ranks pairs as people do, Spearman x 100", ["Spearman"], Object.fromEntries(Object.entries(result.sts).map(([n, s]) => [n, { Spearman: s }])), percent, result);
-  if (result.partners) table(sheet, "Finds the partner, %", Object.keys(Object.values(result.partners)[0]), result.partners, percent, result);
-  if (result.frames) table(sheet, "Single frames, %", ["right"], Object.fromEntries(Object.entries(result.frames.scores).map(([n, s]) => [n, { right: s }])), percent, result);
+  if (result.sts) table(sheet, "Spearman correlation with human scores x 100", ["Spearman"], Object.fromEntries(Object.entries(result.sts).map(([n, s]) => [n, { Spearman: s }])), percent, result);
+  if (result.partners) table(sheet, "Retrieval of the partner, %", Object.keys(Object.values(result.partners)[0]), result.partners, percent, result);
+  if (result.frames) table(sheet, "Frame accuracy, %", ["right"], Object.fromEntries(Object.entries(result.frames.scores).map(([n, s]) => [n, { right: s }])), percent, result);
   if (result.geometry) {
     const rows = Object.keys(result.geometry), turned = {};
     for (const row of rows) for (const [name, value] of Object.entries(result.geometry[row])) (turned[MEASURES[name] ? `${name} (${MEASURES[name]})` : name] ||= {})[row] = value;
-    table(sheet, "How the points lie, without labels", rows, turned, (cell) => [Number(cell).toFixed(2)], {});
+    table(sheet, "Geometry of the vectors, without labels", rows, turned, (cell) => [Number(cell).toFixed(2)], {});
   }
 }
 
@@ -72,7 +72,7 @@ export async function training(about) {
   const sheet = byId("training");
   sheet.replaceChildren(title("Training"));
   if (about.verdict) sheet.append(said(about.verdict, "verdict"));
-  if (!value.length) { sheet.append(said("metrics.jsonl of this run holds no lines yet.")); return; }
+  if (!value.length) { sheet.append(said("This run has no logged metrics yet.")); return; }
   const last = value[value.length - 1], line = (name) => value.filter((r) => Number.isFinite(r[name])).map((r) => [r.step, r[name]]);
   const charts = element("div", { class: "charts" });
   charts.append(chart("Loss, nats, over steps", { loss: line("loss") }, Number.isFinite(last.chance) ? last.chance : null, true));
@@ -125,7 +125,7 @@ export async function findings(about, take) {
   const show = async () => {
     const level = found.alike[choice.value];
     const rest = level.groups > level.shown.length ? ` The largest ${level.shown.length} are shown.` : "";
-    const made = [said(level.groups ? `${count(level.pairs)} pairs make ${count(level.groups)} groups of ${count(level.items)} items.${rest}` : "No two items are that alike.")];
+    const made = [said(level.groups ? `${count(level.pairs)} pairs make ${count(level.groups)} groups of ${count(level.items)} items.${rest}` : "No pair of items is that similar.")];
     await itemsOf(level.shown.flatMap((group) => group.rows));
     for (const group of level.shown) {
       made.push(element("div", { class: "group" }, said(group.size > group.rows.length ? `${group.size} items, ${group.rows.length} of them shown` : `${group.size} items`, "soft"), await all(group.rows, () => null)));
@@ -136,12 +136,12 @@ export async function findings(about, take) {
   const start = found.alike.findIndex((a) => a.items < about.items / 10);
   choice.value = start < 0 ? found.alike.length - 1 : start;
   const odd = await all(found.outliers.map((o) => o.row), (i) => found.outliers[i].score.toFixed(3));
-  const parts = [title("Duplicates and outliers"), said("Candidates for a look, from the features of the encoder; not verdicts.", "soft"),
-    title("Nearly the same"), element("p", {}, "Cosine similarity ", choice), groups,
-    title("Far from all others"), said("1 minus the mean cosine similarity to the 10 nearest others; the farthest first.", "soft"), odd];
+  const parts = [title("Duplicates and outliers"), said("Candidates to check by eye, found by the features of the encoder.", "soft"),
+    title("Near duplicates"), element("p", {}, "Cosine similarity ", choice), groups,
+    title("Outliers"), said("1 minus the mean cosine similarity to the 10 nearest others; the farthest first.", "soft"), odd];
   if (about.labelled) {
     const suspects = await all(found.suspects.map((s) => s.row), (i) => `${about.classes[found.suspects[i].label]} → ${about.classes[found.suspects[i].neighbours]}?`);
-    parts.push(title("Labels that do not fit"), said(found.suspected ? `${found.suspected} items whose 20 neighbours agree (80 % or more) on another label: its own → theirs.` : "No item has neighbours that agree on another label.", "soft"), suspects);
+    parts.push(title("Suspect labels"), said(found.suspected ? `${found.suspected} items whose 20 neighbours agree (80 % or more) on another label: its own → theirs.` : "No item has neighbours that agree on another label.", "soft"), suspects);
   }
   await show();
   sheet.replaceChildren(...parts);
