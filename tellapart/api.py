@@ -595,7 +595,7 @@ def search(
         k: neighbours of each query.
         threshold: least cosine similarity of a neighbour, -1 to 1.
         index: exact, or an approximate index of FAISS, built once and kept in the run.
-        sheet_path: picture of the queries and their neighbours to write.
+        sheet_path: picture to write: queries and their neighbours.
         encoder: architecture of a file of weights, if it cannot be inferred; of a run with a
             network of your own, that network or module:name.
         width: base width of small-resnet in a file of weights.

@@ -44,7 +44,9 @@ USAGE = """tellapart: learn what is alike by telling everything apart
 tellapart COMMAND --help shows the options of a command; every command takes --json.
 tellapart --completion bash (or zsh) prints a script that completes commands and options."""
 
+DEMO = "(runs/demo is the run that `tellapart demo` writes)\n"
 METHOD = "instdisc"  # whose options `train --help` shows
+DATA = {"simcse": "sentences.txt"}  # of an example, for methods that digits do not suit
 Given = dict[str, Any]
 
 
@@ -67,9 +69,24 @@ class Command:
     rename: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+def _subject(given: Given) -> str:
+    return str(given.get("subject", given.get("run", "")))
+
+
 def _run_of(given: Given) -> str:
-    subject = str(given.get("subject", given.get("run", "")))
-    return shlex.quote(subject)
+    return shlex.quote(_subject(given))
+
+
+def _is_run(given: Given) -> bool:
+    from .training.run import Run
+
+    return Run.exists(_subject(given))
+
+
+def _with_data(verb: str, given: Given) -> str:
+    """A verb on the same subject and, if --data was given, the same data."""
+    data = given.get("data")
+    return f"{verb} {_run_of(given)}" + (f" --data {shlex.quote(str(data))}" if data else "")
 
 
 def _after_inspect(given: Given, result: Any) -> str:
@@ -78,8 +95,20 @@ def _after_inspect(given: Given, result: Any) -> str:
 
 
 def _after_eval(given: Given, result: Any) -> str:
-    if "step" in result and "data" not in given:
+    if _subject(given).endswith(".npz") or ("step" in result and "data" not in given):
         return f"explore {_run_of(given)}"
+    return f"embed {_run_of(given)} --data DATA --out vectors.npz"
+
+
+def _after_report(given: Given, result: Any) -> str:
+    if _is_run(given):
+        return f"export {_run_of(given)} --out encoder/"
+    return _with_data("explore", given)
+
+
+def _after_detect(given: Given, result: Any) -> str:
+    if _is_run(given):
+        return f"report {_run_of(given)}"
     return f"embed {_run_of(given)} --data DATA --out vectors.npz"
 
 
@@ -92,64 +121,64 @@ COMMANDS = {
     ),
     "inspect": Command(
         "inspect",
-        "photos/ --html inspect.html",
+        "digits --html inspect.html",
         ("method", "encoder", "html", "apply"),
         _after_inspect,
     ),
     "train": Command(
         "train",
-        "instdisc --data photos/ --out runs/photos",
+        "instdisc --data digits --out runs/digits",
         ("data", "out", "epochs", "preset", "resume"),
         lambda given, result: f"eval {shlex.quote(result['run'])}",
     ),
     "eval": Command(
         "evaluate",
-        "runs/photos --labels few.csv",
+        "runs/demo --quick",
         ("data", "labels", "quick", "full", "out"),
         _after_eval,
     ),
     "search": Command(
         "search",
-        "runs/photos query.jpg --k 5 --sheet neighbours.png",
+        "runs/demo runs/demo-pictures/test/3/1438.png",
         ("data", "k", "threshold", "sheet_path", "index"),
-        lambda given, result: f"explore {_run_of(given)}",
+        lambda given, result: _with_data("explore", given),
         {"sheet_path": "sheet"},
     ),
     "explore": Command(
         "explore",
-        "runs/photos",
+        "runs/demo",
         ("data", "browser", "host", "port"),
-        lambda given, result: f"report {_run_of(given)}",
+        lambda given, result: _with_data("report", given),
     ),
     "report": Command(
         "report",
-        "runs/photos --out report.html",
+        "runs/demo --out report.html",
         ("data", "out"),
-        lambda given, result: f"export {_run_of(given)} --out encoder/",
+        _after_report,
     ),
     "embed": Command(
         "embed",
-        "timm/resnet18 --data photos/ --out photos.npz",
+        "runs/demo --data runs/demo-pictures --out pictures.npz",
         ("data", "out", "output", "checkpoint", "image_size"),
         lambda given, result: f"eval {shlex.quote(str(given['out']))}",
     ),
     "export": Command(
         "export",
-        "runs/photos --out encoder/ --onnx",
+        "runs/demo --out encoder/",
         ("out", "onnx", "fold_batchnorm", "bf16", "checkpoint"),
         lambda given, result: "",
     ),
     "compare": Command(
         "compare",
-        "runs/simclr runs/moco",
+        "runs/demo runs/digits",
         (),
         lambda given, result: f"report {shlex.quote(given['runs'][0])}",
     ),
     "detect": Command(
         "detect",
-        "runs/photos --data coco:boxes/ --head fpn --steps 2000",
+        "runs/demo --data scenes:digits --steps 100",
         ("data", "preset", "steps", "supervised", "out"),
-        lambda given, result: "",
+        _after_detect,
     ),
 }
 VERBS = COMMANDS
@@ -223,7 +252,7 @@ def _command(name: str, rest: Sequence[str], as_json: bool) -> None:
     parser = Parser(
         f"tellapart {name}{f' {head}' if head else ''}",
         description=summary(_function(command).__doc__),
-        example=f"tellapart {name} {command.example}".replace(METHOD, head or METHOD),
+        example=_example(name, command, head),
     )
     shown = _json_help().parse_known_args(words)[0]
     first = [command.rename.get(name, name) for name in command.first]
@@ -252,6 +281,12 @@ def _command(name: str, rest: Sequence[str], as_json: bool) -> None:
     after = command.after(given, result)
     if after:
         console.say(f"next: tellapart {after}")
+
+
+def _example(name: str, command: Command, method: str) -> str:
+    """A command that works as typed, with data that the method can learn from."""
+    words = f"tellapart {name} {command.example}".replace(METHOD, method or METHOD)
+    return words.replace("digits", DATA.get(method, "digits"), 1)
 
 
 def _described(
@@ -380,10 +415,11 @@ def _help(parser: Parser, options: Sequence[Option], first: Sequence[str], *, fu
     )
     parser.usage = " ".join(filter(None, (parser.prog, places, needed, "[options]")))
     hidden = sum(not o.positional and o.name not in first for o in options)
+    after = DEMO if "runs/demo" in parser.example and "tellapart demo" not in parser.example else ""
     last = "--json prints the result as JSON"
     if hidden and not full:
         last += f"; --help-all shows {plural(hidden, 'more option')}"
-    return f"{parser.format_help().rstrip()}\n\nExample: {parser.example}\n{last}"
+    return f"{parser.format_help().rstrip()}\n\nExample: {parser.example}\n{after}{last}"
 
 
 def _function(command: Command) -> Callable[..., Any]:

@@ -76,7 +76,11 @@ class Embeddings:
         return len(self.vectors)
 
     def take(self, rows: Array) -> Embeddings:
-        """Return the items at `rows`, an array of indices, in that order."""
+        """Return some items, in the given order.
+
+        Args:
+            rows: (M,) indices of items, each in 0..S - 1.
+        """
         labels = None if self.labels is None else self.labels[rows]
         return Embeddings(self.vectors[rows], [self.ids[i] for i in rows], labels, self.provenance)
 
@@ -84,6 +88,9 @@ class Embeddings:
         """Return at most `count` items, drawn with a fixed seed and kept in their order.
 
         A random draw is used because taking every n-th item could miss whole classes.
+
+        Args:
+            count: largest number of items, 1 or more.
         """
         if len(self) <= count:
             return self

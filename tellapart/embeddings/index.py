@@ -62,7 +62,7 @@ class Index:
     """
 
     def __init__(self, embeddings: Embeddings, *, kind: Kind = "exact") -> None:
-        require(len(embeddings) > 0, "an index needs at least one item")
+        require(len(embeddings) > 0, "an index needs one item or more")
         if kind not in KINDS:
             raise unknown("index", kind, KINDS)
         self.kind: Kind = kind
@@ -150,7 +150,7 @@ class Index:
         """
         gone = self._places(ids)
         kept = np.delete(np.arange(len(self)), gone)
-        require(len(kept) > 0, "an index needs at least one item")
+        require(len(kept) > 0, "an index needs one item or more")
         numbers = self._numbers[gone]
         self._hold(self.embeddings.take(kept), self._scale[kept], self._numbers[kept])
         if self.kind == "hnsw":

@@ -141,15 +141,27 @@ class Encoder(AnyEncoder):
         return self.mean.device
 
     def features(self, x: Tensor) -> Tensor:
-        """(N, F) from images (N, C, P, P), uint8 or float in [0, 1]."""
+        """Return the features (N, F), the output of the backbone.
+
+        Args:
+            x: (N, C, P, P) images, uint8 or float in 0..1.
+        """
         return self._by_group(lambda part: self.backbone(self.normalised(part)), x)
 
     def project(self, x: Tensor) -> Tensor:
-        """(N, D): the output of the head before normalisation; float32 whatever the autocast."""
+        """Return the output (N, D) of the head before normalisation, float32 under any autocast.
+
+        Args:
+            x: (N, C, P, P) images, uint8 or float in 0..1.
+        """
         return full(self._by_group(lambda part: self.head(self.backbone(self.normalised(part))), x))
 
     def maps(self, x: Tensor) -> list[Tensor]:
-        """One feature map (N, channels, h, w) per stage, the first stage first."""
+        """Return one feature map (N, channels, h, w) per stage, the first stage first.
+
+        Args:
+            x: (N, C, P, P) images, uint8 or float in 0..1.
+        """
         return self.backbone.maps(self.normalised(x))
 
     def fast_features(self) -> Callable[[Tensor], Tensor]:
@@ -160,7 +172,11 @@ class Encoder(AnyEncoder):
         return lambda view: body(self.normalised(view))
 
     def split_batchnorm(self, rows: int) -> None:
-        """Take BatchNorm statistics over groups of `rows` rows in training."""
+        """Compute BatchNorm statistics over groups of rows in training.
+
+        Args:
+            rows: rows of a group, 2 or more.
+        """
         self.bn_rows = rows
 
     def fold_batchnorm(self) -> None:
@@ -196,7 +212,11 @@ class Encoder(AnyEncoder):
         return torch.cat([run(part) for part in x.tensor_split(len(x) // self.bn_rows)])
 
     def normalised(self, x: Tensor) -> Tensor:
-        """(N, C, P, P) in [0, 1] minus `mean`, divided by `std`: the input of the backbone."""
+        """Return the input of the backbone: images (N, C, P, P) minus `mean`, divided by `std`.
+
+        Args:
+            x: (N, C, P, P) images in 0..1.
+        """
         if x.dtype == torch.uint8:
             x = x.float() / 255
         x = (x - self.mean) / self.std

@@ -124,7 +124,8 @@ def export(
     for name, value in costs.items():
         console.say(f"{name}: {value}")
     names = sorted(p.name for p in out.iterdir())
-    console.say(f"{out}: {', '.join(names)}; python {out}/example.py {made.item} uses it")
+    console.say(f"{out}: {', '.join(names)}")
+    console.say(f"next: python {out}/example.py {made.item}")
     width = len(_features(encoder, programs.example_inputs(made, description, 1), made)[0])
     return {"out": str(out), "files": names, "features": width, "checked": checked, "lost": costs}
 

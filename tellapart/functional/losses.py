@@ -467,6 +467,9 @@ def nce_chance(m: int) -> float:
 
     With uniform noise this is the loss at collapse (all rows equal) if Z = S exp(1 / tau).
 
+    Args:
+        m: noise draws, > 0.
+
     >>> round(nce_chance(4096), 3)
     9.318
     """

@@ -130,6 +130,10 @@ def same_precision(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     """Give half-precision queries as float32.
 
     Constant rows keep their storage type; they are converted tile by tile.
+
+    Args:
+        q: (N, D) queries.
+        k: (S, D) rows.
     """
     if q.dtype in (torch.float16, torch.bfloat16):
         q = q.float()
@@ -137,7 +141,12 @@ def same_precision(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def softplus(x: Tensor, beta: float = 1.0) -> Tensor:
-    """Compute ln(1 + e^(beta x)) / beta, exact to the precision of x (torch's default is not)."""
+    """Compute ln(1 + e^(beta x)) / beta, exact to the precision of x (torch's default is not).
+
+    Args:
+        x: any shape.
+        beta: factor of x, > 0.
+    """
     return F.softplus(x, beta=beta, threshold=EXACT_SOFTPLUS)
 
 

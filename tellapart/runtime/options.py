@@ -240,6 +240,8 @@ def _add_switch(group: Any, option: Option, flags: list[str], help: str) -> None
     off = [re.sub(r"^(--(?:.*\.)?)", r"\1no-", flag) for flag in flags]
     for spelled, value in ((flags, True), (off, False)):
         shown = help if value is not option.default else argparse.SUPPRESS
+        if not value and shown is not argparse.SUPPRESS:
+            shown = f"turn off: {help}"
         stored = {"dest": option.name, "action": "store_const", "const": value}
         group.add_argument(*spelled, help=shown, default=argparse.SUPPRESS, **stored)
         _add_underscored(group, spelled, default=argparse.SUPPRESS, **stored)

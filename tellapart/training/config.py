@@ -297,6 +297,11 @@ class TrainConfig(CommonConfig):
         ReadOptions(fit=self.fit, range=self.range, max_megapixels=self.max_megapixels)
 
     def views_for(self, source: Source) -> ImageViews:
+        """Return the random views of a source.
+
+        Args:
+            source: images to train on; their side is the side of the views.
+        """
         return dataclasses.replace(self.views, size=source.about["image_size"])
 
 

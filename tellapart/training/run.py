@@ -65,6 +65,10 @@ class Run:
     def create(cls, path: str | Path, manifest: Manifest) -> Run:
         """Create a run in an empty or missing folder and lock it; called on every rank.
 
+        Args:
+            path: empty or missing folder.
+            manifest: first contents of run.json.
+
         Raises:
             RunError: the folder holds something, is in use, or cannot be written.
         """
@@ -115,7 +119,11 @@ class Run:
 
     @staticmethod
     def exists(path: str | Path) -> bool:
-        """Return whether a folder holds a run."""
+        """Return whether a folder holds a run.
+
+        Args:
+            path: the folder.
+        """
         return (Path(path) / "run.json").is_file()
 
     def close(self) -> None:
@@ -200,7 +208,11 @@ class Run:
     # run.json ----------------------------------------------------------------------------------
 
     def update(self, **fields: Any) -> None:
-        """Change fields of run.json and write it with a fresh heartbeat."""
+        """Change fields of run.json and write it with a fresh heartbeat.
+
+        Args:
+            fields: new values by field; the others keep theirs.
+        """
 
         def change(manifest: Manifest) -> None:
             manifest.update(fields)
@@ -376,11 +388,19 @@ class Run:
         return found
 
     def save_evaluation(self, result: dict[str, Any]) -> None:
-        """Write eval.json."""
+        """Write eval.json.
+
+        Args:
+            result: the result of `tellapart.evaluate`.
+        """
         self._save_result(self.evaluation_file, result)
 
     def save_detection(self, result: dict[str, Any]) -> None:
-        """Write detection.json."""
+        """Write detection.json.
+
+        Args:
+            result: the result of `tellapart.detect`.
+        """
         self._save_result(self.detection_file, result)
 
     def _result(self, file: Path) -> dict[str, Any] | None:
@@ -400,7 +420,11 @@ class Run:
     # metrics -----------------------------------------------------------------------------------
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
+        """Add a line to metrics.jsonl.
+
+        Args:
+            row: metrics of a step by name, with "step".
+        """
         if distributed.is_main():
             files.append(self.metrics_file, json.dumps(row))
 
@@ -413,7 +437,11 @@ class Run:
         return [row for _, row in self._metrics()]
 
     def cut_metrics(self, step: int) -> None:
-        """Remove the lines after `step`, which the resumed training writes again."""
+        """Remove the lines after a step, which the resumed training writes again.
+
+        Args:
+            step: the last step to keep.
+        """
         if not distributed.is_main() or not self.metrics_file.exists():
             return
         kept = b"".join(line + b"\n" for line, row in self._metrics() if row["step"] <= step)
@@ -587,7 +615,14 @@ class Run:
         return state
 
     def save_best(self, encoder: AnyEncoder, step: int, by: str, value: float) -> None:
-        """Keep the encoder that a criterion ranks best so far, and record the criterion."""
+        """Keep the encoder that a criterion ranks best so far, and record the criterion.
+
+        Args:
+            encoder: the encoder to keep.
+            step: its step.
+            by: name of the criterion.
+            value: value of the criterion.
+        """
         if distributed.is_main():
             small = {"format": FORMAT, "step": step, "encoder": encoder.state_dict()}
             file = self.checkpoints / f"{BEST}.pt"
@@ -595,7 +630,10 @@ class Run:
         self.update(best={"step": step, "by": by, "value": value})
 
     def checkpoint(self, name: str) -> Path:
-        """Return the file of a checkpoint: "best-unlabelled" of this run, or any file.
+        """Return the file of a checkpoint.
+
+        Args:
+            name: best-unlabelled, or the path of any file of weights.
 
         Raises:
             RunError: there is no such file, or it is damaged.
@@ -633,7 +671,13 @@ class Run:
         }
 
     def save_encoder(self, encoder: AnyEncoder, description: dict[str, Any], step: int = 0) -> None:
-        """Write only the folder encoder/."""
+        """Write only the folder encoder/.
+
+        Args:
+            encoder: the encoder to write.
+            description: contents of its config.json.
+            step: its step.
+        """
         if distributed.is_main():
             self._publish_contents(self._encoder_contents(encoder, description, step))
 

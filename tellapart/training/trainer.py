@@ -120,7 +120,11 @@ class Trainer:
                 yield self.advance()
 
     def use_threads(self, threads: int) -> None:
-        """Change the number of threads; the last bits of results depend on it."""
+        """Change the number of threads; the last bits of results depend on it.
+
+        Args:
+            threads: number of processor threads, 1 or more.
+        """
         self.machine = replace(self.machine, threads=threads)
         torch.set_num_threads(threads)
 
@@ -210,7 +214,11 @@ class Trainer:
         return [views[0] if len(views) == 1 else self.modality.join_views(views) for views in parts]
 
     def measure(self, step: Step) -> dict[str, float]:
-        """Return the metrics of a step: loss, chance level, logs, and geometry of the batch."""
+        """Return the metrics of a step: loss, chance level, logs, and geometry of the batch.
+
+        Args:
+            step: the result of `advance`.
+        """
         z = step.out.writes["z"].float()
         row: dict[str, float] = {
             "step": step.number,
@@ -277,6 +285,9 @@ class Trainer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore `state()`, so that the training continues bit for bit.
+
+        Args:
+            state: the value that `state()` returned.
 
         Raises:
             RunError: the state belongs to another network, objective or optimiser.
