@@ -101,7 +101,7 @@ def test_a_sentence_is_searched_for(tmp_path):
     near = items.like_upload(shown, lines[3].encode())["neighbours"]
     assert near[0]["texts"] == [lines[3]]
     (tmp_path / "lines.txt").unlink()
-    with pytest.raises(DataError, match=r"does not exist[\s\S]*with --data WHERE"):
+    with pytest.raises(DataError, match=r"does not exist[\s\S]*with --data"):
         State.open(tmp_path / "run", console=QUIET)
 
 
