@@ -34,7 +34,7 @@ def read(files: Sequence[Path], root: Path, options: Mapping[str, str]) -> Recor
     rate = specs.fps_of(options) or USUAL
     if others := [name for name in options if name != specs.FPS]:
         raise DataError(f"videos have no columns; leave out {', '.join(others)}")
-    words = f"{counted(len(files), 'video')} read at {rate:g} frame(s) a second; --fps sets another"
+    words = f"{counted(len(files), 'video')} read at {rate:g} frames per second; --fps sets another"
     notes = [note("frames", words, count=len(files))]
     parts = _parts([_name(file, root) for file in files])
 
