@@ -37,6 +37,7 @@ __getattr__, __dir__ = lazy.attributes(
     },
     modules=(
         "building",
+        "hugging_face",
         "norms",
         "own",
         "pretrained",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import encoders
 from ..data import ImageSource, Source, modality_of
-from ..encoders import AnyEncoder, Encoder, pretrained, weights
+from ..encoders import AnyEncoder, Encoder, hugging_face, pretrained, weights
 from ..errors import ConfigError, DataError, MissingExtraError, RunError, require
 from ..objectives import OPTIONS
 from ..runtime import plugins, schemas
@@ -86,8 +86,9 @@ def open_subject(
     """Open an encoder.
 
     Args:
-        what: a run folder, timm/NAME, torchvision/NAME, a file of weights, an `nn.Module`, or
-            module:name of a network or of a function that returns one.
+        what: a run folder, timm/NAME, torchvision/NAME, hf:NAME (transformers, also a folder), a
+            file of weights, an `nn.Module`, or module:name of a network or of a function that
+            returns one.
         checkpoint: of a run: "last", "best-unlabelled", or a file of weights.
         encoder: architecture of a file of weights, if it cannot be inferred; of a run that was
             trained with a network of the user, that network or its module:name.
@@ -99,6 +100,9 @@ def open_subject(
         ConfigError: an unknown name, or weights that fit no network.
         RunError: a damaged run.
     """
+    if isinstance(what, str) and what.startswith(hugging_face.PREFIX):
+        require(checkpoint == "last", f"--checkpoint goes with a run, and {what} is none")
+        return _of_hub(what, image_size)
     if not isinstance(what, str | Path) or plugins.is_name(what):
         return _of_user(what, kind)
     path, name = Path(what), str(what)
@@ -110,8 +114,7 @@ def open_subject(
     require(checkpoint == "last", f"--checkpoint requires a run; {name} is not one")
     require(not is_embeddings(path), f"{name} holds vectors, not an encoder; name an encoder")
     if path.is_dir() and (path / "config.json").is_file():
-        read = encoders.text.build(name, seed=0, head_kind="none")
-        return Subject(name, read.eval(), "its features", "its features")
+        return _of_hub(name, image_size)
     small_stem: bool | None = None
     wide: int | None = None
     if name.startswith(("timm/", "torchvision/")):
@@ -120,7 +123,7 @@ def open_subject(
         encoder, small_stem, wide = pretrained.network_of(path, encoder)
     else:
         raise ConfigError(
-            f"{name} is not a run folder, timm/NAME, torchvision/NAME, a file of weights "
+            f"{name} is not a run folder, timm/NAME, torchvision/NAME, hf:NAME, a file of weights "
             "or embeddings (.npz, .parquet)"
         )
     shared: dict[str, Any] = {
@@ -157,6 +160,17 @@ def remember_network(run: Run, encoder: Any) -> None:
         f"{run.path} is a run of {name}, which stores its network; leave out --encoder",
     )
     plugins.register(encoder, name)
+
+
+def _of_hub(name: str, image_size: int | None) -> Subject:
+    """A network of transformers, which belongs to no run."""
+    encoder, fresh, size = hugging_face.open_hub(name)
+    require(
+        image_size in (None, size),
+        f"{name} reads images of {size} px; leave out --image-size {image_size}",
+    )
+    random = fresh if isinstance(fresh, Encoder) else None
+    return Subject(name, encoder, "its features", "its features", fresh=random, size=size)
 
 
 def _of_user(what: Any, kind: str) -> Subject:
