@@ -95,7 +95,8 @@ def open_hub(name: str) -> tuple[AnyEncoder, AnyEncoder | None, int | None]:
         return _sentences(where), None, None
     require(config.num_channels == 3, f"{name} reads {config.num_channels} channels, not 3")
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(where, **SAFE).to_dict()
+        reading: Any = transformers.AutoImageProcessor
+        processor = reading.from_pretrained(where, **SAFE).to_dict()
         automatic: Any = transformers.AutoModel
         model = automatic.from_pretrained(where, **SAFE)
         fresh = automatic.from_config(config, **SAFE)
@@ -121,8 +122,10 @@ def _images(model: Any, name: str, processor: dict[str, Any], size: int) -> HubE
 def _side(processor: dict[str, Any]) -> int | None:
     """The side in pixels of what an image processor gives."""
     for key in ("crop_size", "size") if processor.get("do_center_crop") else ("size",):
-        found = processor.get(key) or {}
-        side = found.get("height") or found.get("shortest_edge") if hasattr(found, "get") else found
+        found: Any = processor.get(key) or {}
+        side: Any = (
+            found.get("height") or found.get("shortest_edge") if hasattr(found, "get") else found
+        )
         if side:
             return int(side)
     return None
