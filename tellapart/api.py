@@ -163,6 +163,7 @@ def inspect(
     hop: int | None = None,
     columns: str | Mapping[str, str] | None = None,
     fps: float | None = None,
+    verify: bool = False,
     console: Console | None = None,
 ) -> Measured:
     """Look for broken files, duplicates, leaks, outliers and wrong labels before a training.
@@ -186,6 +187,7 @@ def inspect(
         columns: columns of a table by their role, such as image=file,label=kind; by default their
             usual names.
         fps: frames of each second of a video that become items; by default 1.
+        verify: compare the cached copy of the data, and every source file, with their checksums.
         console: where progress is printed; None: standard error.
 
     Returns:
@@ -197,7 +199,7 @@ def inspect(
     console = console or Console()
     reading = {
         "label_level": label_level, "fit": fit, "range": range, "max_megapixels": max_megapixels,
-        "piece": piece, "hop": hop,
+        "piece": piece, "hop": hop, "verify": verify or None,
     }  # fmt: skip
     seen = inspect_source(
         given(data, columns, fps),

@@ -71,7 +71,8 @@ def inspect_source(
         method: the method whose defaults are shown; None: the usual one for this kind of data.
         encoder: a run folder, timm/NAME or a file of weights whose features find neighbours; None:
             the contents do.
-        reading: settings of `data.options.ReadOptions` that differ from the usual ones.
+        reading: settings of `data.options.ReadOptions` that differ from the usual ones, and
+            `verify` as for `data.open_source`.
         apply: a new file that lists the items without their duplicates; `--data` takes it.
         console: shows progress.
 

@@ -132,7 +132,9 @@ def _of_images(files: list[Path]) -> dict[str, Any]:
             with open_regular(path) as file:
                 picture = image_decoding.open_picture(file)
                 kind = "JPEG" if picture.format == "MPO" else str(picture.format)
-                turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                # EXIF behind the pixels of a PNG would decode it
+                cheap = picture.format != "PNG" or "exif" in picture.info
+                turned = cheap and picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
                 sizes.append((picture.height, picture.width) if turned else picture.size)
                 modes[picture.mode] += 1
                 if kind in ("GIF", "WEBP", "PNG", "TIFF"):

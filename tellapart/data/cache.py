@@ -31,6 +31,8 @@ SEAL = ".seal.json"
 SCRATCH = ".packing-"
 BLOCK = 1 << 20  # bytes that share a checksum
 LOOKS = 16  # blocks of large files that are checked at each opening, at random
+TAG = "CACHEDIR.TAG"  # tells backups that the folder can be made again: bford.info/cachedir
+SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of tellapart.\n"
 PATIENCE = 6 * 3600.0  # seconds to wait for another process that packs the same files
 
 
@@ -110,6 +112,8 @@ class Cache:
         return path
 
     def _make(self, path: Path, make: Make) -> None:
+        if not (self.folder / TAG).exists():
+            files.write_text(self.folder / TAG, SIGNATURE, error=DataError)
         files.remove_scratch_folders(path.parent, SCRATCH)
         shutil.rmtree(path, ignore_errors=True)
         make(path, self.limit)

@@ -10,6 +10,7 @@ Shapes: H, W pixels, C channels.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -41,6 +42,8 @@ DRAWN = 0.1  # share of what is drawn that must be seen on white, else the groun
 COSTS = {"WEBP": 12.0, "AVIF": 12.0, "JPEG2000": 20.0, "HEIF": 10.0, "GIF": 9.0}
 MODES = {"1": 2.0, "L": 2.0, "P": 9.0, "I;16": 3.0, "I;16B": 3.0, "I": 5.0, "F": 5.0, "RGB": 4.0}
 MODES |= {"RGBX": 8.0}
+COLOUR = "16-bit colour"  # kind of values of a colour picture with 16 bits in each channel
+COLOUR_COST = 24.0  # bytes for a pixel of it: two halves of each value, and their sum
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
@@ -132,6 +135,8 @@ def cost(picture: Image.Image) -> Cost:
         most = max(h for h, _ in layers) * max(v for _, v in layers)
         fixed = 2.0 * sum(h * v for h, v in layers) / most
     scaled = max(scaled, COSTS.get(kind, 0.0))
+    if deep_kind(picture) == COLOUR:
+        scaled = COLOUR_COST
     return Cost(picture.width, picture.height, scaled, fixed, drafts)
 
 
@@ -164,7 +169,8 @@ def decode_image(
         channels: 1 (grey) or 3 (RGB).
         short: short side of the result in pixels; None: as it is.
         fit: "pad", "squeeze" or "cut": what becomes of a picture longer than 2:1.
-        ranges: kind of values ("16-bit", "32-bit", "float") -> the values that become 0 and 255.
+        ranges: kind of values ("16-bit", "16-bit colour", "32-bit", "float") -> the values that
+            become 0 and 255.
         megapixels: bound on the memory of decoding, in pixels of 4 bytes.
         turn: whether EXIF may turn the picture; boxes are drawn on pictures as they are stored.
     Raises:
@@ -185,10 +191,11 @@ def decode_image(
         draft: Any = picture.draft  # None keeps the mode
         drafted = draft(None, wanted)
         box = drafted[1] if drafted else box  # the last block of a draft reaches over the edge
-    picture.load()
+    values = colour_values(picture, file)
     return prepare_picture(
-        picture, channels, short=short, fit=fit, ranges=ranges, turn=turn, whole=whole, box=box
-    )
+        picture, channels, short=short, fit=fit, ranges=ranges, turn=turn, whole=whole, box=box,
+        values=values,
+    )  # fmt: skip
 
 
 def prepare_picture(
@@ -201,6 +208,7 @@ def prepare_picture(
     turn: bool = True,
     whole: tuple[int, int] | None = None,
     box: Box | None = None,
+    values: np.ndarray[Any, Any] | None = None,
 ) -> Decoded:
     """A picture in memory, in 8 bits and resized.
 
@@ -208,11 +216,15 @@ def prepare_picture(
         picture: the picture. channels, short, fit, ranges, turn: as `decode_image`.
         whole: its width and height before a draft; None: it is no draft.
         box: what of a draft is the picture, in its pixels; None: all of it.
+        values: of a colour picture with 16 bits in a channel, from `colour_values`.
     """
     whole = whole or picture.size
     box = box or (0.0, 0.0, float(picture.width), float(picture.height))
     turned = _orientation(picture) if turn else None
     changes: list[str] = []
+    if values is not None:
+        changes.append(f"scaled {COLOUR}")
+        picture = _scaled_colour(picture, values, (ranges or {}).get(COLOUR))
     picture = _flat(picture, ranges or {}, changes)
     if short:
         picture = _fitted(picture, whole, box, short, fit, changes)
@@ -227,7 +239,83 @@ def deep_kind(picture: Image.Image) -> str:
     """The kind of values of a picture with more than 8 bits in one channel; "" of others."""
     if picture.mode.startswith("I;16"):
         return "16-bit"
+    if picture.mode in ("RGB", "RGBA", "CMYK"):
+        tags: Any = getattr(picture, "tag_v2", {})
+        raw = [_raw_mode(tile) for tile in getattr(picture, "tile", [])]
+        deep = any(";16" in mode for mode in raw) or set(tags.get(258, ())) == {16}
+        return COLOUR if deep else ""
     return {"I": "32-bit", "F": "float"}.get(picture.mode, "")
+
+
+def colour_values(picture: Image.Image, file: BinaryIO) -> np.ndarray[Any, Any] | None:
+    """Load a picture; the values (H, W, C) uint16 of a colour picture with 16 bits in a channel.
+
+    Pillow keeps the high byte of each value. Read with the other byte order the same file gives
+    the low byte.
+
+    Args:
+        picture: as `open_picture` returned it.
+        file: of the picture.
+
+    Returns:
+        The values, alpha last; None for other pictures, which are only loaded.
+    """
+    if deep_kind(picture) != COLOUR:
+        picture.load()
+        return None
+    raw = {_raw_mode(tile) for tile in _tiles(picture)}
+    _read_as(picture, [_with_depth(picture, _raw_mode(tile)) for tile in _tiles(picture)])
+    picture.load()
+    high = np.asarray(picture)
+    if raw == {"LA;16B"}:  # all four bytes of a pixel were read
+        both: np.ndarray[Any, Any] = high[:, :, ::2].astype(np.uint16) << 8
+        both |= high[:, :, 1::2]
+        return both
+    if getattr(picture, "_planar_configuration", 1) == 2 and any(";16N" in mode for mode in raw):
+        return high.astype(np.uint16) * 257  # libtiff separates the planes, high bytes alone
+    file.seek(0)
+    again = open_picture(file)
+    other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+    modes = [_with_depth(again, _raw_mode(tile)) for tile in _tiles(again)]
+    _read_as(again, [mode[:-1] + other[mode[-1]] for mode in modes])
+    again.load()
+    values: np.ndarray[Any, Any] = high.astype(np.uint16)
+    values <<= 8
+    values |= np.asarray(again)
+    if "RGBa" in next(iter(raw)):  # the colours are multiplied by alpha
+        alpha = np.maximum(values[:, :, 3:], 1).astype(np.float32)
+        values[:, :, :3] = np.minimum(values[:, :, :3] * (65535 / alpha), 65535)
+    return values
+
+
+def _tiles(picture: Image.Image) -> list[Any]:
+    return list(getattr(picture, "tile", []))
+
+
+def _raw_mode(tile: Any) -> str:
+    """How the bytes of a part of a picture are ordered, in the words of Pillow."""
+    arguments = tile[3]
+    mode = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return mode if isinstance(mode, str) else ""
+
+
+def _with_depth(picture: Image.Image, mode: str) -> str:
+    """The raw mode that reads one byte of each value of 16 bits, whole and unchanged."""
+    if mode == "LA;16B":
+        return "RGBA"
+    if ";16" not in mode:  # a plane of an uncompressed TIFF, which Pillow takes for 8 bits
+        return f"{mode};16{'L' if getattr(picture, '_prefix', b'II') == b'II' else 'B'}"
+    return mode.replace("RGBa", "RGBA")
+
+
+def _read_as(picture: Image.Image, modes: list[str]) -> None:
+    """Replace the raw modes of the parts of a picture that is not loaded yet."""
+    opened: Any = picture
+    parts = zip(_tiles(picture), modes, strict=True)
+    opened.tile = [
+        tile._replace(args=(mode, *tile[3][1:]) if isinstance(tile[3], tuple) else mode)
+        for tile, mode in parts
+    ]
 
 
 def value_bands(picture: Image.Image) -> Iterator[np.ndarray[Any, Any]]:
@@ -296,7 +384,7 @@ def _flat(
 ) -> Image.Image:
     """The picture in mode L or RGB."""
     kind = deep_kind(picture)
-    if kind:
+    if kind not in ("", COLOUR):
         changes.append(f"scaled {kind}")
         return _scaled(picture, kind, ranges.get(kind))
     if picture.mode == "La":
@@ -337,6 +425,59 @@ def _scaled(picture: Image.Image, kind: str, given: tuple[float, float] | None) 
     if getattr(picture, "tag_v2", {}).get(262) == 0:  # WhiteIsZero; Pillow inverts 8 bits alone
         np.subtract(255, grey, out=grey)
     return Image.fromarray(grey)
+
+
+def _scaled_colour(
+    picture: Image.Image, values: np.ndarray[Any, Any], given: tuple[float, float] | None
+) -> Image.Image:
+    """Values of 16 bits as colours (or grey levels with alpha) of 8 bits.
+
+    Args:
+        picture: as loaded, for its mode and its transparent colour.
+        values: as `colour_values`.
+        given: values that become 0 and 255; None: those of this picture by itself.
+    """
+    if given is None:
+        colours = visible_colours(picture, values)
+        ends = (float(colours.min()), float(colours.max())) if len(colours) else (0.0, 65535.0)
+        given = choose_range(COLOUR, *ends)
+    low, high = given
+    empty = no_data(picture)
+    levels = np.empty(values.shape, np.uint8)
+    rows = max(1, BAND // picture.width)
+    for top in range(0, picture.height, rows):
+        band = values[top : top + rows].astype(np.float32)
+        if empty is not None:
+            band[band == empty] = low
+        scaled = (band - np.float32(low)) * np.float32(255 / ((high - low) or 1.0))
+        levels[top : top + rows] = np.clip(np.rint(scaled), 0, 255)
+    if _has_alpha(picture):  # opaque is the largest value of the colours, or of 16 bits
+        alpha = values[:, :, -1]
+        opaque = high if alpha.max() <= high else 65535.0
+        levels[:, :, -1] = np.clip(np.rint(alpha * (255 / opaque)), 0, 255)
+    clear = picture.info.get("transparency")
+    if isinstance(clear, tuple) and len(clear) == values.shape[2] == 3:
+        shown = (values != np.array(clear, np.uint16)).any(2).astype(np.uint8) * 255
+        levels = np.dstack([levels, shown])
+    if picture.mode == "CMYK":
+        return Image.frombytes("CMYK", picture.size, levels.tobytes())
+    return Image.fromarray(levels)
+
+
+def visible_colours(picture: Image.Image, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The values of the colours (n, C) that are not fully transparent.
+
+    Args:
+        picture: as loaded.
+        values: as `colour_values`.
+    """
+    if not _has_alpha(picture):
+        return values.reshape(-1, values.shape[2])
+    return values[values[:, :, -1] > 0][:, :-1]
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    return picture.mode in ("RGBA", "LA")
 
 
 def _flattened(picture: Image.Image, changes: list[str]) -> Image.Image:

@@ -146,13 +146,14 @@ def _header(path: Path) -> Header:
     try:
         with open_regular(path) as file:
             picture = image_decoding.open_picture(file)
+            deep = image_decoding.deep_kind(picture)  # by the parts that reading EXIF may load
             return Header(
                 image_decoding.cost(picture),
                 picture.mode in GRAY or picture.mode.startswith("I;16"),
                 _is_ours(picture),
                 picture.format in ("GIF", "TIFF", "WEBP", "PNG", "AVIF", "HEIF")
                 and bool(getattr(picture, "is_animated", False)),
-                image_decoding.deep_kind(picture),
+                deep,
             )
     except Exception:  # packing lists it, with the reason
         return Header()
@@ -162,8 +163,9 @@ def _is_ours(picture: Image.Image) -> bool:
     """Whether this package wrote the picture; see `mark`."""
     given = picture.info.get("Software"), picture.info.get("comment")
     said = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in given]
-    with contextlib.suppress(Exception):  # EXIF that cannot be read is not ours
-        said.append(picture.getexif().get(0x0131))
+    if picture.format != "PNG":  # reading EXIF decodes a PNG, and ours have the text
+        with contextlib.suppress(Exception):  # EXIF that cannot be read is not ours
+            said.append(picture.getexif().get(0x0131))
     return any(isinstance(v, str) and v.strip().startswith(MARK) for v in said)
 
 
@@ -275,11 +277,14 @@ def _values(path: Path, megapixels: float) -> Array:
             picture = image_decoding.open_picture(file)
             if image_decoding.cost(picture).bytes(None, "cut") > megapixels * 4e6:
                 return np.zeros(0)
-            picture.load()
+            values = image_decoding.colour_values(picture, file)
             empty = image_decoding.no_data(picture)
             step = max(1, picture.width * picture.height // SAMPLED)
             parts = []
-            for band in image_decoding.value_bands(picture):
+            bands = image_decoding.value_bands(picture)
+            if values is not None:
+                bands = iter([image_decoding.visible_colours(picture, values)])
+            for band in bands:
                 flat = band.reshape(-1)
                 if empty is not None:
                     flat = flat[flat != empty]

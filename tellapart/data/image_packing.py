@@ -21,7 +21,7 @@ from .image_decoding import MEGAPIXELS, Cost
 from .images import Pixels
 from .source import Array
 
-FORMAT = 2
+FORMAT = 3
 MARGIN = 1.15  # short side of a packed image in image sizes: room for a crop that enlarges nothing
 BLANK = 3  # grey levels between the darkest and the brightest pixel of a picture without content
 Ranges = Mapping[str, tuple[float, float]]

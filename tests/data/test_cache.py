@@ -10,11 +10,14 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tellapart import api
 from tellapart.data import cache as caches
 from tellapart.data import image_packing
 from tellapart.data.cache import SEAL, Cache, content_digest
 from tellapart.errors import DataError
+from tellapart.runtime.console import Console
 
 
 def _make(calls):
@@ -95,6 +98,30 @@ def test_changed_sources_of_equal_size_and_time_are_noticed_on_verify(tmp_path):
     verified.entry("key", _make(calls), lambda _: digests)
     assert len(calls) == 2
     assert "1 source files have changed, the first" in said[0]
+
+
+def test_inspect_verifies_the_cached_copy(photos, monkeypatch, tmp_path, capsys):
+    """A picture overwritten by one of equal size and time."""
+    monkeypatch.setenv("TELLAPART_CACHE", str(tmp_path / "cache"))
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 255, (20, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(photos / f"{i}.bmp")
+    quiet = Console(quiet=True)
+    before = api.inspect(str(photos), console=quiet)
+    assert before["duplicates"]["exact"]["groups"] == 0
+    stat = (photos / "1.bmp").stat()
+    (photos / "1.bmp").write_bytes((photos / "0.bmp").read_bytes())
+    os.utime(photos / "1.bmp", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert api.inspect(str(photos), console=quiet)["duplicates"]["exact"]["groups"] == 0
+    after = api.inspect(str(photos), verify=True, console=quiet)
+    assert after["duplicates"]["exact"]["first"] == [["0.bmp", "1.bmp"]]
+    assert "1 source files have changed, the first" in capsys.readouterr().err
+
+
+def test_the_cache_is_marked_for_backups(tmp_path):
+    Cache(tmp_path / "cache").entry("key", _make([]))
+    tag = (tmp_path / "cache" / "CACHEDIR.TAG").read_text()
+    assert tag.startswith("Signature: 8a477f597d28d172789f06886806bc55")
 
 
 KILLED = """

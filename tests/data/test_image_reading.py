@@ -18,14 +18,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw, TiffImagePlugin
+from PIL import Image, ImageDraw, ImageFile, TiffImagePlugin
 from sklearn.datasets import load_sample_images
 
-from tellapart.data import image_decoding, open_source
+from tellapart.curation.inspect import inspect_source
+from tellapart.data import image_decoding, image_folder, open_source
 from tellapart.data.bounded import in_order
 from tellapart.data.image_decoding import choose_range, decode_image, open_picture
 from tellapart.embeddings.search import image_query
 from tellapart.errors import ConfigError, DataError
+from tellapart.runtime.console import Console
+from tellapart.views import evaluation_view
 
 ROOT = Path(__file__).resolve().parents[2]
 RANDOM = np.random.default_rng(0)
@@ -253,6 +256,145 @@ def test_the_range_is_chosen_by_type_and_values(kind, low, high, wanted):
     assert choose_range(kind, low, high) == wanted
 
 
+def write_png16(path, values, *, interlaced=False, clear=None):
+    """A PNG of 16 bits in 2 (grey, alpha), 3 or 4 channels, by hand: Pillow writes none of these.
+
+    Every second row has the filter "Sub", whose differences run over bytes.
+    """
+    h, w, c = values.shape
+    kind = {2: 4, 3: 2, 4: 6}[c]
+
+    def rows(part):
+        raw = part.astype(">u2").reshape(len(part), -1).view(np.uint8)
+        out = b""
+        for i, line in enumerate(raw):
+            before = np.concatenate([np.zeros(2 * c, np.uint8), line[: -2 * c]])
+            out += (b"\1" + (line - before).tobytes()) if i % 2 else b"\0" + line.tobytes()
+        return out
+
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
+              (1, 0, 2, 1)]  # fmt: skip
+    parts = [values[a::p, b::q] for a, b, p, q in passes] if interlaced else [values]
+    data = b"".join(rows(np.ascontiguousarray(part)) for part in parts if part.size)
+
+    def chunk(name, body):
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", w, h, 16, kind, 0, 0, int(interlaced)))
+        + (chunk(b"tRNS", struct.pack(">HHH", *clear)) if clear else b"")
+        + chunk(b"IDAT", zlib.compress(data))
+        + chunk(b"IEND", b"")
+    )
+
+
+COLOUR_FILES = [
+    "png", "interlaced png", "tiff", "big endian tiff", "deflate tiff", "big endian deflate tiff",
+    "planar tiff",
+]  # fmt: skip
+
+
+def write_colour(path, values, form):
+    """A picture of 16 bits in each of 3 or 4 channels."""
+    if "png" in form:
+        return write_png16(path.with_suffix(".png"), values, interlaced="interlaced" in form)
+    order = ">" if "big" in form else "<"
+    raw = values.astype(f"{order}u2")
+    if "planar" in form:
+        raw = np.ascontiguousarray(raw.transpose(2, 0, 1))
+    body = zlib.compress(raw.tobytes()) if "deflate" in form else raw.tobytes()
+    h, w, c = values.shape
+    planes = c if "planar" in form else 1
+    start = 8 + 2 + 12 * (12 if c == 4 else 11) + 4
+    lists = start + 2 * c
+    place = lists + 8 * planes
+    size = len(body) // planes
+    tags = [(256, 4, 1, w), (257, 4, 1, h), (258, 3, c, start),
+            (259, 3, 1, 8 if "deflate" in form else 1), (262, 3, 1, 2),
+            (273, 4, planes, lists if planes > 1 else place), (277, 3, 1, c), (278, 4, 1, h),
+            (279, 4, planes, lists + 4 * planes if planes > 1 else size),
+            (284, 3, 1, 2 if planes > 1 else 1), (339, 3, 1, 1)]  # fmt: skip
+    if c == 4:
+        tags.insert(-1, (338, 3, 1, 2))
+    out = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(tags))
+    for tag, kind, count, value in tags:
+        short = kind == 3 and count == 1
+        packed = struct.pack(order + ("HH" if short else "I"), *((value, 0) if short else (value,)))
+        out += struct.pack(order + "HHI", tag, kind, count) + packed
+    out += bytes(4) + struct.pack(f"{order}{c}H", *[16] * c)
+    out += struct.pack(f"{order}{planes}I", *(place + size * i for i in range(planes)))
+    out += struct.pack(f"{order}{planes}I", *[size] * planes)
+    path.with_suffix(".tif").write_bytes(out + body)
+    return None
+
+
+def colours(low, high, channels=3):
+    """(32, 32, C) uint16, a gradient in each channel in a direction of its own."""
+    planes = [GRADIENT, GRADIENT[::-1], GRADIENT.T, np.ones_like(GRADIENT)][:channels]
+    return (low + np.stack(planes, 2) * (high - low)).round().astype(np.uint16)
+
+
+@pytest.mark.parametrize("form", COLOUR_FILES)
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1023), (0, 4095), (0, 16383), (0, 65535), (27000, 31000)]
+)
+def test_colours_of_16_bits_fill_the_grey_levels(tmp_path, form, low, high):
+    for i in range(2):
+        write_colour(tmp_path / str(i), np.roll(colours(low, high), i, 0), form)
+    source = open_source(str(tmp_path), image_size=32)
+    assert not source.skipped
+    wanted = colours(0, 255).astype(float)
+    assert np.abs(source.image(0) - wanted).max() < 4
+    told = noted(source, "16-bit colour values")
+    assert told["count"] == 2
+    assert f"{low:g} to {high:g} become 0 to 255" in told["text"]
+    query = image_query(next(tmp_path.iterdir()), source)  # a query is scaled as the folder is
+    assert query.shape == (1, 3, 32, 32)
+    assert open_source(str(tmp_path), image_size=32, range=(0, 65535)).image(0).max() <= high / 250
+
+
+def test_the_range_of_colours_is_that_of_the_folder(tmp_path):
+    for i, top in enumerate((1000, 4000)):
+        write_colour(tmp_path / str(i), colours(0, top), "png")
+    source = open_source(str(tmp_path), image_size=32)
+    assert [int(source.image(i).max()) for i in range(2)] == [62, 249]
+
+
+@pytest.mark.parametrize("top", [4095, 65535])
+@pytest.mark.parametrize("opaque", [4095, 65535])
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("form", ["png", "tiff", "deflate tiff"])
+def test_alpha_of_16_bits_is_laid_on_a_ground(tmp_path, top, opaque, channels, form):
+    """Opaque is the largest value of 16 bits, or that of the colours."""
+    if channels == 2 and form != "png":
+        pytest.skip("Pillow reads no TIFF of two channels of 16 bits: it is listed")
+    values = colours(0, top, 4)[:, :, [0, 3] if channels == 2 else [0, 1, 2, 3]]
+    values[:, :, -1] = min(opaque, top) if opaque < top else opaque
+    values[:8, :, -1] = 0
+    values[:8, :, :-1] = 65535  # colours that nobody sees do not count
+    for i in range(2):
+        write_colour(tmp_path / str(i), values, form)
+    source = open_source(str(tmp_path), image_size=32)
+    image = source.image(0).astype(float)
+    assert (image[:8] > 250).all()
+    if opaque >= top:
+        wanted = colours(0, 255, 3)[:, :, [0] * 3 if channels == 2 else [0, 1, 2]]
+        assert np.abs(image[9:] - wanted[9:, :, : image.shape[2]]).max() < 4
+
+
+def test_a_transparent_colour_of_16_bits(tmp_path):
+    values = colours(0, 4095)
+    values[:8] = (7, 8, 9)
+    for i in range(2):
+        write_png16(tmp_path / f"{i}.png", values, clear=(7, 8, 9))
+    image = open_source(str(tmp_path), image_size=32).image(0)
+    assert (image[:8] == 255).all()
+    assert (image[9:] != 255).any(2).mean() > 0.9
+
+
 def test_lab_is_read_in_colour(tmp_path):
     for i in range(2):
         Image.new("LAB", (20, 20), (140 + i, 190, 170)).save(tmp_path / f"{i}.tif")
@@ -304,6 +446,21 @@ def test_pictures_without_content_are_warned_of(tmp_path):
     assert all("warning" in noted(source, kind)["text"] for kind in ("blank", "blank middle"))
 
 
+def test_the_survey_of_headers_decodes_no_picture(photos, monkeypatch):
+    """Every header is read before the memory of decoding is bounded."""
+
+    def refuse(self):
+        raise AssertionError("decoded")
+
+    for name in ("x.png", "x.jpg", "x.webp", "x.tif", "x.bmp", "x.gif"):
+        Image.new("RGB", (20, 20), "red").save(photos / name)
+    for reader in (ImageFile.ImageFile, *ImageFile.ImageFile.__subclasses__()):
+        if "load" in vars(reader):
+            monkeypatch.setattr(reader, "load", refuse)
+    headers = [image_folder._header(path) for path in sorted(photos.glob("x.*"))]
+    assert all(header.cost for header in headers)
+
+
 # long pictures ------------------------------------------------------------------------------------
 
 
@@ -323,6 +480,30 @@ def test_what_lies_at_the_ends_of_a_long_picture_is_kept(tmp_path, size, fit):
     kind = {"pad": "padded", "squeeze": "squeezed"}[fit]
     assert noted(source, kind)["count"] == 2
     assert "--fit" in noted(source, "padded")["text"] if fit == "pad" else True
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+@pytest.mark.parametrize("colour", ["white", "black"])
+@pytest.mark.parametrize("size", [(300, 84), (84, 300), (640, 120)])
+def test_signs_at_the_end_of_a_strip_stay_different_pictures(tmp_path, mode, colour, size):
+    """Clefs at the end of a clear staff, bolts in white: neither empty nor copies of each other."""
+    draw = np.random.default_rng(0)
+    for i in range(6):
+        image = Image.new("RGBA", size, (0, 0, 0, 0))
+        side = min(size)
+        points = [tuple(int(v) for v in draw.integers(4, side - 4, 2)) for _ in range(7)]
+        ImageDraw.Draw(image).line(points, fill=colour, width=4)
+        if mode == "LA":
+            image = image.convert("LA")
+        (image.quantize(8) if mode == "PA" else image).save(tmp_path / f"{i}.png")
+    shutil.copy(tmp_path / "0.png", tmp_path / "copy.png")
+    seen = inspect_source(str(tmp_path), console=Console(quiet=True))
+    groups = [[seen.source.ids[i] for i in g] for g in seen.copies.together]
+    assert groups == [["0.png", "copy.png"]]
+    assert noted(seen.source, "padded")["count"] == 7
+    assert not [n for n in seen.source.notes if n["kind"].startswith("blank")]
+    view = evaluation_view(seen.source, seen.source.read(torch.arange(7)))
+    assert (view.flatten(1).max(1).values - view.flatten(1).min(1).values > 0.3).all()
 
 
 def test_long_pictures_can_be_cut(tmp_path):
