@@ -301,8 +301,8 @@ def _described(
     if name == "train":
         method, words = _method(rest)
         own = [o for o in own if o.name != "method"]
-        data, preset, columns, fps = _ahead(words, "data", "preset", "columns", "fps")
-        shared = settings(method, given_with(data, columns, fps), preset)
+        data, preset, columns, fps, init = _ahead(words, "data", "preset", "columns", "fps", "init")
+        shared = settings(method, given_with(data, columns, fps), preset, init)
         return method, words, [*own, *shared], ("objective",)
     if name == "detect":
         from .training.presets.detection import PRESETS
@@ -350,7 +350,9 @@ def _ahead(words: Sequence[str], *names: str) -> list[str | None]:
     return [getattr(found, name) for name in names]
 
 
-def settings(method: str, data: str | None, preset: str | None) -> list[Option]:
+def settings(
+    method: str, data: str | None, preset: str | None, init: str | None = None
+) -> list[Option]:
     """The settings of a training: of the configuration, of its views, and of the method."""
     from .training import presets
 
@@ -358,7 +360,7 @@ def settings(method: str, data: str | None, preset: str | None) -> list[Option]:
         from .api import method_name
 
         method_name(method)
-    config = presets.starting(method, data or "", preset)
+    config = presets.starting(method, data or "", preset, init)
     common = [o for o in of_record(config) if o.name not in ("views", "objective")]
     own = getattr(config, "views", None)  # a registered kind of data may have none
     views = of_record(own, group="views") if own else []

@@ -38,6 +38,7 @@ __getattr__, __dir__ = lazy.attributes(
     modules=(
         "building",
         "hugging_face",
+        "hub",
         "norms",
         "own",
         "pretrained",

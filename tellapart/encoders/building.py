@@ -10,6 +10,7 @@ from torch import Tensor
 from ..data import modality_of
 from ..runtime import plugins
 from . import own
+from .choices import Pool
 from .encoder import AnyEncoder, Encoder
 from .heads import head
 from .patches import PatchEncoder, Patches
@@ -30,6 +31,7 @@ def build(
     std: Tensor | None = None,
     pretrained: bool = False,
     small_stem: bool | None = None,
+    pool: Pool = "auto",
     seed: int = 0,
 ) -> Encoder:
     """Build an image encoder; the same seed gives the same weights.
@@ -45,6 +47,7 @@ def build(
         std: (C,) channel standard deviations; None: 0.25.
         pretrained: load the weights published by the library.
         small_stem: as in `vision.backbone`.
+        pool: as in `vision.backbone`.
         seed: seed of the weights.
 
     Raises:
@@ -64,7 +67,7 @@ def build(
             body = Patches(channels, size, width)
         else:
             shared = {"channels": channels, "size": size, "width": width}
-            body = backbone(name, **shared, pretrained=pretrained, small_stem=small_stem)
+            body = backbone(name, **shared, pretrained=pretrained, small_stem=small_stem, pool=pool)
         top = head(head_kind, body.width, dim)
     mean = torch.full((channels,), 0.5) if mean is None else mean
     std = torch.full((channels,), 0.25) if std is None else std
@@ -78,7 +81,7 @@ def build(
         "head_kind": head_kind,
         "width": width,
         "small_stem": body.small_stem,
-    }
+    } | ({} if pool == "auto" else {"pool": pool})
     return made.to(memory_format=torch.channels_last)
 
 

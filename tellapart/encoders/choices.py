@@ -8,4 +8,5 @@ Head = Literal["none", "linear", "mlp", "linear-bn", "mlp-bn", "mlp3-bn", "tanh"
 Context = Literal["gru", "lstm"]
 Norm = Literal["channel", "batch"]
 Pooler = Literal["cls", "mean", "first-last"]
+Pool = Literal["auto", "token", "mean", "both"]
 Output = Literal["features", "embedding"]

@@ -114,6 +114,10 @@ class Encoder(AnyEncoder):
         std: (C,) channel standard deviations, by which the values are divided.
         bn_rows: in training, BatchNorm statistics are computed over groups of this many rows;
             None: over the whole batch.
+
+    Attributes:
+        start_notes: notes on the weights that it started from.
+        fixed: modules that stay in eval mode during training, such as frozen BatchNorm layers.
     """
 
     kinds = ("images",)
@@ -132,8 +136,17 @@ class Encoder(AnyEncoder):
     ) -> None:
         super().__init__()
         self.backbone, self.head, self.dim, self.bn_rows = backbone, head, dim, bn_rows
+        self.start_notes: list[str] = []
+        self.fixed: list[nn.Module] = []
         self.register_buffer("mean", mean.float().view(1, -1, 1, 1).clone())
         self.register_buffer("std", std.float().clamp_min(1e-3).view(1, -1, 1, 1))
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Set the mode of all modules; those of `fixed` stay in eval mode."""
+        super().train(mode)
+        for module in self.fixed:
+            module.eval()
+        return self
 
     @property
     def device(self) -> torch.device:

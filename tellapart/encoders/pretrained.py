@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..data.notes import shown
 from ..errors import ConfigError
 from ..runtime import files, schemas
 from ..runtime.console import plural
-from . import build
+from . import build, hub
+from .choices import Pool
 from .encoder import Encoder
+from .hub import IMAGENET_MEAN as IMAGENET_MEAN
+from .hub import IMAGENET_STD as IMAGENET_STD
 from .vision import backbone
 from .weights import load_into, missing, read
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RGB: dict[str, Any] = {
     "channels": 3,
     "mean": torch.tensor(IMAGENET_MEAN),
@@ -24,9 +28,13 @@ RGB: dict[str, Any] = {
 }
 GUESSES = (
     *(f"torchvision/resnet{n}" for n in (18, 34, 50, 101, 152)),
-    *(f"timm/vit_{n}_patch16_224" for n in ("small", "base", "tiny")),
-    "timm/vit_small_patch8_224",
-)  # the most common architectures of published weights
+    *(f"timm/vit_{n}_patch16_224.dino" for n in ("small", "base")),
+    "timm/vit_tiny_patch16_224",
+    "timm/vit_small_patch8_224.dino",
+)  # the most common architectures of published weights; DINO and MoCo v3 use ImageNet's statistics
+
+
+OWN_PARTS = ("head.", "mean", "std")  # of an encoder of tellapart, beside its backbone
 
 
 class Network(NamedTuple):
@@ -55,6 +63,8 @@ def describe(init: str, encoder: str | None = None) -> dict[str, Any]:
     """
     if init.startswith(("timm/", "torchvision/")):
         return {"encoder": init}
+    if from_hub := hub.hub_folder(Path(init)):
+        return {"encoder": from_hub.encoder}
     if folder := _encoder_folder(init):
         return {name: _about(folder)[name] for name in ("encoder", "width")}
     found = network_of(Path(init), encoder)
@@ -74,12 +84,13 @@ def start(
     mean: Tensor | None = None,
     std: Tensor | None = None,
     small_stem: bool | None = None,
+    pool: Pool = "auto",
 ) -> Encoder:
     """Build an encoder with the backbone, stem and normalisation of `init` and a new head.
 
     Args:
-        init: "timm/NAME" or "torchvision/NAME" (pretrained), a run folder or its encoder/, or a
-            checkpoint (.safetensors, .pt) of the backbone `encoder`.
+        init: "timm/NAME" or "torchvision/NAME" (pretrained), a run folder or its encoder/, a local
+            folder in the layout of timm's hub, or a checkpoint (.safetensors, .pt) of `encoder`.
         encoder: name of the backbone.
         width: base width of small-resnet.
         channels: number of image channels C.
@@ -87,10 +98,11 @@ def start(
         dim: embedding width D.
         head_kind: kind of projection head, as in `heads.head`.
         seed: seed of the random weights.
-        mean: (C,) channel means, used if the weights include none (published networks use those of
-            ImageNet).
+        mean: (C,) channel means, used if the weights include none; published networks use those of
+            `hub.input_of`.
         std: (C,) channel standard deviations, used as `mean`.
         small_stem: whether the checkpoint has the CIFAR stem; None: inferred.
+        pool: features of a vision transformer, as in `vision.backbone`.
 
     Raises:
         ConfigError: the weights do not exist, are damaged, or belong to another network.
@@ -100,10 +112,17 @@ def start(
         "size": size,
         "dim": dim,
         "head_kind": head_kind,
+        "pool": pool,
     }
     shared |= {"width": width, "seed": seed, "mean": mean, "std": std}
     if init.startswith(("timm/", "torchvision/")):
-        return _pretrained(init, shared)
+        made = build(init, **shared, pretrained=True)
+        return _published(made, hub.input_of(init), channels)
+    if from_hub := hub.hub_folder(Path(init)):
+        weights, _ = read(from_hub.weights)
+        made = build(from_hub.encoder, **shared | RGB, small_stem=False)
+        unused = load_into(made.backbone, weights, init)
+        return _published(made, from_hub.input, channels, unused)
     folder = _encoder_folder(init)
     about = _about(folder) if folder else {}
     if folder and about["channels"] != channels:
@@ -116,15 +135,16 @@ def start(
         small_stem = network_of(Path(init), encoder).small_stem
     weights, _ = read(folder / "model.safetensors" if folder else Path(init))
     if not folder and encoder.startswith(("timm/", "torchvision/")):
-        return _published(
-            build(encoder, **shared | RGB, small_stem=small_stem), weights, init, channels
-        )
+        made = build(encoder, **shared | RGB, small_stem=small_stem)
+        unused = load_into(made.backbone, weights, init)
+        return _published(made, hub.input_of(encoder), channels, unused)
     made = build(encoder, **shared, small_stem=small_stem)
     for name in ("mean", "std"):
         own = made.get_buffer(name)
         if name in weights and weights[name].shape == own.shape:
             own.copy_(weights[name])
-    load_into(made.backbone, weights, init)
+    unused = load_into(made.backbone, weights, init)
+    made.start_notes = _not_loaded(n for n in unused if not n.startswith(OWN_PARTS))
     return made
 
 
@@ -171,25 +191,36 @@ def _check_digest(folder: Path) -> None:
         )
 
 
-def _published(made: Encoder, weights: dict[str, Tensor], said: str, channels: int) -> Encoder:
-    """Load a checkpoint into a library's RGB network, then adapt it to the number of channels."""
-    load_into(made.backbone, weights, said)
-    if channels != len(IMAGENET_MEAN):
+def _published(
+    made: Encoder, read: hub.Input, channels: int, unused: Iterable[str] = ()
+) -> Encoder:
+    """Set the normalisation of a published network and adapt it to the number of channels."""
+    for name, values in (("mean", read.mean), ("std", read.std)):
+        made.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1))
+    statistics = "; ".join(
+        f"{name} {', '.join(f'{v:g}' for v in part)}"
+        for name, part in (("mean", read.mean), ("standard deviation", read.std))
+    )
+    made.start_notes = [
+        f"normalisation of the starting weights: {statistics}; trained at {read.size} px",
+        *_not_loaded(unused),
+    ]
+    if read.interpolation not in ("bicubic", "random"):
+        made.start_notes.append(
+            f"they were trained on images resized by {read.interpolation} interpolation; here "
+            "images are resized by bicubic interpolation"
+        )
+    if channels != len(read.mean):
         made.take_channels(channels)
     return made
 
 
-def _pretrained(name: str, shared: dict[str, Any]) -> Encoder:
-    made = build(name, **shared, pretrained=True)
-    config = getattr(getattr(made.backbone, "model", None), "pretrained_cfg", None) or {}
-    mean, std = config.get("mean", IMAGENET_MEAN), config.get("std", IMAGENET_STD)
-    if shared["channels"] == len(mean):
-        made.mean.copy_(torch.tensor(mean).view(1, -1, 1, 1))
-        made.std.copy_(torch.tensor(std).view(1, -1, 1, 1))
-    else:
-        made.mean.fill_(sum(mean) / len(mean))
-        made.std.fill_(sum(std) / len(std))
-    return made
+def _not_loaded(names: Iterable[str]) -> list[str]:
+    """Return a note on the tensors of a checkpoint that the network does not have."""
+    unused = [name[:80] for name in names]
+    if not unused:
+        return []
+    return [f"not loaded from the weights: {plural(len(unused), 'tensor')}: {shown(unused)}"]
 
 
 def _encoder_folder(init: str) -> Path | None:

@@ -5,6 +5,7 @@ Shapes: N batch, C channels, P side of a view, F feature width.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any
 
@@ -12,8 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError, unknown
+from ..errors import ConfigError, require, unknown
+from . import hub
+from .choices import Pool
 
+STAGES = ("blocks", "stages", "layers", "features")  # names of the stages of networks
 SMALL_IMAGE = 64  # up to this side a ResNet gets the CIFAR stem: 3 x 3, stride 1, no max-pool
 
 
@@ -115,29 +119,69 @@ class BasicBlock(nn.Module):
 
 
 class TimmBackbone(Backbone):
-    """Any timm model without its classifier."""
+    """Any timm model without its classifier.
+
+    Args:
+        name: name of the model in timm.
+        channels: number of image channels C.
+        size: side P of a view in pixels.
+        pretrained: load the published weights, from the local cache or the hub.
+        small_stem: whether a ResNet gets the CIFAR stem.
+        pool: features of a vision transformer, as in `backbone`.
+
+    Raises:
+        ConfigError: an unknown model, weights that cannot be fetched, a size that it cannot read,
+            or `pool` for a network without a class token.
+    """
 
     def __init__(
-        self, name: str, channels: int, size: int, pretrained: bool, small_stem: bool
+        self,
+        name: str,
+        channels: int,
+        size: int,
+        pretrained: bool,
+        small_stem: bool,
+        pool: Pool = "auto",
     ) -> None:
         super().__init__()
         import timm
 
         if not timm.is_model(name):
             raise unknown("timm model", name, timm.list_models())
+        options: dict[str, Any] = {"img_size": size} if takes_size(name) else {}
+        options |= {"num_classes": 0, "in_chans": channels}
         try:
-            options: dict[str, Any] = {"img_size": size} if "vit" in name or "swin" in name else {}
-            model: Any = timm.create_model(
-                name, pretrained=pretrained, num_classes=0, in_chans=channels, **options
-            )
+            with hub.no_retries() if pretrained else contextlib.nullcontext():
+                model: Any = timm.create_model(name, pretrained=pretrained, **options)
         except Exception as error:  # timm raises many kinds, such as an unreachable hub
-            raise ConfigError(f"timm/{name} could not be made: {error}") from error
-        self.model, self.width = model, int(model.num_features)
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            if pretrained and _is_offline(error):
+                reason = (
+                    "its weights are not in the local cache and the hub cannot be reached; give "
+                    f"them as a file: --init FILE --encoder timm/{name}"
+                )
+            raise ConfigError(f"timm/{name} could not be made: {reason}") from error
+        self.model, self.width, self.pool = model, int(model.num_features), pool
         self.small_stem = small_stem and cifar_stem(self.model)
+        if pool == "auto":
+            return
+        require(
+            getattr(model, "num_prefix_tokens", 0) > 0,
+            f"--pool {pool} requires a vision transformer with a class token; timm/{name} has none",
+        )
+        self.width *= 2 if pool == "both" else 1
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.model(x)
-        return out
+        if self.pool == "auto":
+            out: Tensor = self.model(x)
+            return out
+        tokens: Tensor = self.model.forward_features(x)  # (N, L, width)
+        first, patches = tokens[:, 0], tokens[:, self.model.num_prefix_tokens :].mean(1)
+        chosen = {
+            "token": (first,), "mean": (patches,), "both": (first, patches),
+        }[self.pool]  # fmt: skip
+        norm = getattr(self.model, "fc_norm", None) or nn.Identity()
+        return torch.cat([norm(part) for part in chosen], 1)
 
     def maps(self, x: Tensor) -> list[Tensor]:
         out: list[Tensor] = self.model.forward_intermediates(x, intermediates_only=True)
@@ -201,6 +245,7 @@ def backbone(
     width: int = 16,
     pretrained: bool = False,
     small_stem: bool | None = None,
+    pool: Pool = "auto",
 ) -> Backbone:
     """Build a backbone by name.
 
@@ -211,9 +256,12 @@ def backbone(
         width: base width of small-resnet.
         pretrained: load the weights published by the library.
         small_stem: whether a ResNet gets the CIFAR stem; None: up to 64 px, unless `pretrained`.
+        pool: features of a vision transformer: its class token (token), the mean of its patches
+            (mean), both side by side (2F), or what the network was trained with (auto).
 
     Raises:
-        ConfigError: the name is unknown, or the library cannot build the model.
+        ConfigError: the name is unknown, the library cannot build the model, or `pool` is given
+            for a network that is not a vision transformer of timm.
 
     >>> backbone("small-resnet", channels=3, size=32).width
     64
@@ -221,13 +269,39 @@ def backbone(
     kind, _, inner = name.partition("/")
     if small_stem is None:
         small_stem = size <= SMALL_IMAGE and not pretrained
+    require(
+        pool == "auto" or kind == "timm",
+        f"--pool {pool} requires a vision transformer, timm/NAME; got {name}",
+    )
     if name == "small-resnet":
         return SmallResNet(channels, width)
     if kind == "timm" and inner:
-        return TimmBackbone(inner, channels, size, pretrained, small_stem)
+        return TimmBackbone(inner, channels, size, pretrained, small_stem, pool)
     if kind == "torchvision" and inner:
         return TorchvisionBackbone(inner, channels, size, pretrained, small_stem)
     raise unknown("encoder", name, ["small-resnet", "timm/resnet18", "torchvision/resnet18"])
+
+
+def takes_size(name: str) -> bool:
+    """Return whether a timm model is built for one image size.
+
+    Args:
+        name: name of the model in timm.
+    """
+    import timm
+
+    found = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return "vit" in name or "swin" in name or bool(found and found.fixed_input_size)
+
+
+def _is_offline(error: BaseException | None) -> bool:
+    """Return whether an error, or one of its causes, is that the hub cannot be reached."""
+    names = ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "URLError")
+    while error is not None:
+        if type(error).__name__ in names or isinstance(error, ConnectionError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def cifar_stem(model: nn.Module) -> bool:
@@ -286,11 +360,20 @@ def resnet_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def _library_stages(model: nn.Module) -> list[nn.Module]:
-    """Return the stem and stages of a network of timm or torchvision."""
+    """Return the stem, the stages (blocks of a transformer) and the rest of a library's network."""
     layers = resnet_layers(model)
     if layers:
         return [nn.ModuleList([model.get_submodule("conv1"), model.get_submodule("bn1")]), *layers]
-    return [m for m in model.children() if any(True for _ in m.parameters())]
+    children = {n: m for n, m in model.named_children() if any(True for _ in m.parameters())}
+    name = next((n for n in STAGES if isinstance(children.get(n), nn.Sequential)), None)
+    name = name or next((n for n in STAGES if isinstance(children.get(n), nn.ModuleList)), None)
+    if name is None:
+        return list(children.values())
+    place = list(children).index(name)
+    before, after = list(children.values())[:place], list(children.values())[place + 1 :]
+    blocks = [m for m in children[name].children() if any(True for _ in m.parameters())]
+    parts = [nn.ModuleList(part) for part in (before, after)]
+    return [*parts[:1][: len(before)], *blocks, *parts[1:][: len(after)]]
 
 
 def _drop_classifier(model: nn.Module) -> int:

@@ -160,13 +160,17 @@ def match(weights: Weights, network: torch.nn.Module) -> tuple[Weights, list[str
     return best
 
 
-def load_into(network: torch.nn.Module, weights: Weights, source: str) -> None:
+def load_into(network: torch.nn.Module, weights: Weights, source: str) -> list[str]:
     """Load all weights of a network.
 
     Args:
         network: the network whose tensors are replaced.
         weights: tensors by name, from `read`.
         source: name of the checkpoint, for the message.
+
+    Returns:
+        The names of tensors of the checkpoint that the network does not have, such as those of a
+        classifier.
 
     Raises:
         ConfigError: tensors are missing or have another shape.
@@ -180,7 +184,10 @@ def load_into(network: torch.nn.Module, weights: Weights, source: str) -> None:
             f"tensors are missing, have another shape, or are too many: {shown}. The file holds "
             f"{len(weights)}: {theirs}, ... Give the --encoder (and --width) it was trained with"
         )
-    network.load_state_dict(network.state_dict() | match(weights, network)[0])
+    found = match(weights, network)[0]
+    network.load_state_dict(network.state_dict() | found)
+    used = {id(tensor) for tensor in found.values()}
+    return sorted(n for n, t in weights.items() if id(t) not in used and not n.endswith(POSITIONS))
 
 
 def missing(weights: Weights, network: torch.nn.Module) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from ..encoders import Encoder, vision
+from ..errors import ConfigError
 from .program import (
     IMAGE_VIEW,
     Standalone,
@@ -54,11 +55,16 @@ def _program(encoder: Encoder, description: dict[str, Any], fold: bool) -> str:
     """Return model.py: it builds the network, loads its weights and preprocesses an image."""
     name, channels = description["encoder"], description["channels"]
     library, _, inner = name.partition("/")
+    if description.get("pool", "auto") != "auto":
+        raise ConfigError(
+            f"export writes the pooling that {name} was trained with; this encoder has --pool "
+            f"{description['pool']}: train with --pool auto, or use it through tellapart"
+        )
     lines: list[str]
     imports = []
     if library == "timm":
         imports = ["import timm"]
-        size = f", img_size={description['size']!r}" if "vit" in inner or "swin" in inner else ""
+        size = f", img_size={description['size']!r}" if vision.takes_size(inner) else ""
         lines = [
             f"network = timm.create_model({inner!r}, num_classes=0, in_chans={channels!r}{size})"
         ]

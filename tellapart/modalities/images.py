@@ -20,7 +20,7 @@ from ..data.files import Listing
 from ..data.modality import OpenOptions
 from ..data.open import listed
 from ..embeddings import search
-from ..encoders import Encoder
+from ..encoders import Encoder, hub
 from ..encoders.inference import batches_of_images
 from ..encoders.patches import PatchEncoder
 from ..errors import ConfigError
@@ -76,7 +76,8 @@ class Images(BaseModality[ImageSource]):
     def source_for(self, subject: Subject, data: str, options: Mapping[str, Any]) -> ImageSource:
         """Open images at the size the network reads, and adapt it to their channels."""
         size = options.get("image_size") or subject.size
-        found = open_source(data, **{**options, "image_size": size, "large": 224})
+        large = hub.input_of(subject.encoder.description.get("encoder", "")).size
+        found = open_source(data, **{**options, "image_size": size, "large": large})
         source = loading.images_of(found, subject.name)
         networks = [loading.image_encoder(subject, data)]
         networks += [subject.fresh] if subject.fresh else []

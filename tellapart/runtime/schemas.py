@@ -143,6 +143,7 @@ class ImageEncoder(Struct, forbid_unknown_fields=True):
     dim: Width
     head_kind: Head
     small_stem: bool | None = None
+    pool: Literal["auto", "token", "mean", "both"] = "auto"
     kind: Literal["images"] = "images"
     format: Literal[1] = 1
 

@@ -106,7 +106,7 @@ def image_encoder(config: TrainConfig, source: ImageSource) -> Encoder:
     shared: dict[str, Any] = {
         "channels": source.channels, "size": source.image_size, "dim": config.dim,
         "head_kind": config.head,
-        "width": config.width, "mean": mean, "std": std, "seed": config.seed,
+        "width": config.width, "pool": config.pool, "mean": mean, "std": std, "seed": config.seed,
     }  # fmt: skip
     if config.init:
         encoder = pretrained.start(config.init, encoder=config.encoder, **shared)

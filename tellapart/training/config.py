@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from ..data.options import Fit, ReadOptions
-from ..encoders.choices import Context, Head, Norm, Pooler
+from ..encoders.choices import Context, Head, Norm, Pool, Pooler
 from ..errors import require
 from ..objectives import OPTIONS, InstDiscOptions, Options
 from ..views.settings import ImageViews, SequenceViews, TextViews
@@ -86,6 +86,14 @@ class CommonConfig:
         bn_rows: images in a group of --bn split.
         init: weights to start from: timm/NAME, a run folder, or a file of weights; their
             network and normalisation come with them.
+        freeze: first stages of the backbone that keep their weights, the stem first.
+        freeze_bn: the BatchNorm layers of the backbone keep their statistics.
+        layer_decay: learning rate of each stage of the backbone, as a share of that of the next.
+        ema: decay per step of an average of the weights, which is what the run keeps; 0: none.
+        anchor: weight of the distance of the features to those of the starting weights, added to
+            the loss; 0: none.
+        lora: rank of the updates of the linear layers of a transformer, which alone are trained
+            (pip install 'tellapart[lora]'); 0: the layers themselves are trained.
         optimizer: sgd (torch), adamw (torch) or lars (timm).
         lr: peak learning rate.
         momentum: momentum of sgd and lars; the first beta of adamw.
@@ -131,6 +139,12 @@ class CommonConfig:
     bn: Literal["auto", "local", "split", "global"] = "auto"
     bn_rows: int = 32
     init: str | None = None
+    freeze: int = 0
+    freeze_bn: bool = False
+    layer_decay: float = 1.0
+    ema: float = 0.0
+    anchor: float = 0.0
+    lora: int = 0
     optimizer: Literal["sgd", "adamw", "lars"] = "sgd"
     lr: float = 0.03
     momentum: float = 0.9
@@ -175,7 +189,21 @@ class CommonConfig:
         for name in ("epochs", "lr", "cache_limit"):
             value = getattr(self, name)
             require(0 < value < math.inf, f"{_flag(name)} must be above 0, got {value}")
-        for name in ("weight_decay", "warmup", "clip"):
+        require(
+            0 < self.layer_decay <= 1, f"--layer-decay must lie in (0, 1], got {self.layer_decay}"
+        )
+        require(0 <= self.ema < 1, f"--ema must lie in [0, 1), got {self.ema}")
+        for name in ("freeze", "lora"):
+            self._count(name, 0)
+        require(
+            not (self.anchor and not self.init),
+            "--anchor keeps features near those of the starting weights; give --init",
+        )
+        require(
+            not (self.lora and (self.freeze or self.layer_decay < 1)),
+            "--lora trains its updates alone; leave out --freeze and --layer-decay",
+        )
+        for name in ("weight_decay", "warmup", "clip", "anchor"):
             value = getattr(self, name)
             require(0 <= value < math.inf, f"{_flag(name)} must be 0 or more, got {value}")
         require(self.bn_rows >= 2, f"--bn-rows must be 2 or more, got {self.bn_rows}")
@@ -271,7 +299,10 @@ class TrainConfig(CommonConfig):
     Args:
         encoder: small-resnet, timm/NAME, torchvision/NAME; for cpc: patches.
         width: base width of small-resnet; its features are four times as wide.
-        image_size: side of a view in pixels; by default decided from the images.
+        pool: features of a vision transformer of timm: its class token, the mean of its patches,
+            or both; auto: what it was trained with.
+        image_size: side of a view in pixels; by default decided from the images, and that of the
+            starting weights for images above 64 px.
         fit: images longer than 2:1: padded to a square, squeezed into it, or cut in the middle.
         range: values that become black and white in images of more than 8 bits; by default those
             of the folder.
@@ -281,6 +312,7 @@ class TrainConfig(CommonConfig):
 
     encoder: str = "small-resnet"
     width: int = 16
+    pool: Pool = "auto"
     image_size: int | None = None
     fit: Fit = "pad"
     range: tuple[float, float] | None = None

@@ -126,7 +126,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
             losses = [step.loss for step in trainer]
         else:
             losses = _kept(Path(self.out), trainer, self.method, config, source)
-        self.encoder_ = trainer.encoder.eval()
+        self.encoder_ = trainer.result.eval()
         self.losses_, self.chance_ = losses, trainer.chance
         if labels is not None:
             self.classes_ = classes

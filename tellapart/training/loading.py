@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .. import encoders
 from ..data import ImageSource, Source, modality_of
-from ..encoders import AnyEncoder, Encoder, hugging_face, pretrained, weights
+from ..encoders import AnyEncoder, Encoder, hub, hugging_face, pretrained, weights
 from ..errors import ConfigError, DataError, MissingExtraError, RunError, require
 from ..objectives import OPTIONS
 from ..runtime import plugins, schemas
@@ -113,12 +113,15 @@ def open_subject(
         return _of_run(run, checkpoint)
     require(checkpoint == "last", f"--checkpoint requires a run; {name} is not one")
     require(not is_embeddings(path), f"{name} holds vectors, not an encoder; name an encoder")
-    if path.is_dir() and (path / "config.json").is_file():
+    from_hub = hub.hub_folder(path) if path.is_dir() else None
+    if from_hub is None and path.is_dir() and (path / "config.json").is_file():
         return _of_hub(name, image_size)
     small_stem: bool | None = None
     wide: int | None = None
     if name.startswith(("timm/", "torchvision/")):
         encoder = name
+    elif from_hub:
+        encoder = from_hub.encoder
     elif path.is_file():
         encoder, small_stem, wide = pretrained.network_of(path, encoder)
     else:
@@ -128,7 +131,7 @@ def open_subject(
         )
     shared: dict[str, Any] = {
         **pretrained.RGB, "dim": 128, "head_kind": "linear", "width": wide or width, "seed": 0,
-        "size": image_size or (TRANSFORMER_SIZE if encoder.startswith("timm/") else 32),
+        "size": image_size or (hub.input_of(encoder).size if encoder.startswith("timm/") else 32),
         "small_stem": small_stem,
     }  # fmt: skip
     network = pretrained.start(name, encoder=encoder, **shared)
@@ -389,6 +392,7 @@ def untrained_images(subject: Subject, say: Callable[[str], None]) -> dict[str, 
     shared: dict[str, Any] = {
         "channels": len(mean), "size": size, "dim": config.dim, "head_kind": config.head,
         "width": config.width, "mean": mean, "std": std, "seed": config.seed,
+        "pool": getattr(config, "pool", "auto"),
     }  # fmt: skip
     stem = encoder.backbone.small_stem
     found = {"random init": encoders.build(config.encoder, small_stem=stem, **shared).eval()}

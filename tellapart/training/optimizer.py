@@ -12,7 +12,9 @@ from torch import nn
 from .config import CommonConfig
 
 
-def optimizer(config: CommonConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def optimizer(
+    config: CommonConfig, parameters: Iterable[nn.Parameter] | list[dict[str, Any]]
+) -> torch.optim.Optimizer:
     """Return the optimiser of a configuration for every trained parameter.
 
     LARS excludes biases and norms from adaptation and weight decay, as SimCLR does. SGD and AdamW
@@ -21,9 +23,13 @@ def optimizer(config: CommonConfig, parameters: Iterable[nn.Parameter]) -> torch
 
     Args:
         config: name and settings of the optimiser.
-        parameters: those that require a gradient are trained.
+        parameters: those that require a gradient are trained; or groups of parameters, with the
+            `scale` of their learning rate.
     """
-    params = [p for p in parameters if p.requires_grad]
+    given = [*parameters]
+    params: list[Any] = [p for p in given if isinstance(p, dict) or p.requires_grad]
+    if all(isinstance(p, dict) and "scale" not in p for p in params):
+        params = [p for group in params for p in group["params"]]
     if config.optimizer == "adamw":
         betas = (config.momentum, 0.999)
         return torch.optim.AdamW(
@@ -32,14 +38,13 @@ def optimizer(config: CommonConfig, parameters: Iterable[nn.Parameter]) -> torch
     if config.optimizer == "lars":
         from timm.optim.lars import Lars
 
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in params if p.ndim > 1], "weight_decay": config.weight_decay},
-            {
-                "params": [p for p in params if p.ndim <= 1],
-                "weight_decay": 0.0,
-                "always_adapt": False,
-            },
-        ]
+        groups: list[dict[str, Any]] = []
+        for group in params if params and isinstance(params[0], dict) else [{"params": params}]:
+            plain, scale = group["params"], {n: v for n, v in group.items() if n == "scale"}
+            matrices = [p for p in plain if p.ndim > 1]
+            groups.append({"params": matrices, "weight_decay": config.weight_decay} | scale)
+            others = [p for p in plain if p.ndim <= 1]
+            groups.append({"params": others, "weight_decay": 0.0, "always_adapt": False} | scale)
         made: torch.optim.Optimizer = Lars(
             groups, lr=config.lr, momentum=config.momentum, trust_coeff=0.001
         )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from ..data import Source, notes
+import numpy as np
+
+from ..data import ImageSource, Source, notes
 from ..encoders.norms import batchnorms
+from ..encoders.vision import SMALL_IMAGE
 from ..objectives import MoCo
 from ..runtime import distributed
 from ..runtime.console import clock, plural
 from ..runtime.threads import cores, others_busy
 from .trainer import Trainer
+
+ADAPTING_LR = {"adamw": 1e-3, "sgd": 0.01, "lars": 0.1}  # rates above are for random weights
 
 
 def plan(trainer: Trainer, seconds_per_step: float) -> str:
@@ -106,11 +111,18 @@ def _about_the_network(trainer: Trainer) -> list[str]:
     """Return lines on stem, starting weights and BatchNorm, with warnings."""
     config, lines, share = trainer.config, [*trainer.encoder.notes()], trainer.share
     if config.init and not trainer.number:
+        lines.append(f"starting from {config.init}: its network, stem and normalisation, new head")
+        if config.lr > ADAPTING_LR[config.optimizer]:
+            lines.append(
+                f"--lr {config.lr:g} is for training from random weights; trained weights usually "
+                f"want a tenth, --lr {config.lr / 10:g}"
+            )
+        lines += getattr(trainer.encoder, "start_notes", [])
+    if not config.init and _is_large(trainer.source) and config.encoder == "small-resnet":
         lines.append(
-            f"starting from {config.init}: its network, stem and normalisation, with a new "
-            "projection head. "
-            f"--lr {config.lr:g} is for training from random weights; trained weights usually want "
-            f"a tenth, --lr {config.lr / 10:g}"
+            f"training from random weights at {trainer.source.about.get('image_size')} px; for "
+            "photographs a pretrained network is usually far better: judge it with `tellapart eval "
+            "timm/resnet18 --data ...`, adapt it with --init timm/resnet18"
         )
     if not batchnorms(trainer.encoder):
         return lines
@@ -130,6 +142,17 @@ def _about_the_network(trainer: Trainer) -> list[str]:
             "away; use --bn split"
         )
     return lines
+
+
+def _is_large(source: Source) -> bool:
+    """Return whether the median picture of a source has a short side above 64 px.
+
+    Packed pictures are a little larger than the view, so that this can be told from them.
+    """
+    if not isinstance(source, ImageSource):
+        return False
+    pixels = source.pixels
+    return float(np.median(np.minimum(pixels.height, pixels.width))) > SMALL_IMAGE
 
 
 def _about_pieces(trainer: Trainer, few: bool) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data import Progress, Source, open_source
 from ..data.options import ReadOptions
-from ..encoders import pretrained
+from ..encoders import hub, pretrained
 from ..errors import ConfigError, unknown
 from ..objectives import METHODS, OPTIONS
 from ..runtime import plugins
@@ -38,7 +38,7 @@ def resolve(
     """
     if method not in OPTIONS:
         raise unknown("method", method, METHODS)
-    base = config or presets.starting(method, data, preset)
+    base = config or presets.starting(method, data, preset, options.get("init"))
     options = with_plugins(options, base)
     settings_known, known = base.names(), {f.name for f in dataclasses.fields(base.objective)}
     unprefixed = {name: options[name] for name in options if name in known - settings_known}
@@ -59,7 +59,9 @@ def resolve(
     if settings.init and not settings.takes_init:
         raise ConfigError(f"--init requires images; {settings.instead_of_init}")
     if settings.init:
-        settings = _with_its_network(settings, presets.starting(method, data, preset))
+        settings = _with_its_network(
+            settings, presets.starting(method, data, preset, settings.init)
+        )
     if not isinstance(settings.objective, OPTIONS[method]):
         raise ConfigError(f"these settings are of another method than {method}")
     return settings
@@ -138,7 +140,7 @@ def open_for(
         data,
         image_size=getattr(config, "image_size", None),
         sample_rate=getattr(config, "sample_rate", None),
-        large=64 if config.encoder == "small-resnet" else 224,
+        large=_side(config),
         cache=config.cache,
         cache_limit=config.cache_limit,
         verify=config.verify,
@@ -146,6 +148,13 @@ def open_for(
         ranges=ranges,
         **reading,
     )
+
+
+def _side(config: CommonConfig) -> int:
+    """Return the side of a view in pixels for images above 64 px, without --image-size."""
+    if config.encoder == "small-resnet":
+        return 64
+    return hub.input_of(config.encoder).size if config.init else hub.SIZE
 
 
 def _with_its_network(settings: CommonConfig, default: CommonConfig) -> CommonConfig:

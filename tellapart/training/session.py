@@ -285,7 +285,7 @@ class _Session:
         self.began = self.beat = time.monotonic()
         if trainer.number:  # the previous process may have stopped between last.pt and encoder/
             with averaged_statistics(trainer):
-                run.restore(trainer.number, trainer.encoder, description(trainer))
+                run.restore(trainer.number, trainer.result, description(trainer))
         self.rows = run.metrics()
         self.warned = False
         self.writer = _tensorboard(run) if config.tensorboard else None
@@ -340,13 +340,13 @@ class _Session:
         if self.watch is None or not distributed.is_main():
             return seen
         if looks:
-            seen |= self.watch.look(self.trainer.encoder)
+            seen |= self.watch.look(self.trainer.result)
         if self._due(step):
-            look = self.watch.checkpoint(self.trainer.encoder)
+            look = self.watch.checkpoint(self.trainer.result)
             seen |= look.row
             best = self.run.manifest.get("best")
             if math.isfinite(look.choice) and (best is None or look.choice > best["value"]):
-                self.run.save_best(self.trainer.encoder, step, self.watch.chooses_by, look.choice)
+                self.run.save_best(self.trainer.result, step, self.watch.chooses_by, look.choice)
         return seen
 
     def _save_or_stop(self, step: Step, seconds: float, stop: list[int]) -> None:
@@ -442,7 +442,7 @@ def save(run: Run, trainer: Trainer) -> None:
             for i, t in enumerate(running_statistics(trainer.encoder, trainer.objective))
         }
     with averaged_statistics(trainer):
-        run.save(trainer.state(), trainer.encoder, description(trainer), own)
+        run.save(trainer.state(), trainer.result, description(trainer), own)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from ..objectives import Batch, Out
 from ..runtime import distributed
 from ..views.evaluation import take_rows
 from ..views.own import branch_of
-from . import gradient_cache
+from . import adapt, gradient_cache
 from . import hardware as machines
 from .build import build_encoder, build_views
 from .config import CommonConfig
@@ -106,12 +106,21 @@ class Trainer:
         self.number = 0
         self.encoder = _normalised(build_encoder(config, source), config, device).to(device)
         _check_batchnorm(self.encoder, config, self.share)
+        start = copy.deepcopy(self.encoder) if config.anchor else None  # before LoRA
+        adapt.prepare(self.encoder, config)
+        self.encoder.to(device)
         self.source = source = encoders.prepared(self.encoder, source)
         with self.machine.applied():
             self.objective.attach(self.encoder, source)
         self.objective.to(device)
         self.views = build_views(config, source, self.encoder)
-        self.optimizer = optimizer(config, self._parameters())
+        self.optimizer = self._optimizer()
+        self.anchor = (
+            adapt.Anchor(self.objective, start, config.anchor)
+            if isinstance(start, encoders.Encoder)
+            else None
+        )
+        self.average = adapt.Average(self.encoder, config.ema) if config.ema else None
         self.chance = self.objective.chance(self.batch)
 
     def __iter__(self) -> Iterator[Step]:
@@ -143,7 +152,7 @@ class Trainer:
             raise NotANumber(self.number + 1, [ids[i] for i in self._index().tolist()])
         lr = learning_rate(config, self.number, self.total, self.per_epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("scale", 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         backward()
         distributed.average_gradients(self._parameters())
@@ -151,6 +160,8 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self._parameters(), config.clip)
         self.optimizer.step()
         self.objective.after_step(self.encoder, out)
+        if self.average:
+            self.average.update(self.encoder)
         self.number += 1
         return Step(self.number, loss, lr, out)
 
@@ -171,19 +182,18 @@ class Trainer:
             )
 
         pieces = gradient_cache.Pieces(len(index), part, rows)
+        objective: Any = self.anchor or self.objective
         noise = generator("noise", config.seed, self.number, device=device)
         if config.micro_batch and config.micro_batch < len(index):
             return gradient_cache.cached(
-                self.objective,
+                objective,
                 self.encoder,
                 pieces,
                 noise,
                 self.machine.autocast(),
                 config.micro_batch,
             )
-        return gradient_cache.whole(
-            self.objective, self.encoder, pieces, noise, self.machine.autocast()
-        )
+        return gradient_cache.whole(objective, self.encoder, pieces, noise, self.machine.autocast())
 
     def _index(self) -> Tensor:
         """Return the source rows (N,) of this step that this rank reads."""
@@ -252,7 +262,11 @@ class Trainer:
         """
         twin = copy.copy(self)
         twin.encoder, twin.objective = copy.deepcopy(self.encoder), copy.deepcopy(self.objective)
-        twin.optimizer = optimizer(self.config, twin._parameters())
+        twin.optimizer = twin._optimizer()
+        if self.anchor:
+            twin.anchor = copy.copy(self.anchor)
+            twin.anchor.objective = twin.objective
+        twin.average = None
         times: list[float] = []
         with self.machine.applied():
             while len(times) < 6 and distributed.share(
@@ -275,6 +289,8 @@ class Trainer:
             "objective": {k: v for k, v in self.objective.state_dict().items() if k not in shard},
             "optimizer": self.optimizer.state_dict(),
             "sharded": list(self.objective.sharded),
+            **({"average": self.average.weights} if self.average else {}),
+            **({"anchor": self.anchor.start.state_dict()} if self.anchor else {}),
         }
 
     def shard(self) -> dict[str, Tensor]:
@@ -296,6 +312,11 @@ class Trainer:
             self.encoder.load_state_dict(state["encoder"])
             self.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
+            if self.anchor:
+                self.anchor.start.load_state_dict(state["anchor"])
+            if self.average:
+                for name, weight in self.average.weights.items():
+                    weight.copy_(state["average"][name])
             own = running_statistics(self.encoder, self.objective)
             for statistic, value in zip(own, state.get("statistics") or own, strict=True):
                 statistic.copy_(value)
@@ -303,6 +324,20 @@ class Trainer:
             reason = next(iter(str(error).splitlines()), "")
             raise RunError(f"the checkpoint does not fit this training: {reason}") from error
         self.number = int(state["step"])
+
+    @property
+    def result(self) -> encoders.AnyEncoder:
+        """The encoder that a run keeps: with averaged weights and merged LoRA updates."""
+        made = self.encoder
+        if self.average:
+            made = copy.deepcopy(made)
+            self.average.applied(made)
+        return adapt.merged(made) if self.config.lora else made
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        return optimizer(
+            self.config, adapt.groups(self.config, self.encoder, self.objective.parameters())
+        )
 
     def _parameters(self) -> list[torch.nn.Parameter]:
         return [

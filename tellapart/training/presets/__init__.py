@@ -37,7 +37,7 @@ def named(name: str) -> Any:
     return PRESETS[name]()
 
 
-def starting(method: str, data: str, preset: str | None = None) -> Any:
+def starting(method: str, data: str, preset: str | None = None, init: str | None = None) -> Any:
     """Return the default settings of a training.
 
     A method of the user starts from the settings of `simclr` (or of the default method for the
@@ -47,6 +47,7 @@ def starting(method: str, data: str, preset: str | None = None) -> Any:
         method: a name of `objectives.OPTIONS`.
         data: what it learns from.
         preset: the name of a preset; None: by method and data.
+        init: starting weights; they choose the preset for adapting, METHOD_adapt, if there is one.
 
     Raises:
         ConfigError: an unknown preset, or a method that does not learn from this kind of data.
@@ -54,6 +55,8 @@ def starting(method: str, data: str, preset: str | None = None) -> Any:
     if preset:
         return named(preset)
     kind = kind_of(data) if data else "images"
+    if init and kind == "images" and f"{method}_adapt" in PRESETS:
+        return named(f"{method}_adapt")
     if method in METHODS and kind in BUILTIN_KINDS:  # these have presets, which need no torch
         return named(name_for(method, data))
     modality = modality_of(kind)
@@ -76,6 +79,19 @@ def named_start(method: str, data: str) -> str:
     if method in METHODS and modality.starting_settings(method) is None:
         return name_for(method, data)
     return f"the defaults of {type(starting(method, data)).__name__}"
+
+
+def recommended(data: str) -> str:
+    """Return the method to use on data if none is named: the default method of their kind.
+
+    Args:
+        data: the training data, as the user names it.
+
+    >>> recommended("digits")
+    'instdisc'
+    """
+    method: str = modality_of(kind_of(data)).default_method
+    return method
 
 
 def name_for(method: str, data: str) -> str:

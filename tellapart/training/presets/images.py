@@ -30,6 +30,24 @@ SCENES = InstDiscOptions(
     z="average",  # [tuned] see docs/experiments.md
 )
 
+# Adapting a pretrained network. [probe] values of the first probe on 802 stamps at 96 px, which
+# recipes/stamps_adapt.py repeats; the others are common practice for fine-tuning.
+ADAPT: dict[str, Any] = {
+    "epochs": 3,  # [probe]
+    "batch_size": 64,  # [probe]
+    "optimizer": "adamw",
+    "lr": 3e-4,  # [probe]
+    "weight_decay": 0.05,
+    "warmup": 0.3,
+    "layer_decay": 0.9,
+    "freeze_bn": True,  # [probe] small batches would spoil the statistics of ImageNet
+    "ema": 0.98,
+    "bn": "auto",
+    # colour is weaker than from scratch: it is often the class
+    "area": (0.3, 1.0), "flip": 0.5, "jitter": 0.8,
+    "brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05, "grayscale": 0.1,
+}  # fmt: skip
+
 QUICK: dict[
     str, Any
 ] = {  # [tuned] on one epoch of scenes, docs/experiments.md, "What an epoch teaches"
@@ -407,3 +425,37 @@ def cpc_images() -> TrainConfig:
         optimizer="adamw", lr=1e-3, weight_decay=0.0,  # [paper] Adam, 2e-4 for far longer
         objective=CPCOptions(steps=5, first=2, negatives=128),  # [paper] the next row overlaps
     )  # fmt: skip
+
+
+@preset
+def simclr_adapt() -> TrainConfig:
+    """A pretrained network on a folder of photographs (`--init`)."""
+    return replace(simclr_folder(), **ADAPT)
+
+
+@preset
+def moco_adapt() -> TrainConfig:
+    """A pretrained network on a folder of photographs (`--init`)."""
+    return replace(
+        moco_folder(),
+        objective=MoCoOptions(temperature=0.2, queue=1024, momentum=0.99),
+        **ADAPT,
+    )
+
+
+@preset
+def instdisc_adapt() -> TrainConfig:
+    """A pretrained network on a folder of photographs (`--init`)."""
+    return replace(instdisc_folder(), **ADAPT)
+
+
+@preset
+def spread_adapt() -> TrainConfig:
+    """A pretrained network on a folder of photographs (`--init`)."""
+    return replace(spread_folder(), **ADAPT)
+
+
+@preset
+def supcon_adapt() -> TrainConfig:
+    """A pretrained network on photographs in one sub-folder per class (`--init`)."""
+    return replace(supcon_folder(), **ADAPT)
