@@ -27,7 +27,7 @@ from ..data.source import Array, fingerprint
 from ..encoders.inference import Output, outputs
 from ..errors import ConfigError, DataError, unknown
 from ..objectives import METHODS
-from ..runtime.console import Console, plural
+from ..runtime.console import Console
 from . import presets, session
 from .config import CommonConfig
 from .resolve import resolve
@@ -177,9 +177,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
                 )
             values = values.reshape(len(values), *shape)
         if values.ndim == 2 and values.shape[1] < 2:
-            raise DataError(
-                f"a series needs 2 steps or more, got {plural(values.shape[1], 'feature')}"
-            )
+            raise DataError(f"a series needs 2 steps or more, got n_features = {values.shape[1]}")
         return values[..., None] if values.ndim == 3 else values
 
     def _learns_from_labels(self) -> bool:

@@ -246,7 +246,7 @@ def test_weights_that_do_not_fit_or_are_not_there_are_named(trained, tmp_path):
         pretrained.start(str(tmp_path / "nothing"), **SHARED)
     with pytest.raises(ConfigError, match="does not fit the encoder"):
         pretrained.start(str(folder / "encoder" / "model.safetensors"), **SHARED | {"width": 16})
-    with pytest.raises(ConfigError, match=r"reads 3 channel\(s\), the data have 1"):
+    with pytest.raises(ConfigError, match=r"reads 3 channels; the data have 1"):
         pretrained.start(str(folder), **SHARED | {"channels": 1})
     (tmp_path / "junk.pt").write_bytes(b"junk")
     with pytest.raises(ConfigError, match="cannot be read as weights"):
@@ -285,8 +285,8 @@ def test_a_file_brings_its_normalisation_or_takes_that_of_the_data(trained, tmp_
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("config.json", b"{}", "is not that of an encoder of tellapart"),
-        ("config.json", b"{", "is not that of an encoder of tellapart"),
+        ("config.json", b"{}", "does not describe an encoder of tellapart"),
+        ("config.json", b"{", "does not describe an encoder of tellapart"),
         ("model.safetensors", b"junk", "cannot be read as weights"),
     ],
 )
