@@ -142,7 +142,11 @@ class Encoder(AnyEncoder):
         self.register_buffer("std", std.float().clamp_min(1e-3).view(1, -1, 1, 1))
 
     def train(self, mode: bool = True) -> Encoder:
-        """Set the mode of all modules; those of `fixed` stay in eval mode."""
+        """Set the mode of all modules; those of `fixed` stay in eval mode.
+
+        Args:
+            mode: True for training, False for evaluation.
+        """
         super().train(mode)
         for module in self.fixed:
             module.eval()

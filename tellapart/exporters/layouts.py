@@ -32,6 +32,7 @@ def timm_config(
         {} unless timm alone builds the network: with the stem for small images or with folded
         BatchNorm only model.py does.
     """
+    # timm builds image networks of its own alone
     if not isinstance(encoder, Encoder) or not isinstance(encoder.backbone, TimmBackbone):
         return {}
     if encoder.backbone.small_stem or description.get("folded"):
