@@ -72,6 +72,7 @@ def sentence_transformers_files(encoder: AnyEncoder, config: dict[str, Any]) -> 
     Returns:
         {} for the pooler "first-last", which sentence-transformers does not have.
     """
+    # sentence-transformers opens encoders of sentences alone
     if not isinstance(encoder, TextEncoder) or encoder.pooler not in POOLING:
         return {}
     words, room = encoder.tokenizer, encoder.max_length

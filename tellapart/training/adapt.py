@@ -40,20 +40,21 @@ def prepare(encoder: AnyEncoder, config: CommonConfig) -> None:
     if not asked and not config.anchor:
         return
     flag = (asked or [ANCHOR])[0].replace("_", "-")
-    if not isinstance(encoder, Encoder):
+    images = _of_images(encoder)
+    if images is None:
         raise ConfigError(f"--{flag} requires an encoder of images")
-    stages = encoder.backbone.stages()
+    stages = images.backbone.stages()
     if config.freeze:
         if config.freeze >= len(stages):
             raise ConfigError(
                 f"--freeze {config.freeze} leaves nothing to train: {config.encoder} has "
                 f"{len(stages)} stages"
             )
-        _freeze(encoder, stages[: config.freeze])
+        _freeze(images, stages[: config.freeze])
     if config.freeze_bn:
-        encoder.fixed += batchnorms(encoder.backbone)
+        images.fixed += batchnorms(images.backbone)
     if config.lora:
-        _add_lora(encoder, config)
+        _add_lora(images, config)
 
 
 def _freeze(encoder: Encoder, stages: Sequence[nn.Module]) -> None:
@@ -79,10 +80,11 @@ def groups(config: CommonConfig, encoder: AnyEncoder, others: Iterable[nn.Parame
         others: further trained parameters, those of the objective.
     """
     trained = [p for p in (*encoder.parameters(), *others) if p.requires_grad]
-    if config.layer_decay == 1 or not isinstance(encoder, Encoder):
+    images = _of_images(encoder)
+    if config.layer_decay == 1 or images is None:
         return [{"params": trained}]
-    stages = encoder.backbone.stages()
-    scale = {id(p): config.layer_decay ** len(stages) for p in encoder.backbone.parameters()}
+    stages = images.backbone.stages()
+    scale = {id(p): config.layer_decay ** len(stages) for p in images.backbone.parameters()}
     for i, stage in enumerate(stages):
         scale |= {id(p): config.layer_decay ** (len(stages) - 1 - i) for p in stage.parameters()}
     by_scale: dict[float, list[nn.Parameter]] = {}
@@ -104,9 +106,9 @@ class Anchor:
         weight: weight of the term.
     """
 
-    def __init__(self, objective: Objective, encoder: Encoder, weight: float) -> None:
+    def __init__(self, objective: Objective, encoder: AnyEncoder, weight: float) -> None:
         self.objective, self.weight = objective, weight
-        self.start = copy.deepcopy(encoder.backbone).eval().requires_grad_(False)
+        self.start = copy.deepcopy(encoder.get_submodule("backbone")).eval().requires_grad_(False)
 
     def __getattr__(self, name: str) -> Any:
         """An attribute of the objective."""
@@ -207,3 +209,9 @@ def merged(encoder: AnyEncoder) -> AnyEncoder:
             parent, _, child = name.rpartition(".")
             setattr(made.get_submodule(parent), child, module.get_base_layer())
     return made
+
+
+def _of_images(encoder: AnyEncoder) -> Encoder | None:
+    """Return an encoder of images, None for others."""
+    # only backbones of images have stages
+    return encoder if isinstance(encoder, Encoder) else None

@@ -172,6 +172,7 @@ def _of_hub(name: str, image_size: int | None) -> Subject:
         image_size in (None, size),
         f"{name} reads images of {size} px; leave out --image-size {image_size}",
     )
+    # only images have a row of random weights here
     random = fresh if isinstance(fresh, Encoder) else None
     return Subject(name, encoder, "its features", "its features", fresh=random, size=size)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..data import ImageSource, Source, notes
+from ..data import Source, notes
 from ..encoders.norms import batchnorms
 from ..encoders.vision import SMALL_IMAGE
 from ..objectives import MoCo
@@ -149,9 +151,9 @@ def _is_large(source: Source) -> bool:
 
     Packed pictures are a little larger than the view, so that this can be told from them.
     """
-    if not isinstance(source, ImageSource):
+    if source.kind != "images":
         return False
-    pixels = source.pixels
+    pixels: Any = getattr(source, "pixels")  # noqa: B009 - every source of images has them
     return float(np.median(np.minimum(pixels.height, pixels.width))) > SMALL_IMAGE
 
 

@@ -116,9 +116,7 @@ class Trainer:
         self.views = build_views(config, source, self.encoder)
         self.optimizer = self._optimizer()
         self.anchor = (
-            adapt.Anchor(self.objective, start, config.anchor)
-            if isinstance(start, encoders.Encoder)
-            else None
+            adapt.Anchor(self.objective, start, config.anchor) if start is not None else None
         )
         self.average = adapt.Average(self.encoder, config.ema) if config.ema else None
         self.chance = self.objective.chance(self.batch)
