@@ -29,7 +29,8 @@ class Result(Mapping[str, Any]):
 
     def to_dict(self) -> dict[str, Any]:
         """The result as a dictionary."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        record: Any = self  # every result is a dataclass; this base is none
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(record)}
 
     def __getitem__(self, name: str) -> Any:
         return self.to_dict()[name]

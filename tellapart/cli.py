@@ -487,8 +487,8 @@ def _completion(shell: str) -> str:
                 flags = {option.flag, f"--{option.alias}" if option.alias else option.flag} - known
                 if flags and not option.positional:
                     text = option.help.replace("%", "%%")
-                    action = inner.add_argument(*sorted(flags), dest=option.name, help=text)
-                    action.complete = shtab.FILE  # type: ignore[attr-defined]
+                    action: Any = inner.add_argument(*sorted(flags), dest=option.name, help=text)
+                    action.complete = shtab.FILE  # an attribute that shtab reads
                     known |= flags
     script: str = shtab.complete(parser, shell)
     return script

@@ -5,6 +5,8 @@ Free of numpy and torch; the readers are imported when one is needed.
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +35,6 @@ def of_path(path: Path, options: Mapping[str, str], kind: str | None = None) -> 
         DataError: it cannot be read.
         MissingExtraError: the package that reads it is missing.
     """
-    ending = path.suffix.lower()
     if any((path / name).is_file() for name in SAVED):
         from . import hugging_face
 
@@ -43,13 +44,29 @@ def of_path(path: Path, options: Mapping[str, str], kind: str | None = None) -> 
         from . import video
 
         return video.read(videos, path if path.is_dir() else path.parent, options)
-    if path.is_dir():
+    ending = path.suffix.lower()
+    is_table = ending in TABLES or (ending in TEXTS and any(role in options for role in ITEMS))
+    if path.is_dir() or not is_table:
         return None
-    if ending in TABLES or (ending in TEXTS and any(role in options for role in ITEMS)):
-        from . import record_tables
+    about = path.stat()
+    return _table(path, tuple(options.items()), kind, (about.st_size, about.st_mtime_ns))
 
-        return record_tables.read(path, options, kind)
-    return None
+
+@functools.lru_cache(maxsize=1)
+def _table(
+    path: Path, options: tuple[tuple[str, str], ...], kind: str | None, _: tuple[int, int]
+) -> Records:
+    """The rows of a table; a command asks for its kind first and opens it then.
+
+    Args:
+        path: the file.
+        options: roles of columns.
+        kind: the kind that the user asked for, None: any.
+        _: size and time of the file, so that a file that has changed is read again.
+    """
+    from . import record_tables
+
+    return record_tables.read(path, dict(options), kind)
 
 
 def of_url(name: str, options: Mapping[str, str], kind: str | None = None) -> Records | None:
@@ -93,6 +110,24 @@ def _videos(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         return []
+    if _holds_another_kind(path):
+        return []
     found = folders.walk(path)
     names = [name for name in found.files if folders.ending_of(name) in endings.VIDEO]
     return [] if any(found.kinds().values()) else [path / name for name in names]
+
+
+def _holds_another_kind(root: Path) -> bool:
+    """Whether the first files below a folder already tell that it is no folder of videos.
+
+    A folder of a million images is told by its first file, without a walk through all of it.
+    """
+    others = frozenset().union(*endings.KINDS.values())
+    for _, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not folders.is_hidden(name)]
+        shown = (name for name in names if not folders.is_hidden(name))
+        known = (folders.ending_of(name) for name in shown)
+        first = next((e for e in known if e in others or e in endings.VIDEO), None)
+        if first is not None:
+            return first in others
+    return False

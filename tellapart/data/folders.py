@@ -92,12 +92,12 @@ def walk(root: Path) -> Walk:
             found.own.append(place)
             continue
         for name in sorted(inner):
-            if _is_hidden(name):
+            if is_hidden(name):
                 found.hidden.extend(_inside(os.path.join(folder, name), root))
-        inner[:] = sorted(name for name in inner if not _is_hidden(name))
+        inner[:] = sorted(name for name in inner if not is_hidden(name))
         for name in files:
             path = name if place == "." else os.path.join(place, name)
-            (found.hidden if _is_hidden(name) else found.files).append(path)
+            (found.hidden if is_hidden(name) else found.files).append(path)
     found.files.sort()
     found.hidden.sort()
     return found
@@ -136,7 +136,8 @@ def list_folder(root: Path, kind: str, *, label_level: LabelLevel = "top") -> Li
     return Listing(root, names, labels, splits, found.unreadable, notes)
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is left out: hidden, or of the system."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, MissingExtraError
+from ..runtime.extras import optional
 from .notes import note
 from .opening import readable, reason
 from .record_tables import Row, Table, feature_types, records_of
@@ -18,19 +19,6 @@ STREAMED = 100_000  # items of a stream that are read
 TIMEOUT = 10.0  # seconds in which the hub must answer
 
 
-def datasets() -> Any:
-    """The package that reads these data sets.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import datasets as package
-    except ImportError as error:
-        raise MissingExtraError("datasets", "datasets") from error
-    return package
-
-
 def saved(path: Path, options: Mapping[str, str], kind: str | None) -> Records:
     """A folder that `save_to_disk` wrote.
 
@@ -38,7 +26,7 @@ def saved(path: Path, options: Mapping[str, str], kind: str | None) -> Records:
         DataError: it cannot be read.
     """
     try:
-        found = datasets().load_from_disk(str(path))
+        found = optional("datasets", "datasets").load_from_disk(str(path))
     except MissingExtraError:
         raise
     except Exception as error:  # the package raises many kinds on a damaged folder
@@ -54,7 +42,7 @@ def hub(name: str, options: Mapping[str, str], kind: str | None) -> Records:
     Raises:
         DataError: it is not there, or the hub cannot be reached.
     """
-    package = datasets()
+    package = optional("datasets", "datasets")
     parts = name.removeprefix(SCHEME).strip("/").split("/")
     if not 2 <= len(parts) <= 3 or not all(parts):
         raise DataError(f"{name}: hf://user/name or hf://user/name/configuration is needed")
@@ -82,7 +70,7 @@ def records(
         kind: the kind that the user asked for, None: any.
         name: for messages.
     """
-    package = datasets()
+    package = optional("datasets", "datasets")
     parts = dict(found) if isinstance(found, dict) else {"": found}
     if not parts:
         raise DataError(f"{name} has no splits")

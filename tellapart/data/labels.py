@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, MissingExtraError
+from ..errors import DataError
+from ..runtime.extras import optional
 from .lists import LABEL, PATH, text_of
 from .opening import readable, reason
 
@@ -69,12 +70,9 @@ def _text(path: Path) -> list[list[str]]:
 
 
 def _parquet(path: Path) -> list[list[str]]:
+    arrow = optional("pyarrow", "tables", "parquet")
     try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "tables") from error
-    try:
-        table: Any = parquet.read_table(path)
+        table: Any = arrow.parquet.read_table(path)
     except Exception as error:  # pyarrow raises many kinds on a damaged file
         raise DataError(
             f"{readable(str(path))} cannot be read as parquet: {reason(error)}"

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from ..errors import DataError, MissingExtraError
+from ..errors import DataError
+from ..runtime.extras import optional
 from . import columns, specs
 from .columns import Chosen
 from .notes import Note, counted, note, shown
@@ -25,6 +26,7 @@ PARQUET = frozenset({".parquet", ".pq"})
 ARROW = frozenset({".arrow", ".feather", ".ipc"})
 JSON = frozenset({".jsonl", ".ndjson", ".json"})
 PROBED = 100  # rows from which the columns are chosen
+READERS = ("csv", "ipc", "parquet")  # of pyarrow
 BATCH = 256  # rows of a parquet file that are in memory at once
 Row = Mapping[str, Any]
 
@@ -188,24 +190,8 @@ def _of_columns(name: str, chosen: Chosen) -> Iterator[Note]:
         yield note("columns", words, count=len(unused), names=unused)
 
 
-def pyarrow() -> Any:
-    """The package that reads tables.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import pyarrow as package
-        import pyarrow.csv
-        import pyarrow.ipc
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "tables") from error
-    return package
-
-
 def _parquet(path: Path, name: str) -> Table:
-    arrow = pyarrow()
+    arrow = optional("pyarrow", "tables", *READERS)
     try:
         with open_regular(path) as file:
             schema = arrow.parquet.ParquetFile(file).schema_arrow
@@ -222,7 +208,7 @@ def _parquet(path: Path, name: str) -> Table:
 
 
 def _arrow(path: Path, name: str) -> Table:
-    arrow = pyarrow()
+    arrow = optional("pyarrow", "tables", *READERS)
 
     def batches(file: Any) -> Any:
         try:
@@ -343,7 +329,7 @@ def _no_object(name: str, number: int) -> Skipped:
 
 def _text(path: Path, name: str) -> Table:
     """A CSV or TSV file; every cell stays as it is written."""
-    arrow = pyarrow()
+    arrow = optional("pyarrow", "tables", *READERS)
     try:
         text = decode_text(read_bytes(path))
     except (OSError, ValueError) as error:

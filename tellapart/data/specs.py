@@ -21,9 +21,7 @@ ROLES = {
     "text3": "a sentence that does not match the pair",
     "label": "labels",
     "split": "splits",
-    "id": "names of the items; of the series in the long format",
-    "time": "times of the long format of series",
-    "value": "values of the long format of series",
+    "id": "names of the items",
     "series": "series: a list of numbers in each row",
 }
 FPS = "fps"

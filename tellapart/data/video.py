@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, MissingExtraError
+from ..errors import DataError
+from ..runtime.extras import optional
 from . import specs
 from .files import TEST_SHARE
 from .notes import counted, note
@@ -30,7 +31,7 @@ def read(files: Sequence[Path], root: Path, options: Mapping[str, str]) -> Recor
         DataError: an option that is not about videos.
         MissingExtraError: PyAV is missing.
     """
-    av = pyav()
+    av = optional("av", "video")
     rate = specs.fps_of(options) or USUAL
     if others := [name for name in options if name != specs.FPS]:
         raise DataError(f"videos have no columns; leave out {', '.join(others)}")
@@ -49,19 +50,6 @@ def read(files: Sequence[Path], root: Path, options: Mapping[str, str]) -> Recor
 
     key = repr([file_key(file, rate) for file in files])
     return Records("images", key, records, root, (), notes)
-
-
-def pyav() -> Any:
-    """The package that decodes videos.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise MissingExtraError("av", "video") from error
-    return av
 
 
 def _name(file: Path, root: Path) -> str:

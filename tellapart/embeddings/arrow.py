@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..data.files import is_file
-from ..errors import DataError, MissingExtraError
+from ..errors import DataError
+from ..runtime.extras import optional
 from ..runtime.files import write
 from .embeddings import Embeddings
 from .neighbours import nearest_others
@@ -42,7 +43,7 @@ def to_arrow(items: Embeddings, more: Mapping[str, Any] | None = None) -> Any:
     Raises:
         MissingExtraError: pyarrow is not installed.
     """
-    pa = _pyarrow()
+    pa = optional("pyarrow", "tables")
     count, width = items.vectors.shape
     about = items.provenance
     chunks = [
@@ -81,7 +82,7 @@ def from_arrow(table: Any) -> Embeddings:
         DataError: there is no column of vectors, or their widths differ.
         MissingExtraError: pyarrow is not installed.
     """
-    pa = _pyarrow()
+    pa = optional("pyarrow", "tables")
     names = {name.lower(): name for name in table.column_names}
     facts = _facts(table)
     vectors = _vectors(table.column(_vector_column(pa, table, names)))
@@ -119,7 +120,7 @@ def from_pandas(frame: Any) -> Embeddings:
         DataError: there is no column of vectors, or a column cannot be converted.
         MissingExtraError: pyarrow is not installed.
     """
-    pa = _pyarrow()
+    pa = optional("pyarrow", "tables")
     try:
         return from_arrow(pa.Table.from_pandas(frame))
     except (pa.ArrowException, TypeError) as error:
@@ -158,7 +159,7 @@ def load(path: Path) -> Embeddings:
         DataError: the file is missing or damaged, or holds no vectors.
         MissingExtraError: pyarrow is not installed.
     """
-    pa = _pyarrow()
+    pa = optional("pyarrow", "tables")
     from pyarrow import parquet
 
     if not is_file(path):
@@ -195,16 +196,8 @@ def map_columns(items: Embeddings, points: Array) -> dict[str, Any]:
     return {"x": points[:, 0], "y": points[:, 1], "neighbours": near}
 
 
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "tables") from error
-    return pyarrow
-
-
 def _column(values: Any) -> Any:
-    pa = _pyarrow()
+    pa = optional("pyarrow", "tables")
     return pa.array(list(values) if getattr(values, "ndim", 1) > 1 else values)
 
 
@@ -216,7 +209,7 @@ def _by_row(values: Any, count: int) -> list[str | None]:
 
 
 def _label_column(items: Embeddings) -> Any:
-    pa = _pyarrow()
+    pa = optional("pyarrow", "tables")
     labels, classes = items.labels, items.provenance.get("classes")
     if labels is None:
         return pa.nulls(len(items), pa.int64())

@@ -19,7 +19,8 @@ import torch
 from ..data import Source
 from ..encoders import AnyEncoder
 from ..encoders.inference import Output, outputs
-from ..errors import DataError, MissingExtraError
+from ..errors import DataError
+from ..runtime.extras import optional
 from ..runtime.files import write
 
 Array = np.ndarray[Any, Any]
@@ -225,7 +226,7 @@ class Embeddings:
         Raises:
             MissingExtraError: pandas or pyarrow is not installed.
         """
-        _pandas()
+        optional("pandas", "tables")
         return self.to_arrow().to_pandas()
 
     @classmethod
@@ -239,7 +240,7 @@ class Embeddings:
             DataError: there is no column of vectors.
             MissingExtraError: pandas or pyarrow is not installed.
         """
-        _pandas()
+        optional("pandas", "tables")
         from .arrow import from_pandas
 
         return from_pandas(frame)
@@ -263,13 +264,6 @@ def require_writable(path: str | Path) -> None:
             f"cannot write {given}: vectors are written as .npz, as .parquet, or as a folder (a "
             f"name without an ending), not as {ending}"
         )
-
-
-def _pandas() -> None:
-    try:
-        import pandas  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("pandas", "tables") from error
 
 
 def embed(

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import DataError, MissingExtraError, require, unknown
+from ..errors import DataError, require, unknown
 from ..functional import top_k
 from ..functional.geometry import unit_rows
 from ..runtime.console import plural
+from ..runtime.extras import optional
 from ..runtime.files import replacing, write, write_json
 from .choices import IndexKind as Kind
 from .embeddings import Embeddings, check
@@ -205,7 +206,7 @@ class Index:
         if self._faiss is not None:
             try:
                 with replacing(folder / "index.faiss", error=DataError) as work:
-                    _faiss().write_index(self._faiss, str(work))
+                    optional("faiss", "index").write_index(self._faiss, str(work))
             except RuntimeError as error:  # FAISS raises it on a full disk
                 raise DataError(f"cannot write {folder / 'index.faiss'}: {error}") from error
             numbers = folder / "numbers.npy"
@@ -242,7 +243,7 @@ class Index:
             numbers = None
             if made.kind != "exact":
                 numbers = np.load(folder / "numbers.npy")
-                made._faiss = _faiss().read_index(str(folder / "index.faiss"))
+                made._faiss = optional("faiss", "index").read_index(str(folder / "index.faiss"))
             if len(scale) != len(embeddings) or (
                 numbers is not None and len(numbers) != len(embeddings)
             ):
@@ -328,7 +329,7 @@ def _cells(count: int) -> int:
 
 
 def _empty(kind: str, count: int, width: int) -> Any:
-    faiss = _faiss()
+    faiss = optional("faiss", "index")
     inner = faiss.METRIC_INNER_PRODUCT
     if kind == "flat":
         return faiss.IndexIDMap2(faiss.IndexFlatIP(width))
@@ -344,11 +345,3 @@ def _empty(kind: str, count: int, width: int) -> Any:
     made = faiss.IndexIVFPQ(faiss.IndexFlatIP(width), width, _cells(count), codes, 8, inner)
     made.nprobe, made.cp.seed, made.pq.cp.seed = PROBES, 0, 0
     return made
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError("faiss", "index") from error
-    return faiss

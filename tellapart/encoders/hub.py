@@ -1,4 +1,4 @@
-"""Published networks: what timm says of their input, local hub folders, and work without a hub."""
+"""Networks of timm: the input each was trained on, local hub folders, and a hub that is offline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROXIES = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
 class Input(NamedTuple):
-    """What a published network was trained to read.
+    """The input of a published network: normalisation, size and interpolation.
 
     Attributes:
         mean: channel means of values in [0, 1], subtracted before the network.
@@ -51,7 +51,7 @@ class HubFolder(NamedTuple):
 
 
 def input_of(encoder: str) -> Input:
-    """Return what a published network was trained to read.
+    """Return the input that a published network was trained on.
 
     Args:
         encoder: timm/NAME (the values are those of its `pretrained_cfg`); other networks were

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import io
+import sys
 
 import numpy as np
 import pytest
@@ -89,14 +89,7 @@ def test_the_hub_without_a_network_is_one_error(monkeypatch):
 
 def test_datasets_is_named_where_it_is_missing(tmp_path, monkeypatch):
     pictures().save_to_disk(str(tmp_path / "one"))
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "datasets":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tellapart\[datasets\]'"):
         open_source(str(tmp_path / "one"))
 

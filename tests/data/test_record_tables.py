@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import builtins
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -207,13 +207,6 @@ def test_damaged_tables_are_an_error_of_data(tmp_path, ending):
 
 def test_pyarrow_is_named_where_it_is_missing(tmp_path, rows, monkeypatch):
     path = write(tmp_path / "core.parquet", rows)
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.partition(".")[0] == "pyarrow":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tellapart\[tables\]'"):
         open_source(str(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -69,13 +69,6 @@ def test_frames_of_other_data_and_columns_of_videos_are_refused(tmp_path):
 
 def test_pyav_is_named_where_it_is_missing(tmp_path, monkeypatch):
     clip(tmp_path / "clip.mp4", 0, seconds=1)
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.partition(".")[0] == "av":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'tellapart\[video\]'"):
         open_source(str(tmp_path / "clip.mp4"))
