@@ -3,6 +3,7 @@
 TellapartError
 ├── ConfigError (ValueError)          a flag or an argument outside its range
 ├── DataError (ValueError)            a source that cannot be read, or holds too little
+│   └── StoreError                    a store of files that cannot be reached, or refuses
 ├── RunError                          a run folder that is missing, in use, damaged, not writable
 ├── TrainingError                     training cannot go on: the loss is not a number
 └── MissingExtraError (ImportError)   an optional package; the message holds the pip command
@@ -26,6 +27,10 @@ class ConfigError(TellapartError, ValueError):
 
 class DataError(TellapartError, ValueError):
     """A source that cannot be read, or that holds too little."""
+
+
+class StoreError(DataError):
+    """A store (S3, HTTP, a hub) that cannot be reached or refuses; it concerns all of its files."""
 
 
 class RunError(TellapartError):
