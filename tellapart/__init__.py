@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         export,
         inspect,
         load,
+        manifest,
         report,
         search,
         train,
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "api": (
-        "compare", "detect", "embed", "evaluate", "explore", "export", "inspect", "load", "report",
-        "search", "train",
+        "compare", "detect", "embed", "evaluate", "explore", "export", "inspect", "load",
+        "manifest", "report", "search", "train",
     ),
     "data": ("ImageSource", "open_source"),
     "embeddings": ("Embeddings",),
@@ -84,6 +85,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "manifest",
     "open_source",
     "report",
     "search",

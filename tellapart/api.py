@@ -117,6 +117,25 @@ class Exported(Result):
 
 
 @dataclass(frozen=True, eq=False)
+class Listed(Result):
+    """A written manifest.
+
+    Attributes:
+        out: the parquet file.
+        rows: number of items.
+        classes: number of labels; 0: the items have none.
+        splits: split -> number of items.
+        notes: what was left out, counted by kind.
+    """
+
+    out: str
+    rows: int
+    classes: int
+    splits: Mapping[str, int]
+    notes: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
 class Explored(Result):
     """A page served until Ctrl-C.
 
@@ -504,6 +523,34 @@ def compare(runs: Sequence[str | Path], *, console: Console | None = None) -> Ro
     rows = comparison.side_by_side([Run.open(run) for run in runs])
     comparison.print_comparison(rows, console or Console())
     return Rows(tuple(rows))
+
+
+def manifest(
+    data: str | Path,
+    *,
+    out: str | Path,
+    label_level: str = "top",
+    console: Console | None = None,
+) -> Listed:
+    """Write the manifest of a set of images of any size: id, uri, label and split of each.
+
+    Args:
+        data: folder of images or of .tar archives, or its url (s3://bucket/photos/).
+        out: .parquet file to write.
+        label_level: folder that is the label: top (default), last, or a level counted from 1.
+        console: where progress is printed; None: standard error.
+    """
+    from .data import manifest_writing
+
+    console = console or Console()
+    written = manifest_writing.write(data, out, label_level=label_level)
+    for one in written.notes:
+        console.say(one["text"])
+    labels = f", {written.classes:,} classes" if written.classes else ""
+    console.say(f"{written.rows:,} images{labels} in {out}")
+    return Listed(
+        str(out), written.rows, written.classes, dict(written.splits), tuple(written.notes)
+    )
 
 
 def embed(

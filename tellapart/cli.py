@@ -38,6 +38,7 @@ USAGE = """tellapart: learn what is alike by telling everything apart
   tellapart report runs/photos                               one HTML file
   tellapart embed runs/photos --data more/ --out more.npz    features; also by timm/NAME
   tellapart export runs/photos --out encoder/                weights that load without tellapart
+  tellapart manifest photos/ --out photos.parquet            a list of millions, for embed --data
   tellapart compare runs/a runs/b                            runs side by side
   tellapart detect runs/photos --data coco:boxes/            as the backbone of a detector
 
@@ -161,6 +162,12 @@ COMMANDS = {
         "runs/demo --data runs/demo-pictures --out pictures.npz",
         ("data", "out", "output", "checkpoint", "image_size"),
         lambda given, result: f"eval {shlex.quote(str(given['out']))}",
+    ),
+    "manifest": Command(
+        "manifest",
+        "runs/demo-pictures --out pictures.parquet",
+        ("out", "label_level"),
+        lambda given, result: f"embed ENCODER --data {shlex.quote(result['out'])} --out vectors/",
     ),
     "export": Command(
         "export",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -131,9 +131,29 @@ def list_folder(root: Path, kind: str, *, label_level: LabelLevel = "top") -> Li
     names = [name for name in found.files if ending_of(name) in wanted]
     folders = [Path(name).parts[:-1] for name in names]
     notes = [*_left_out(found, kind, names)]
-    splits, rest = _splits(folders, notes)
-    labels = _labels(rest, label_level, notes)
+    places = labels_of_folders(Counter(folders), label_level, notes)
+    labels = [places[folder][0] for folder in folders]
+    splits = [places[folder][1] for folder in folders]
     return Listing(root, names, labels, splits, found.unreadable, notes)
+
+
+def labels_of_folders(
+    counts: Mapping[tuple[str, ...], int], label_level: LabelLevel, notes: list[Note]
+) -> dict[tuple[str, ...], tuple[str | None, str | None]]:
+    """The label and the split of the files of each folder.
+
+    Args:
+        counts: folder, as its parts below the root -> number of files in it.
+        label_level: as for `list_folder`.
+        notes: on what was decided; they are added.
+
+    Raises:
+        ConfigError: a level that no file has.
+    """
+    folders = list(counts)
+    splits, rest = _splits(counts, notes)
+    labels = _labels(rest, label_level, notes)
+    return dict(zip(folders, zip(labels, splits, strict=True), strict=True))
 
 
 def is_hidden(name: str) -> bool:
@@ -203,13 +223,15 @@ def _readable(names: Sequence[str]) -> list[str]:
 
 
 def _splits(
-    folders: Sequence[tuple[str, ...]], notes: list[Note]
+    counts: Mapping[tuple[str, ...], int], notes: list[Note]
 ) -> tuple[list[str | None], list[tuple[str, ...]]]:
-    """The split of each file, and its folders without that one."""
+    """The split of each folder, and its parts without that one; `counts` are its files."""
+    folders = list(counts)
     for level in range(DEEPEST):
         given = [split_of(f[level]) if len(f) > level else None for f in folders]
-        deep = sum(len(f) > level for f in folders)
-        if "train" not in given or 2 * sum(g is not None for g in given) < deep:
+        deep = sum(n for f, n in counts.items() if len(f) > level)
+        inside = sum(n for n, g in zip(counts.values(), given, strict=True) if g is not None)
+        if "train" not in given or 2 * inside < deep:
             continue
         named: dict[str, set[str]] = {}
         for folder, split in zip(folders, given, strict=True):
@@ -231,7 +253,7 @@ def _splits(
 def _labels(
     folders: Sequence[tuple[str, ...]], level: LabelLevel, notes: list[Note]
 ) -> list[str | None]:
-    """The label of each file: the name of one of its folders."""
+    """The label of each folder: one of its parts."""
     common = 0  # levels that hold everything are no labels
     if folders and level == "top":
         first = folders[0]

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -78,7 +78,7 @@ def image_source(
         headers = [h for h in headers if not h.ours]
         if not listing.names:
             raise _no_images(name, listing)
-    channels, native, uniform = _kind(headers)
+    channels, native, uniform = shape_of(headers)
     size = size or (native if native <= SMALL else large)
     short = None if uniform and native == size else round(size * image_packing.MARGIN)
     reading, notes = _with_ranges(reading, options.range, listing, headers, cache)
@@ -145,18 +145,30 @@ def _contents(entry: Path, listing: Listing) -> list[tuple[Path, str]]:
 def _header(path: Path) -> Header:
     try:
         with open_regular(path) as file:
-            picture = image_decoding.open_picture(file)
-            deep = image_decoding.deep_kind(picture)  # by the parts that reading EXIF may load
-            return Header(
-                image_decoding.cost(picture),
-                picture.mode in GRAY or picture.mode.startswith("I;16"),
-                _is_ours(picture),
-                picture.format in ("GIF", "TIFF", "WEBP", "PNG", "AVIF", "HEIF")
-                and bool(getattr(picture, "is_animated", False)),
-                deep,
-            )
+            return header_of(file)
     except Exception:  # packing lists it, with the reason
         return Header()
+
+
+def header_of(file: BinaryIO) -> Header:
+    """The header of a picture.
+
+    Args:
+        file: of the picture.
+
+    Raises:
+        ValueError and others of Pillow: it cannot be read.
+    """
+    picture = image_decoding.open_picture(file)
+    deep = image_decoding.deep_kind(picture)  # by the parts that reading EXIF may load
+    return Header(
+        image_decoding.cost(picture),
+        picture.mode in GRAY or picture.mode.startswith("I;16"),
+        _is_ours(picture),
+        picture.format in ("GIF", "TIFF", "WEBP", "PNG", "AVIF", "HEIF")
+        and bool(getattr(picture, "is_animated", False)),
+        deep,
+    )
 
 
 def _is_ours(picture: Image.Image) -> bool:
@@ -187,8 +199,15 @@ def mark(ending: str) -> dict[str, Any]:
     return {"exif": exif}
 
 
-def _kind(headers: Sequence[Header]) -> tuple[int, int, bool]:
-    """(channels, median short side, all square and of one size), of all files."""
+def shape_of(headers: Sequence[Header]) -> tuple[int, int, bool]:
+    """What the files of a data set have in common.
+
+    Args:
+        headers: of all files.
+
+    Returns:
+        Channels, median short side in pixels, and whether all are square and of one size.
+    """
     usable = [h for h in headers if h.cost]
     if not usable:
         return 3, SMALL, False
@@ -261,7 +280,7 @@ def _ranges_of(
         for row, values in work:
             if len(values):
                 found.setdefault(headers[row].deep, []).append(values)
-        ends = {kind: _ends(kind, np.concatenate(values)) for kind, values in found.items()}
+        ends = {kind: range_of(kind, np.concatenate(values)) for kind, values in found.items()}
         with image_packing.appearing(into) as place:
             (place / "ranges.json").write_text(json.dumps(ends))
 
@@ -271,33 +290,51 @@ def _ranges_of(
 
 
 def _values(path: Path, megapixels: float) -> Array:
-    """The least, the greatest, and some values between of a deep picture; none of a damaged one."""
+    """As `values_of`; none of a damaged picture."""
     try:
         with open_regular(path) as file:
-            picture = image_decoding.open_picture(file)
-            if image_decoding.cost(picture).bytes(None, "cut") > megapixels * 4e6:
-                return np.zeros(0)
-            values = image_decoding.colour_values(picture, file)
-            empty = image_decoding.no_data(picture)
-            step = max(1, picture.width * picture.height // SAMPLED)
-            parts = []
-            bands = image_decoding.value_bands(picture)
-            if values is not None:
-                bands = iter([image_decoding.visible_colours(picture, values)])
-            for band in bands:
-                flat = band.reshape(-1)
-                if empty is not None:
-                    flat = flat[flat != empty]
-                flat = flat[np.isfinite(flat)]
-                if len(flat):
-                    parts += [flat[::step], flat.min()[None], flat.max()[None]]
-            return np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
+            return values_of(file, megapixels)
     except Exception:  # packing lists it, with the reason
         return np.zeros(0)
 
 
-def _ends(kind: str, values: Array) -> tuple[float, float]:
-    """The range of a folder; a few values far from all others do not count."""
+def values_of(file: BinaryIO, megapixels: float) -> Array:
+    """The least, the greatest, and some values between of a deep picture.
+
+    Args:
+        file: of the picture.
+        megapixels: bound on the memory of decoding, in pixels of 4 bytes.
+
+    Raises:
+        ValueError and others of Pillow: it cannot be read.
+    """
+    picture = image_decoding.open_picture(file)
+    if image_decoding.cost(picture).bytes(None, "cut") > megapixels * 4e6:
+        return np.zeros(0)
+    values = image_decoding.colour_values(picture, file)
+    empty = image_decoding.no_data(picture)
+    step = max(1, picture.width * picture.height // SAMPLED)
+    parts = []
+    bands = image_decoding.value_bands(picture)
+    if values is not None:
+        bands = iter([image_decoding.visible_colours(picture, values)])
+    for band in bands:
+        flat = band.reshape(-1)
+        if empty is not None:
+            flat = flat[flat != empty]
+        flat = flat[np.isfinite(flat)]
+        if len(flat):
+            parts += [flat[::step], flat.min()[None], flat.max()[None]]
+    return np.concatenate(parts).astype(np.float64) if parts else np.zeros(0)
+
+
+def range_of(kind: str, values: Array) -> tuple[float, float]:
+    """The values that become black and white; a few values far from all others do not count.
+
+    Args:
+        kind: of the values, as `image_decoding.deep_kind`.
+        values: of all pictures of this kind.
+    """
     low, high = float(values.min()), float(values.max())
     inner = np.quantile(values, (0.001, 0.999))
     if (high - low) > 8 * (inner[1] - inner[0]) > 0:

@@ -79,7 +79,11 @@ def local_path(url: str) -> Path | None:
     ('/data/a b.png', None)
     """
     parts = urlsplit(url)
-    return Path(unquote(parts.path)) if parts.scheme.lower() == "file" else None
+    return (
+        Path(unquote(parts.path, errors="surrogateescape"))
+        if parts.scheme.lower() == "file"
+        else None
+    )
 
 
 def open_bytes(uri: str, most: int = LARGEST) -> bytes:
