@@ -129,7 +129,7 @@ COMMANDS = {
     "train": Command(
         "train",
         "instdisc --data digits --out runs/digits",
-        ("data", "out", "epochs", "preset", "resume"),
+        ("data", "out", "epochs", "minutes", "resume"),
         lambda given, result: f"eval {shlex.quote(result['run'])}",
     ),
     "eval": Command(

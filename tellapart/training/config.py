@@ -77,6 +77,8 @@ class CommonConfig:
         dim: width D of the embedding.
         epochs: passes over the training part; may be below 1.
         steps: number of steps instead of epochs.
+        minutes: as many steps as this machine takes in this time, instead of epochs; the speed is
+            measured before the first step.
         batch_size: images per step, over all processes; at most the number of images.
         micro_batch: images that the network sees at once, for a batch that does not fit
             into memory; the gradient is that of the whole batch.
@@ -134,6 +136,7 @@ class CommonConfig:
 
     epochs: float = 30.0
     steps: int | None = None
+    minutes: float | None = None
     batch_size: int = 256
     micro_batch: int | None = None
     bn: Literal["auto", "local", "split", "global"] = "auto"
@@ -186,9 +189,12 @@ class CommonConfig:
                 self._count(name, 1)
         self._count("validation", 0)
         require(0 <= self.seed < 2**63, f"--seed must lie in 0..2^63 - 1, got {self.seed}")
-        for name in ("epochs", "lr", "cache_limit"):
+        for name in ("epochs", "minutes", "lr", "cache_limit"):
             value = getattr(self, name)
-            require(0 < value < math.inf, f"{_flag(name)} must be above 0, got {value}")
+            require(
+                value is None or 0 < value < math.inf,
+                f"{_flag(name)} must be above 0, got {value}",
+            )
         require(
             0 < self.layer_decay <= 1, f"--layer-decay must lie in (0, 1], got {self.layer_decay}"
         )

@@ -55,6 +55,9 @@ def resolve(
         start = options.get("objective")
         start = base.objective if start is None or isinstance(start, dict) else start
         options = options | {"objective": dataclasses.replace(start, **inner)}
+    clash = [name for name in ("epochs", "steps") if options.get(name) is not None]
+    if clash and options.get("minutes") is not None:
+        raise ConfigError(f"--minutes sets the number of steps; leave out --{clash[0]}")
     settings = dataclasses.replace(base, **options)
     if settings.init and not settings.takes_init:
         raise ConfigError(f"--init requires images; {settings.instead_of_init}")

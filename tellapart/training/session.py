@@ -182,6 +182,9 @@ def start(
             return Opened(settings, source, old.manifest, old, None)
         state = old.load()
     trainer = Trainer(method, settings, part, threads=threads_of(old) if state else None)
+    if settings.minutes:
+        planned = old.manifest.get("steps") if old else None
+        trainer.total = planned or trainer.steps_in(settings.minutes)
     if state:
         trainer.load_state(state)
         console.say(f"continuing {folder} after step {trainer.number:,} of {trainer.total:,}")

@@ -33,6 +33,7 @@ from .config import CommonConfig
 from .optimizer import learning_rate, optimizer
 
 FORMAT = 1
+OTHER_WORK = 0.1  # share of a training of --minutes that is left for checkpoints and measurements
 BLOCK = 128  # items whose views share a generator, so that micro-batches see equal views
 
 
@@ -125,6 +126,15 @@ class Trainer:
         with self.machine.applied():
             while self.number < self.total:
                 yield self.advance()
+
+    def steps_in(self, minutes: float) -> int:
+        """Return the steps that this machine takes in a time, 1 or more, the same on every rank.
+
+        Args:
+            minutes: of the whole training; `OTHER_WORK` of it is for checkpoints and measurements.
+        """
+        seconds = distributed.share(self.seconds_per_step())
+        return max(1, int(60 * minutes * (1 - OTHER_WORK) / max(seconds, 1e-9)))
 
     def use_threads(self, threads: int) -> None:
         """Change the number of threads; the last bits of results depend on it.

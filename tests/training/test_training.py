@@ -88,6 +88,12 @@ def test_the_probe_leaves_the_trainer_alone(source):
     assert all(torch.equal(a, b) for a, b in zip(before, _weights(trainer), strict=True))
 
 
+@pytest.mark.parametrize(("minutes", "steps"), [(1.0, 540), (0.25, 135), (1e-6, 1)])
+def test_minutes_become_steps_of_the_measured_speed(source, monkeypatch, minutes, steps):
+    monkeypatch.setattr(Trainer, "seconds_per_step", lambda self: 0.1)
+    assert Trainer("instdisc", SMALL, source).steps_in(minutes) == steps
+
+
 def test_every_trained_parameter_moves(source):
     trainer = Trainer(
         "exemplar",
