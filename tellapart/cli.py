@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from .errors import TellapartError, unknown
 from .runtime import plugins
@@ -46,6 +46,7 @@ tellapart COMMAND --help shows the options of a command; every command takes --j
 tellapart --completion bash (or zsh) prints a script that completes commands and options."""
 
 DEMO = "(runs/demo is the run that `tellapart demo` writes)\n"
+LONGEST = 2000  # characters of an error message
 METHOD = "instdisc"  # whose options `train --help` shows
 DATA = {"simcse": "sentences.txt"}  # of an example, for methods that digits do not suit
 Given = dict[str, Any]
@@ -215,6 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror:  # of the file system: no room, no right
+            named = f"{error.filename}: " if error.filename is not None else ""
+            _fail(f"{named}{error.strerror[:1].lower()}{error.strerror[1:]}", as_json, 2)
         if os.environ.get("TELLAPART_DEBUG"):
             raise
         message = f"unexpected {type(error).__name__}: {error} (TELLAPART_DEBUG=1 shows where)"
@@ -255,6 +259,7 @@ def _command(name: str, rest: Sequence[str], as_json: bool) -> None:
     """Parse the options of a command, call its function, and print the result."""
     plugins.load_plugins()
     command = COMMANDS[name]
+    Parser(f"tellapart {name}").refuse_dashes(rest)
     head, words, options, prefixes = _described(name, rest)
     parser = Parser(
         f"tellapart {name}{f' {head}' if head else ''}",
@@ -507,7 +512,9 @@ def _warn(
     print(f"warning: {safe(message, lines=True)}", file=sys.stderr)
 
 
-def _fail(message: str, as_json: bool, status: int) -> None:
+def _fail(message: str, as_json: bool, status: int) -> NoReturn:
+    if len(message) > LONGEST:  # it quotes what a user or a file gave
+        message = f"{message[: LONGEST // 2]} ... {message[-LONGEST // 4 :]}"
     if as_json:
         print(json.dumps({"error": message}))
     print(f"error: {safe(message, lines=True)}", file=sys.stderr)

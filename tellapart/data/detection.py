@@ -6,13 +6,15 @@ Shapes: O objects of an image. Boxes are x0, y0, x1, y1 in pixels, half open.
 from __future__ import annotations
 
 import hashlib
-import json
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from xml.etree import ElementTree
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,9 +22,12 @@ from torch import Tensor
 from ..errors import DataError
 from . import builtin, image_decoding, multi_object_scenes
 from .cache import Cache, default_folder
-from .files import open_regular, reason
+from .files import decode_text, open_regular, read_bytes, reason
 
 Array = np.ndarray[Any, Any]
+Id = int | Annotated[str, msgspec.Meta(max_length=200)]
+Name = Annotated[str, msgspec.Meta(max_length=4096)]
+Side = Annotated[float, msgspec.Meta(gt=0)]  # pixels
 OUTSIDE = 1.0  # pixels a box may stand out, which rounding does; such boxes are cut
 TRAIN, TEST = 2000, 500  # scenes of `scenes:NAME`
 
@@ -101,61 +106,94 @@ def open_boxes(
     )
 
 
+class CocoImage(msgspec.Struct):
+    """An image of a COCO file; other fields are not read."""
+
+    id: Id
+    file_name: Name
+    width: Side
+    height: Side
+
+
+class CocoCategory(msgspec.Struct):
+    """A category of a COCO file."""
+
+    id: Id
+    name: Name
+
+
+class CocoMark(msgspec.Struct):
+    """An annotation of a COCO file: a box as x, y, width and height in pixels."""
+
+    image_id: Id
+    category_id: Id
+    bbox: tuple[float, float, float, float]
+    iscrowd: bool | int = 0
+    id: Id | None = None
+
+
+class Coco(msgspec.Struct):
+    """A file instances_SPLIT.json."""
+
+    images: list[CocoImage]
+    categories: list[CocoCategory]
+    annotations: list[CocoMark]
+
+
 def _coco(spec: str, folder: Path) -> dict[str, BoxSource]:
     found = {}
     for file in sorted((folder / "annotations").glob("instances_*.json")):
         split = file.stem.removeprefix("instances_")
         try:
-            about = json.loads(file.read_text())
-            names = {
-                int(c["id"]): str(c["name"])
-                for c in sorted(about["categories"], key=lambda c: int(c["id"]))
-            }
-            images = {int(i["id"]): i for i in about["images"]}
-            marks = about["annotations"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{file} is not COCO's layout ({type(error).__name__}: {error})"
-            ) from error
+            about = msgspec.json.decode(read_bytes(file), type=Coco)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DataError(f"{file} is not COCO's layout: {error}") from error
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file} cannot be read: {reason(error)}") from error
         if _part(split) in found:
             raise DataError(
                 f"{folder / 'annotations'} has two files for the {_part(split)} part; leave one"
             )
-        found[_part(split)] = _from_coco(spec, file, folder / split, names, images, marks)
+        found[_part(split)] = _from_coco(spec, file, folder / split, about)
     return _both(spec, found)
 
 
-def _from_coco(
-    spec: str,
-    file: Path,
-    pictures: Path,
-    names: dict[int, str],
-    images: dict[int, Any],
-    marks: list[Any],
-) -> BoxSource:
-    place, kinds = {key: i for i, key in enumerate(images)}, {key: i for i, key in enumerate(names)}
-    rows: list[list[tuple[list[float], int, bool]]] = [[] for _ in images]
+def _from_coco(spec: str, file: Path, pictures: Path, about: Coco) -> BoxSource:
+    categories = sorted(about.categories, key=lambda c: (isinstance(c.id, str), c.id))
+    kinds = _numbered(file, "categories", [c.id for c in categories])
+    place = _numbered(file, "images", [i.id for i in about.images])
+    rows: list[list[tuple[list[float], int, bool]]] = [[] for _ in about.images]
     skipped = 0
-    for mark in marks:
-        try:
-            x, y, w, h = (float(v) for v in mark["bbox"])
-            image, label = images[int(mark["image_id"])], kinds[int(mark["category_id"])]
-            size = float(image["width"]), float(image["height"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{file}, annotation {mark.get('id')}: {type(error).__name__}: {error}"
-            ) from error
+    for number, mark in enumerate(about.annotations):
+        said = f"{file}, annotation {number if mark.id is None else mark.id}"
+        if mark.image_id not in place:
+            raise DataError(f"{said}: no image has the id {mark.image_id!r}")
+        if mark.category_id not in kinds:
+            raise DataError(f"{said}: no category has the id {mark.category_id!r}")
+        x, y, w, h = mark.bbox
         if w <= 0 or h <= 0:  # COCO itself has a few
             skipped += 1
             continue
+        image = about.images[place[mark.image_id]]
         box = _inside(
-            [x, y, x + w, y + h],
-            size,
-            f"{file}, annotation {mark.get('id')} of {image['file_name']}",
+            [x, y, x + w, y + h], (image.width, image.height), f"{said} of {image.file_name}"
         )
-        rows[place[int(mark["image_id"])]].append((box, label, bool(mark.get("iscrowd", 0))))
-    files = [pictures / str(i["file_name"]) for i in images.values()]
-    return replace(_made(spec, files, rows, list(names.values())), skipped=skipped)
+        rows[place[mark.image_id]].append((box, kinds[mark.category_id], bool(mark.iscrowd)))
+    files = [pictures / i.file_name for i in about.images]
+    return replace(_made(spec, files, rows, [c.name for c in categories]), skipped=skipped)
+
+
+def _numbered(file: Path, what: str, ids: Sequence[Id]) -> dict[Id, int]:
+    """The place of each id.
+
+    Raises:
+        DataError: two are equal.
+    """
+    found = {key: i for i, key in enumerate(ids)}
+    if len(found) < len(ids):
+        twice = next(key for key, count in Counter(ids).items() if count > 1)
+        raise DataError(f"{file}: two {what} have the id {twice!r}")
+    return found
 
 
 def _voc(spec: str, folder: Path) -> dict[str, BoxSource]:
@@ -174,20 +212,25 @@ def _voc(spec: str, folder: Path) -> dict[str, BoxSource]:
     found = {}
     for part, listed in chosen.items():
         if listed:
-            ids = [
-                line.split()[0] for line in lists[listed].read_text().splitlines() if line.strip()
-            ]
+            ids = [line.split()[0] for line in _lines(lists[listed]) if line.strip()]
             files = [folder / "JPEGImages" / f"{i}.jpg" for i in ids]
             rows = [_voc_objects(folder / "Annotations" / f"{i}.xml", names) for i in ids]
             found[part] = _made(spec, files, rows, names)
     return _both(spec, found)
 
 
+def _lines(file: Path) -> list[str]:
+    try:
+        return decode_text(read_bytes(file)).splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file} cannot be read as text: {reason(error)}") from error
+
+
 def _voc_tree(file: Path) -> ElementTree.Element:
     try:
-        return ElementTree.parse(file).getroot()
-    except (OSError, ElementTree.ParseError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
+        return ElementTree.fromstring(read_bytes(file))
+    except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:
+        raise DataError(f"{file} cannot be read as XML: {reason(error)}") from error
 
 
 def _voc_names(file: Path) -> set[str]:
@@ -204,13 +247,12 @@ def _voc_objects(file: Path, names: list[str]) -> list[tuple[list[float], int, b
                 float(thing.findtext(f"bndbox/{n}", "")) for n in ("xmin", "ymin", "xmax", "ymax")
             )
             box = _inside([x0 - 1, y0 - 1, x1, y1], size, f"{file}, object {number}")
-            found.append(
-                (
-                    box,
-                    names.index(thing.findtext("name", "")),
-                    thing.findtext("difficult", "0") == "1",
-                )
-            )
+            name = thing.findtext("name", "")
+            if not name.strip():
+                raise ValueError(f"object {number} has no name")
+            found.append((box, names.index(name), thing.findtext("difficult", "0") == "1"))
+    except DataError:
+        raise
     except ValueError as error:
         raise DataError(f"{file} is not VOC's layout: {error}") from error
     return found
@@ -223,6 +265,8 @@ def _inside(box: list[float], size: tuple[float, float], said: str) -> list[floa
         DataError: it stands out by more than rounding, or has no area.
     """
     x0, y0, x1, y1 = box
+    if not all(map(math.isfinite, (*box, *size))):
+        raise DataError(f"{said}: a value that is not finite")
     if min(x0, y0) < -OUTSIDE or x1 > size[0] + OUTSIDE or y1 > size[1] + OUTSIDE:
         raise DataError(
             f"{said}: the box {[round(v, 1) for v in box]} (x0, y0, x1, y1) lies outside its "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -138,7 +137,7 @@ def is_image_array(path: Path) -> bool:
         return path.is_file()
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # NumPy raises many kinds on a damaged header
         return False
     return bool(array.dtype == np.uint8 and array.ndim in (3, 4))
 
@@ -149,7 +148,7 @@ def _has_sentences(path: Path) -> bool:
     if separator is None:
         return False
     first = lists.text_of(path).split("\n", 1)[0]
-    heading = next(csv.reader([first], delimiter=separator), [])
+    heading = next(iter(lists.cells_of([first], separator)), [])
     return bool({cell.strip().lower() for cell in heading} & SENTENCES)
 
 
@@ -157,7 +156,7 @@ def _is_table(path: Path) -> bool:
     """Whether most lines of a text file are several numbers."""
     lines = [line for line in lists.text_of(path).splitlines() if line.strip()][:200]
     for separator in ("\t", ",", ";"):
-        rows = list(csv.reader(lines, delimiter=separator))
+        rows = lists.cells_of(lines, separator)
         numeric = [
             row for row in rows if len(row) > 1 and sum(map(_is_number, row)) > len(row) // 2
         ]

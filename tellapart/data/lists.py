@@ -174,6 +174,18 @@ def text_of(path: Path) -> str:
     return text if "\n" in text else text.replace("\r", "\n")
 
 
+def cells_of(lines: Sequence[str], separator: str) -> list[list[str]]:
+    """The cells of lines of CSV; lines that are not CSV are cut at every separator.
+
+    >>> cells_of(['a,"b,c"', "d,e"], ","), cells_of(["a,b\\rc"], ",")
+    ([['a', 'b,c'], ['d', 'e']], [['a', 'b\\rc']])
+    """
+    try:
+        return list(csv.reader(lines, delimiter=separator))
+    except csv.Error:  # a line end inside a cell, or a cell of more than 131,072 characters
+        return [line.split(separator) for line in lines]
+
+
 Cut = Callable[[str], list[tuple[int, list[str]]] | None]
 
 

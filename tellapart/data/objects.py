@@ -124,8 +124,8 @@ def array_file(path: Path) -> Any:
             return loaded
         with loaded:
             arrays = {key: loaded[key] for key in loaded.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as an array: {error}") from error
+    except Exception as error:  # NumPy and zipfile raise many kinds on a damaged file
+        raise DataError(f"{path} cannot be read as an array: {listings.reason(error)}") from error
     images = [key for key, value in arrays.items() if value.ndim in (3, 4)]
     if len(images) != 1:
         raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 import json
@@ -18,6 +17,7 @@ from ..errors import DataError
 from ..runtime.extras import optional
 from . import columns, specs
 from .columns import Chosen
+from .lists import cells_of
 from .notes import Note, counted, note, shown
 from .opening import decode_text, open_regular, read_bytes, readable, reason
 from .records import LARGEST, Record, Records, Skipped, file_key, label_name, split_name
@@ -336,7 +336,7 @@ def _text(path: Path, name: str) -> Table:
         raise DataError(f"{name} cannot be read: {reason(error)}") from error
     first = text.split("\n", 1)[0].rstrip("\r")
     separator = max(("\t", ",", ";", "|"), key=first.count)
-    heading = next(csv.reader([first], delimiter=separator), [])
+    heading = next(iter(cells_of([first], separator)), [])
     bad: dict[int, str] = {}
 
     def invalid(row: Any) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import DataError
 from .files import decode_text, read_bytes
+from .lists import cells_of
 from .source import Array
 
 MISSING = {"", "nan", "na", "n/a", "null", "none", "-", "--", "?", "nat", "missing", "#n/a"}
@@ -107,7 +108,7 @@ def _rows(text: str) -> list[tuple[int, list[str]]]:
 
 def _agreed(lines: Sequence[str], separator: str) -> bool:
     """Whether most lines have one number of cells, more than one, by this separator."""
-    counts = Counter(len(cells) for cells in csv.reader(lines, delimiter=separator))
+    counts = Counter(len(cells) for cells in cells_of(lines, separator))
     width, most = max(counts.items(), key=lambda item: item[1], default=(1, 0))
     return width > 1 and most > 0.8 * len(lines)
 

@@ -6,7 +6,6 @@ Shapes: S items, D width (of features or of the embedding).
 from __future__ import annotations
 
 import json
-import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from ..data import Source
+from ..data.files import reason
 from ..encoders import AnyEncoder
 from ..encoders.inference import Output, outputs
 from ..errors import DataError
@@ -59,12 +59,12 @@ class Embeddings:
         if isinstance(vectors, torch.Tensor):
             vectors = vectors.detach().cpu().float().numpy()
         vectors = np.asanyarray(vectors)
-        if vectors.dtype != np.float32:
-            vectors = vectors.astype(np.float32)
-        if vectors.ndim != 2 or len(vectors) != len(ids):
+        if vectors.ndim != 2 or len(vectors) != len(ids) or not vectors.shape[1]:
             raise DataError(
                 f"vectors (S, D) and S ids are needed, got {vectors.shape} and {len(ids)} ids"
             )
+        if vectors.dtype != np.float32:
+            vectors = _float32(vectors)
         if not isinstance(vectors, np.memmap) and not np.isfinite(vectors).all():
             bad = int((~np.isfinite(vectors).all(1)).argmax())
             raise DataError(f"the vector of {ids[bad]} holds a value that is not finite")
@@ -170,6 +170,11 @@ class Embeddings:
             with np.load(
                 path / "items.npz" if path.is_dir() else path, allow_pickle=False
             ) as items:
+                if not path.is_dir() and "vectors" not in items:
+                    raise DataError(
+                        f"does not hold embeddings: it has no array named vectors, only "
+                        f"{', '.join(map(repr, items.files)) or 'nothing'}"
+                    )
                 about: dict[str, Any] = {"labelled": "labels" in items}
                 about |= json.loads(str(items["about"])) if "about" in items else {}
                 vectors = (
@@ -185,14 +190,14 @@ class Embeddings:
                 )
                 if "check" in items and int(items["check"]) != check(vectors):
                     raise DataError(
-                        f"{path}: vectors and ids do not match (an earlier save was "
-                        "interrupted); embed again"
+                        "vectors and ids do not match (an earlier save was interrupted); "
+                        "embed again"
                     )
                 return cls(vectors, ids, labels, about.get("provenance"))
-        except DataError:
-            raise
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-            raise DataError(f"{path} does not hold embeddings: {error}") from error
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        except Exception as error:  # NumPy and zipfile raise many kinds on a damaged file
+            raise DataError(f"{path} does not hold embeddings: {reason(error)}") from error
 
     def to_arrow(self) -> Any:
         """Return a `pyarrow.Table` with the columns id, vector, label, split and hash.
@@ -317,7 +322,24 @@ def check(vectors: Array) -> int:
     return zlib.crc32(np.ascontiguousarray(vectors[rows]).tobytes() + str(vectors.shape).encode())
 
 
+def _float32(vectors: Array) -> Array:
+    """Vectors of another type as float32; a value that float32 cannot hold becomes infinite.
+
+    Raises:
+        DataError: they are no real numbers.
+    """
+    if vectors.dtype.kind not in "fiub":
+        raise DataError(f"vectors are real numbers, got {vectors.dtype}")
+    with np.errstate(over="ignore"):
+        return vectors.astype(np.float32)
+
+
 def _labels(labels: Any, count: int) -> Array | None:
+    """Labels as int64.
+
+    Raises:
+        DataError: not one whole number of -1 to 2^63 - 1 for each of `count` items.
+    """
     if labels is None:
         return None
     array = (
@@ -325,13 +347,11 @@ def _labels(labels: Any, count: int) -> Array | None:
     )
     if array.shape != (count,):
         raise DataError(f"{count} labels are needed, got an array of shape {array.shape}")
-    if not np.issubdtype(array.dtype, np.integer):
-        whole = (
-            array.astype(np.int64)
-            if np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all()
-            else None
-        )
-        if whole is None or (whole != array).any():
-            raise DataError("labels must be integers (-1 = none)")
-        array = whole
+    if array.dtype.kind not in "iuf" or (
+        array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.floor(array))).all()
+    ):
+        raise DataError("labels must be integers (-1 = none)")
+    if count and (int(array.max()) >= 2**63 or array.min() < -1):
+        wrong = array.max() if int(array.max()) >= 2**63 else array.min()
+        raise DataError(f"labels must be integers from 0 to 2^63 - 1 (-1 = none), got {wrong}")
     return array.astype(np.int64)

@@ -170,6 +170,12 @@ class Parser(argparse.ArgumentParser):
             self.error(f"{' and '.join(missing)} must be given")
         return given
 
+    def refuse_dashes(self, words: Sequence[str]) -> None:
+        """Raise ConfigError for an option whose value is `--`, which argparse takes for none."""
+        for word in words:
+            if word.startswith("--") and word.endswith("=--"):
+                self.error(f"{word[:-3]}: expected a value, got '--'")
+
     def refuse(self, extra: Sequence[str]) -> None:
         """Raise ConfigError for the first of the words that no option took, if there are any."""
         if not extra:
