@@ -96,6 +96,7 @@ STUDY = Study(
     "Compositions of two augmentations (SimCLR, Figure 5)",
     ROWS,
     judge,
+    decisive=len(ROWS),
     note="The matrix is symmetric here: our views apply geometry first, then colour.",
 )
 

@@ -63,6 +63,7 @@ STUDY = Study(
     "End to end, memory bank, queue (MoCo, Figure 3 and section 4.1)",
     ROWS,
     judge,
+    decisive=5,
     note="Every row sees the same 150,000 views (3 epochs of 50,000 scenes) with the same encoder.",
 )
 

@@ -11,7 +11,9 @@ k-NN with k = 200 on features and embedding, and logistic regression on the feat
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
+import itertools
 import json
 import platform
 import statistics
@@ -48,6 +50,7 @@ class Row:
         options: settings over those of the preset, as keyword arguments of `tellapart.train`.
         preset: name of the preset; None: the one of the method and the data.
         data: the source, as `tellapart train --data`.
+        probe: also score what a classifier reads from h and z (`transform_probe`).
     """
 
     name: str
@@ -55,6 +58,7 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)
     preset: str | None = None
     data: str = DATA
+    probe: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Study:
         judge: from the table to the verdict; written before the first training.
         seeds: how many seeds each row gets, 0 to seeds - 1.
         metric: the column that the rule looks at.
+        decisive: how many of the first rows the rule needs; these get
+            all their seeds before any other row of the ledger is trained.
         note: what the page says beside the table (the rule in words, what the scale cannot show).
     """
 
@@ -85,6 +91,7 @@ class Study:
     judge: Callable[[Table], Verdict]
     seeds: int = 3
     metric: str = "features"
+    decisive: int = 0
     note: str = ""
 
     def table(self) -> Table:
@@ -96,13 +103,18 @@ class Study:
             cells[row.name] = [known[key] for key in keys if key in known]
         return Table(cells, self.metric, self.seeds)
 
-    def missing(self) -> list[tuple[Row, int]]:
-        """Trainings that the cache lacks: every row with seed 0 first, then with seed 1, ..."""
+    def missing(self, *, decisive: bool) -> list[tuple[Row, int]]:
+        """Trainings that the cache lacks: every row with seed 0 first, then with seed 1, ...
+
+        Args:
+            decisive: those of the rows that the rule needs, or of the others.
+        """
         known = read_trainings()
+        part = self.rows[: self.decisive] if decisive else self.rows[self.decisive :]
         return [
             (row, seed)
             for seed in range(self.seeds)
-            for row in self.rows
+            for row in part
             if key_of(row, seed) not in known
         ]
 
@@ -187,8 +199,12 @@ def settings_of(row: Row, seed: int) -> dict[str, Any]:
     A setting that a later version adds, with a default that changes nothing, keeps the keys of
     trainings as they are.
     """
+    from tellapart.objectives.own import register
+    from tellapart.runtime import plugins
     from tellapart.training.resolve import resolve
 
+    if plugins.is_name(row.method):  # an objective of a study: module:class
+        register(row.method)
     options = dict(row.options) | {"seed": seed, "validation": VALIDATION}
     config: Any = resolve(row.method, row.data, row.preset, None, options)
     default = type(config)(objective=type(config.objective)())
@@ -231,10 +247,13 @@ def read_trainings() -> dict[str, dict[str, Any]]:
 
 
 def run(studies: Sequence[Study], minutes: float | None = None) -> None:
-    """Train what the studies lack, in their order, until it is done or the minutes are over."""
+    """Train what the studies lack, in their order, until it is done or the minutes are over.
+
+    The rows that rules need come first, of all studies.
+    """
     began = time.monotonic()
-    for study in studies:
-        for row, seed in study.missing():
+    for decisive, study in itertools.product((True, False), studies):
+        for row, seed in study.missing(decisive=decisive):
             if minutes and time.monotonic() - began > 60 * minutes:
                 return
             if key_of(row, seed) not in read_trainings():
@@ -272,7 +291,8 @@ def train(row: Row, seed: int) -> dict[str, Any]:
         "seed": seed, "steps": loaded.run.manifest["step"], "cpu_seconds": round(seconds, 1),
         "losses": [round(line["loss"], 4) for line in metrics],
         "chance": metrics[-1].get("chance") if metrics else None,
-        "scores": score(loaded.encoder, ta.open_source(row.data)), "commit": commit(),
+        "scores": score(loaded.encoder, ta.open_source(row.data), probe=row.probe),
+        "commit": commit(),
         "hardware": {"processor": platform.processor() or platform.machine(), "threads": 1},
         "versions": {"tellapart": ta.__version__, "torch": torch.__version__},
     }  # fmt: skip
@@ -280,17 +300,24 @@ def train(row: Row, seed: int) -> dict[str, Any]:
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as JSON holds them."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(options)))
+    plain: dict[str, Any] = json.loads(json.dumps(dict(options), default=dataclasses.asdict))
     return plain
 
 
-def score(encoder: Any, source: Any) -> dict[str, float]:
-    """Accuracy of the test part: k-NN (k = 200) on features and embedding, logistic regression."""
+def score(encoder: Any, source: Any, *, probe: bool = False) -> dict[str, float]:
+    """Accuracy of the test part: k-NN (k = 200) on features and embedding, logistic regression.
+
+    Args:
+        encoder: the trained one.
+        source: with a training and a test part.
+        probe: also how often a classifier names the transform of an image from h and from z.
+    """
     import numpy as np
 
     from tellapart.embeddings import embed_both
     from tellapart.evaluation import knn
     from tellapart.evaluation.linear import linear_labels
+    from tellapart.evaluation.transform_probe import what_is_discarded
 
     train_part, test_part = source.split("train"), source.split("test")
     near = train_part.subset(np.arange(0, len(train_part), NEIGHBOURS))
@@ -299,6 +326,10 @@ def score(encoder: Any, source: Any) -> dict[str, float]:
     found = {o: round(knn(a[o], b[o], k=200)["knn@200"], 4) for o in outputs}
     predicted = linear_labels(a["features"], b["features"].vectors)[0]
     found["logistic"] = round(float((predicted == b["features"].labels).mean()), 4)
+    if probe:
+        rows = what_is_discarded(encoder, train_part, test_part)
+        for letter, row in (("h", "features (h)"), ("z", "embedding (z)")):
+            found |= {f"{letter}: {name}": round(share, 4) for name, share in rows[row].items()}
     return found
 
 

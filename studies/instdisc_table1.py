@@ -50,6 +50,7 @@ STUDY = Study(
     "Parametric, non-parametric, and NCE with m noise samples (InstDisc, Table 1)",
     ROWS,
     judge,
+    decisive=4,
     metric="embedding",
 )
 

@@ -13,7 +13,12 @@ import argparse
 import batch_size
 import composition
 import dictionaries
+import distances
+import heads
 import instdisc_table1
+import mining
+import moco_v2
+import positives
 import proximal
 import ye_ablations
 from harness import Study, run
@@ -21,12 +26,17 @@ from harness import Study, run
 STUDIES: tuple[Study, ...] = tuple(
     module.STUDY
     for module in (
-        composition,
         dictionaries,
+        positives,
         ye_ablations,
         batch_size,
-        proximal,
+        composition,
         instdisc_table1,
+        mining,
+        heads,
+        proximal,
+        moco_v2,
+        distances,
     )
 )
 

@@ -50,6 +50,7 @@ STUDY = Study(
     "Augmentations and loss of the invariant and spreading feature (Ye et al., Table 5)",
     ROWS,
     judge,
+    decisive=6,
     metric="embedding",
 )
 
