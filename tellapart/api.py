@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .data.kinds import Data, given, kind_of
 from .embeddings.choices import IndexKind, Wanted
-from .errors import ConfigError, require, unknown
+from .errors import ConfigError, IncompleteError, require, unknown
 from .runtime.console import Console, clock
 
 if TYPE_CHECKING:
@@ -133,6 +133,27 @@ class Listed(Result):
     classes: int
     splits: Mapping[str, int]
     notes: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Sharded(Result):
+    """A manifest embedded into a folder of shards, or a check of it.
+
+    Attributes:
+        out: the folder; `Embeddings.load` reads it.
+        vectors: vectors that were written, or that a check found.
+        errors: items that could not be used; errors-*.parquet name them.
+        shards: shards that were written.
+        kept: shards that were there before.
+        checked: whether ids were compared with the manifest.
+    """
+
+    out: str
+    vectors: int
+    errors: int
+    shards: int
+    kept: int
+    checked: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -566,14 +587,23 @@ def embed(
     map: Literal["pca", "umap"] | None = None,
     columns: str | Mapping[str, str] | None = None,
     fps: float | None = None,
+    precision: Literal["float32", "float16"] = "float32",
+    shard_size: int | None = None,
+    workers: str | int = 1,
+    worker: str | None = None,
+    check: bool = False,
     console: Console | None = None,
-) -> Embeddings:
+) -> Embeddings | Sharded:
     """Embed data with any network; a second run embeds only new files.
+
+    A manifest (`tellapart manifest`) of any size is embedded into a folder of shards, which
+    several processes or machines can share.
 
     Args:
         subject: run folder, timm/NAME, torchvision/NAME, or file of weights; also an `nn.Module`,
             or module:name of one.
-        out: .npz or .parquet file, or a folder whose vectors can be memory-mapped.
+        out: .npz or .parquet file, or a folder whose vectors can be memory-mapped; of a manifest
+            a folder of shards, also a url (s3://bucket/vectors).
         data: data to embed; by default the run's own.
         output: features are what to use; embedding is the space of the loss; patches is a vector
             for each place of the last map.
@@ -586,12 +616,31 @@ def embed(
         columns: columns of a table by their role, such as image=file,label=kind; by default their
             usual names.
         fps: frames of each second of a video that become items; by default 1.
+        precision: of a manifest, type of the stored vectors.
+        shard_size: of a manifest, rows of a shard; by default 4,096.
+        workers: of a manifest, number of processes, or ray (all cores or GPUs of a Ray cluster).
+        worker: of a manifest, I/N: embed the shards of one of N elements of an array job.
+        check: of a manifest, compare its ids with those in --out instead of embedding.
         console: where progress is printed; None: standard error.
 
     Returns:
-        The vectors, with ids, labels and provenance.
+        The vectors, with ids, labels and provenance; of a manifest `Sharded`.
+    Raises:
+        IncompleteError: shards of a manifest could not be written, or `check` found a problem.
     """
     require(str(out) != "", "--out must name an .npz or .parquet file or a folder")
+    sharded = check or worker is not None or str(workers) != "1" or shard_size is not None
+    if _is_sharded(data, out, asked=sharded or precision != "float32"):
+        require(
+            map is None and columns is None and fps is None,
+            "--map, --columns and --fps do not go with a manifest",
+        )
+        about = {"checkpoint": checkpoint, "encoder": encoder, "width": width}
+        return _embed_manifest(
+            subject, str(data), str(out), check, console or Console(), output=output,
+            precision=precision, shard_size=4096 if shard_size is None else shard_size,
+            workers=str(workers), worker=worker, image_size=image_size, **about,
+        )  # fmt: skip
     require(map is None or Path(out).suffix == ".parquet", "--map goes with --out FILE.parquet")
     from .embeddings import arrow, incremental
     from .embeddings.embeddings import require_writable
@@ -619,6 +668,51 @@ def embed(
     reused = f"; {kept:,} of them were there before" if kept else ""
     console.say(f"{len(vectors):,} vectors of {vectors.vectors.shape[1]} values in {out}{reused}")
     return vectors
+
+
+def _is_sharded(data: Data | None, out: str | Path, *, asked: bool) -> bool:
+    """Whether data are a manifest that is embedded into a folder of shards.
+
+    Raises:
+        ConfigError: an option of manifests was given with other data or another --out.
+    """
+    suffix = Path(out).suffix
+    to_file = suffix in (".npz", ".parquet") and "://" not in str(out)
+    named = isinstance(data, str | Path)
+    if not asked and (to_file or not named):
+        return False
+    from .data import manifest as manifests
+
+    if named and not to_file and (manifests.is_manifest(str(data)) or asked):
+        require(
+            Path(str(data)).suffix.lower() in (".parquet", ".pq"),
+            f"{data} is not a manifest; make one: tellapart manifest {data} --out list.parquet",
+        )
+        return True
+    require(
+        not asked,
+        "--workers, --worker, --check, --shard-size and --precision need --data MANIFEST.parquet "
+        "and --out FOLDER",
+    )
+    return False
+
+
+def _embed_manifest(
+    subject: Any, data: str, out: str, check: bool, console: Console, **options: Any
+) -> Sharded:
+    """Embed a manifest, or check the folder that it was embedded into."""
+    from .embeddings import couriers
+
+    if check:
+        seen = couriers.check_folder(data, out, console)
+        if seen.problems:
+            raise IncompleteError(f"{out} is not complete: {'; '.join(seen.problems[:3])}")
+        return Sharded(out, seen.vectors, seen.errors, 0, 0, True)
+    made = couriers.embed_manifest(subject, data, out, console=console, **options)
+    bad = f"; {made.errors:,} that could not be used in errors-*.parquet" if made.errors else ""
+    kept = f"; {made.there:,} shards were there before" if made.there else ""
+    console.say(f"{made.vectors:,} vectors of {made.plan.width} values in {out}{bad}{kept}")
+    return Sharded(out, made.vectors, made.errors, made.done, made.there, False)
 
 
 def search(

@@ -102,6 +102,13 @@ def _after_eval(given: Given, result: Any) -> str:
     return f"embed {_run_of(given)} --data DATA --out vectors.npz"
 
 
+def _after_embed(given: Given, result: Any) -> str:
+    out = shlex.quote(str(given["out"]))
+    if "shards" in getattr(result, "__dataclass_fields__", ()):
+        return "" if given.get("worker") else f"explore {out}"
+    return f"eval {out}"
+
+
 def _after_report(given: Given, result: Any) -> str:
     if _is_run(given):
         return f"export {_run_of(given)} --out encoder/"
@@ -161,8 +168,8 @@ COMMANDS = {
     "embed": Command(
         "embed",
         "runs/demo --data runs/demo-pictures --out pictures.npz",
-        ("data", "out", "output", "checkpoint", "image_size"),
-        lambda given, result: f"eval {shlex.quote(str(given['out']))}",
+        ("data", "out", "output", "checkpoint", "image_size", "workers"),
+        _after_embed,
     ),
     "manifest": Command(
         "manifest",
@@ -198,7 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: words of the command line; None: those of the process.
 
-    Errors go to standard error with exit status 2; Ctrl-C is 130.
+    Errors go to standard error with exit status 2, or 3 where only part of the work failed;
+    Ctrl-C is 130.
     """
     as_json = False
     try:
@@ -210,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             as_json = _json_only().parse_known_args(top.rest)[0].json
             _run(top, as_json)
     except TellapartError as error:
-        _fail(str(error), as_json, 2)
+        _fail(str(error), as_json, error.status)
     except KeyboardInterrupt as error:
         _fail(str(error) or "stopped", as_json, 130)
     except BrokenPipeError:
@@ -449,7 +457,7 @@ def _function(command: Command) -> Callable[..., Any]:
 
 def _plain(name: str, given: Given, result: Any) -> Any:
     """A result as JSON holds it."""
-    if name == "embed":
+    if name == "embed" and not isinstance(result, Mapping):
         return {"out": str(given["out"]), "items": len(result), "width": result.vectors.shape[1]}
     if name == "search":
         return [

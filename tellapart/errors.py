@@ -5,6 +5,7 @@ TellapartError
 ├── DataError (ValueError)            a source that cannot be read, or holds too little
 │   └── StoreError                    a store of files that cannot be reached, or refuses
 ├── RunError                          a run folder that is missing, in use, damaged, not writable
+├── IncompleteError                   part of the work failed; the rest is written (exit status 3)
 ├── TrainingError                     training cannot go on: the loss is not a number
 └── MissingExtraError (ImportError)   an optional package; the message holds the pip command
 """
@@ -19,6 +20,8 @@ SHOWN = 60  # names of a list that is shown whole; a library has a thousand netw
 
 class TellapartError(Exception):
     """The base of every error raised on purpose; the command line prints it without a traceback."""
+
+    status = 2  # of the command line
 
 
 class ConfigError(TellapartError, ValueError):
@@ -35,6 +38,12 @@ class StoreError(DataError):
 
 class RunError(TellapartError):
     """A run folder that is missing, in use, damaged or cannot be written."""
+
+
+class IncompleteError(TellapartError):
+    """Part of the work failed, and the rest is written; the exit status is 3."""
+
+    status = 3
 
 
 class TrainingError(TellapartError):

@@ -88,6 +88,16 @@ class Manifest:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close(force=True)
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """The hash of the file, which is that of the data."""
@@ -103,8 +113,24 @@ class Manifest:
         Raises:
             DataError: a row is damaged, or has no id.
         """
-        rows = self.table(start, count, self.columns).to_pylist()
-        return [self._item(start + i, row) for i, row in enumerate(rows)]
+        return list(self.stream(start, count, max(1, min(count, SLICE))))
+
+    def stream(self, start: int, count: int, ahead: int) -> Iterator[Item]:
+        """The items of a slice, one after another.
+
+        Args:
+            start: first row.
+            count: number of rows; fewer at the end of the manifest.
+            ahead: rows that are read at once; bytes in the manifest are held for so many.
+
+        Raises:
+            DataError: a row is damaged, or has no id.
+        """
+        number = start
+        for batch in self._slice(start, count, self.columns, ahead):
+            for row in batch.to_pylist():
+                yield self._item(number, row)
+                number += 1
 
     def table(self, start: int, count: int, columns: Iterable[str]) -> Any:
         """A slice as a `pyarrow.Table`.
@@ -115,20 +141,22 @@ class Manifest:
             columns: names of the columns.
         """
         pa = optional("pyarrow", "tables")
+        return pa.Table.from_batches(list(self._slice(start, count, list(columns), count)))
+
+    def _slice(self, start: int, count: int, columns: list[str], size: int) -> Iterator[Any]:
+        """Record batches of a slice."""
         stop = min(start + count, len(self))
         first = int(np.searchsorted(self._starts, start, side="right")) - 1
         last = int(np.searchsorted(self._starts, stop, side="left"))
-        skip, parts = start - int(self._starts[first]), []
-        batches = self._batches(list(range(first, max(last, first + 1))), list(columns), count)
-        wanted = stop - start
-        for batch in batches:
+        skip, wanted = start - int(self._starts[first]), stop - start
+        for batch in self._batches(list(range(first, max(last, first + 1))), columns, size):
             part = batch.slice(skip, wanted)
             skip = max(0, skip - batch.num_rows)
             wanted -= part.num_rows
-            parts.append(part)
+            if part.num_rows:
+                yield part
             if not wanted:
-                break
-        return pa.Table.from_batches(parts)
+                return
 
     def check_ids(self) -> None:
         """Check that every row has an id of its own, in memory that does not grow with the rows.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..data import Source
-from ..data.files import reason
+from ..data.opening import is_file, reason
 from ..encoders import AnyEncoder
 from ..encoders.inference import Output, outputs
 from ..errors import DataError
@@ -154,8 +154,8 @@ class Embeddings:
         """Load saved embeddings; the vectors of a folder are memory-mapped.
 
         Args:
-            path: a file or folder written by `save`, any .npz with `vectors` and, optionally,
-                `labels` and `ids`, or any .parquet with a column of vectors.
+            path: a file or folder written by `save`, a folder of shards, any .npz with `vectors`
+                and, optionally, `labels` and `ids`, or any .parquet with a column of vectors.
 
         Raises:
             DataError: the file is missing, damaged, or holds no embeddings.
@@ -166,6 +166,10 @@ class Embeddings:
             from .arrow import load
 
             return load(path)
+        if is_file(path / "plan.json"):
+            from .shards import Shards
+
+            return Shards(path).load()
         try:
             with np.load(
                 path / "items.npz" if path.is_dir() else path, allow_pickle=False

@@ -93,7 +93,17 @@ def identity(encoder: AnyEncoder, source: Source, wanted: Wanted) -> str:
 
     That is the weights, the settings of the source (such as the view size) and the output.
     """
-    digest = hashlib.blake2b(repr((wanted, source.about)).encode(), digest_size=16)
+    return weights_digest(encoder, repr((wanted, source.about)))
+
+
+def weights_digest(encoder: AnyEncoder, about: str = "") -> str:
+    """Return a digest of the weights of an encoder.
+
+    Args:
+        encoder: the encoder.
+        about: a text that is digested before them.
+    """
+    digest = hashlib.blake2b(about.encode(), digest_size=16)
     for name, value in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
         digest.update(

@@ -190,14 +190,17 @@ def _of_user(what: Any, kind: str) -> Subject:
 
 
 def is_embeddings(path: Any) -> bool:
-    """Whether a path holds saved `Embeddings`: an .npz or .parquet file, or a folder of them.
+    """Whether a path holds saved `Embeddings`: .npz, .parquet, or a folder of vectors or shards.
 
     Args:
         path: a file or folder.
     """
     if not isinstance(path, str | Path):
         return False
-    return Path(path).suffix in (".npz", ".parquet") or (Path(path) / "items.npz").is_file()
+    folder = Path(path)
+    return folder.suffix in (".npz", ".parquet") or any(
+        (folder / name).is_file() for name in ("items.npz", "plan.json")
+    )
 
 
 def load_encoder(run: Run, checkpoint: str = "last") -> AnyEncoder:
