@@ -64,11 +64,11 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> ConfigError:
     unknown method 'instdsic'; did you mean 'instdisc'? (known: exemplar, instdisc)
     """
     names = sorted(known)
-    near = difflib.get_close_matches(given, names, n=5, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    similar = difflib.get_close_matches(given, names, n=5, cutoff=0.5)
+    hint = f"; did you mean {similar[0]!r}?" if similar else ""
     if len(names) <= SHOWN:
         return ConfigError(f"unknown {kind} {given!r}{hint} (known: {', '.join(names)})")
-    others = f"nearest: {', '.join(near)}; " if near else ""
+    others = f"nearest: {', '.join(similar)}; " if similar else ""
     return ConfigError(f"unknown {kind} {given!r}{hint} ({others}{len(names):,} are known)")
 
 

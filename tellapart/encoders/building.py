@@ -72,17 +72,17 @@ def build(
     mean = torch.full((channels,), 0.5) if mean is None else mean
     std = torch.full((channels,), 0.25) if std is None else std
     make = PatchEncoder if name == "patches" else Encoder
-    made = make(body, top, body.width if head_kind == "none" else dim, mean=mean, std=std)
-    made.description = {
+    built = make(body, top, body.width if head_kind == "none" else dim, mean=mean, std=std)
+    built.description = {
         "encoder": name,
         "channels": channels,
         "size": size,
-        "dim": made.dim,
+        "dim": built.dim,
         "head_kind": head_kind,
         "width": width,
         "small_stem": body.small_stem,
     } | ({} if pool == "auto" else {"pool": pool})
-    return made.to(memory_format=torch.channels_last)
+    return built.to(memory_format=torch.channels_last)
 
 
 def rebuild(description: dict[str, Any], *, seed: int = 0) -> AnyEncoder:
@@ -97,5 +97,5 @@ def rebuild(description: dict[str, Any], *, seed: int = 0) -> AnyEncoder:
     """
     given = {k: v for k, v in description.items() if k not in ("format", "kind")}
     kind = str(description.get("kind", "images"))
-    found: AnyEncoder = modality_of(FILE_KINDS.get(kind, kind)).rebuild_encoder(given, seed=seed)
-    return found
+    encoder: AnyEncoder = modality_of(FILE_KINDS.get(kind, kind)).rebuild_encoder(given, seed=seed)
+    return encoder

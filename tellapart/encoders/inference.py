@@ -105,13 +105,13 @@ def outputs(
 
     def run(view: Any, _: Tensor) -> list[Tensor]:
         features = features_of(view)
-        made = {"features": features}
+        computed = {"features": features}
         if "embedding" in wanted:
-            made["embedding"] = encoder.from_features(features)
-        return [made[name].float().cpu() for name in wanted]
+            computed["embedding"] = encoder.from_features(features)
+        return [computed[name].float().cpu() for name in wanted]
 
     try:
-        found = run_over(
+        by_batch = run_over(
             run,
             prepared(encoder, source),
             device=encoder.device,
@@ -120,7 +120,7 @@ def outputs(
         )
     finally:
         encoder.train(training)
-    return {name: torch.cat([out[i] for out in found]) for i, name in enumerate(wanted)}
+    return {name: torch.cat([out[i] for out in by_batch]) for i, name in enumerate(wanted)}
 
 
 def patches(

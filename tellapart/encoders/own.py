@@ -50,8 +50,8 @@ class OwnBackbone(Backbone):
         if not hasattr(self.model, "maps"):
             raise ConfigError(f"{self.name} has no method maps, so it has no feature maps")
         network: Any = self.model
-        found: list[Tensor] = network.maps(x)
-        return found
+        stage_maps: list[Tensor] = network.maps(x)
+        return stage_maps
 
 
 class NetworkEncoder(AnyEncoder):

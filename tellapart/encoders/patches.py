@@ -45,8 +45,8 @@ class Patches(Backbone):
         x = x.unfold(2, self.side, self.step).unfold(3, self.side, self.step)
         n, c, rows, columns = x.shape[:4]
         z = self.network(x.permute(0, 2, 3, 1, 4, 5).reshape(-1, c, self.side, self.side))
-        found: Tensor = z.view(n, rows, columns, -1).permute(0, 3, 1, 2)
-        return found
+        feature_map: Tensor = z.view(n, rows, columns, -1).permute(0, 3, 1, 2)
+        return feature_map
 
     def context(self, z: Tensor) -> Tensor:
         """Compute the context (N, F, R, R) of each patch from its row and the rows above it."""

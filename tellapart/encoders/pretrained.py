@@ -67,8 +67,10 @@ def describe(init: str, encoder: str | None = None) -> dict[str, Any]:
         return {"encoder": from_hub.encoder}
     if folder := _encoder_folder(init):
         return {name: _about(folder)[name] for name in ("encoder", "width")}
-    found = network_of(Path(init), encoder)
-    return {"encoder": found.encoder} | ({} if found.width is None else {"width": found.width})
+    network = network_of(Path(init), encoder)
+    return {"encoder": network.encoder} | (
+        {} if network.width is None else {"width": network.width}
+    )
 
 
 def start(
@@ -116,13 +118,13 @@ def start(
     }
     shared |= {"width": width, "seed": seed, "mean": mean, "std": std}
     if init.startswith(("timm/", "torchvision/")):
-        made = build(init, **shared, pretrained=True)
-        return _published(made, hub.input_of(init), channels)
+        network = build(init, **shared, pretrained=True)
+        return _published(network, hub.input_of(init), channels)
     if from_hub := hub.hub_folder(Path(init)):
         weights, _ = read(from_hub.weights)
-        made = build(from_hub.encoder, **shared | RGB, small_stem=False)
-        unused = load_into(made.backbone, weights, init)
-        return _published(made, from_hub.input, channels, unused)
+        network = build(from_hub.encoder, **shared | RGB, small_stem=False)
+        unused = load_into(network.backbone, weights, init)
+        return _published(network, from_hub.input, channels, unused)
     folder = _encoder_folder(init)
     about = _about(folder) if folder else {}
     if folder and about["channels"] != channels:
@@ -135,17 +137,17 @@ def start(
         small_stem = network_of(Path(init), encoder).small_stem
     weights, _ = read(folder / "model.safetensors" if folder else Path(init))
     if not folder and encoder.startswith(("timm/", "torchvision/")):
-        made = build(encoder, **shared | RGB, small_stem=small_stem)
-        unused = load_into(made.backbone, weights, init)
-        return _published(made, hub.input_of(encoder), channels, unused)
-    made = build(encoder, **shared, small_stem=small_stem)
+        network = build(encoder, **shared | RGB, small_stem=small_stem)
+        unused = load_into(network.backbone, weights, init)
+        return _published(network, hub.input_of(encoder), channels, unused)
+    network = build(encoder, **shared, small_stem=small_stem)
     for name in ("mean", "std"):
-        own = made.get_buffer(name)
+        own = network.get_buffer(name)
         if name in weights and weights[name].shape == own.shape:
             own.copy_(weights[name])
-    unused = load_into(made.backbone, weights, init)
-    made.start_notes = _not_loaded(n for n in unused if not n.startswith(OWN_PARTS))
-    return made
+    unused = load_into(network.backbone, weights, init)
+    network.start_notes = _not_loaded(n for n in unused if not n.startswith(OWN_PARTS))
+    return network
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -156,11 +158,11 @@ def _about(folder: Path) -> dict[str, Any]:
     """
     file = folder / "config.json"
     try:
-        found = files.read_json(file)
-        kind = found.get("kind", "images") if isinstance(found, dict) else None
+        about = files.read_json(file)
+        kind = about.get("kind", "images") if isinstance(about, dict) else None
         if kind != "images":
             raise ConfigError(f"--init {folder} holds an encoder of {kind}, not of images")
-        schemas.check(found, schemas.ImageEncoder, file, error=ConfigError)
+        schemas.check(about, schemas.ImageEncoder, file, error=ConfigError)
         _check_digest(folder)
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError) and "holds an encoder" in str(error):
@@ -169,7 +171,7 @@ def _about(folder: Path) -> dict[str, Any]:
             f"--init: {file} does not describe an encoder of tellapart ({error}); for other "
             "weights give the file itself"
         ) from error
-    return dict(found)
+    return dict(about)
 
 
 def _check_digest(folder: Path) -> None:
@@ -192,27 +194,27 @@ def _check_digest(folder: Path) -> None:
 
 
 def _published(
-    made: Encoder, read: hub.Input, channels: int, unused: Iterable[str] = ()
+    pretrained: Encoder, read: hub.Input, channels: int, unused: Iterable[str] = ()
 ) -> Encoder:
     """Set the normalisation of a published network and adapt it to the number of channels."""
     for name, values in (("mean", read.mean), ("std", read.std)):
-        made.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1))
+        pretrained.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1))
     statistics = "; ".join(
         f"{name} {', '.join(f'{v:g}' for v in part)}"
         for name, part in (("mean", read.mean), ("standard deviation", read.std))
     )
-    made.start_notes = [
+    pretrained.start_notes = [
         f"normalisation of the starting weights: {statistics}; trained at {read.size} px",
         *_not_loaded(unused),
     ]
     if read.interpolation not in ("bicubic", "random"):
-        made.start_notes.append(
+        pretrained.start_notes.append(
             f"they were trained on images resized by {read.interpolation} interpolation; here "
             "images are resized by bicubic interpolation"
         )
     if channels != len(read.mean):
-        made.take_channels(channels)
-    return made
+        pretrained.take_channels(channels)
+    return pretrained
 
 
 def _not_loaded(names: Iterable[str]) -> list[str]:
@@ -262,12 +264,12 @@ def network_of(path: Path, encoder: str | None) -> Network:
         for small in (False, True) if "resnet" in name else (None,):
             try:
                 with torch.device("meta"):
-                    made = backbone(name, channels=3, size=224, small_stem=small)
+                    network = backbone(name, channels=3, size=224, small_stem=small)
             except ConfigError:
                 if encoder:
                     raise
                 continue  # torchvision does not have this architecture
-            if not missing(weights, made):
+            if not missing(weights, network):
                 return Network(name, small)
     if encoder:
         return Network(encoder)  # loading it reports what is missing

@@ -91,7 +91,7 @@ class Frames(nn.Module):
         Returns:
             Maps (N, F, ...), first to last, and the number of frames of the last one (N,).
         """
-        found = []
+        maps = []
         padded = bool((length < x.shape[2]).any())
         x = x[:, :, None].contiguous(memory_format=torch.channels_last)
         for i in range(0, len(self.layers), 3):
@@ -103,8 +103,8 @@ class Frames(nn.Module):
             length = ((length + 2 * _pad(kernel, stride) - kernel) // stride + 1).clamp(
                 1, x.shape[3]
             )
-            found.append(x[:, :, 0])
-        return found, length
+            maps.append(x[:, :, 0])
+        return maps, length
 
 
 class SequenceEncoder(AnyEncoder):
@@ -263,6 +263,6 @@ def build(
     std = torch.ones(channels) if std is None else std
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = make(**given, mean=mean, std=std)
-    made.description = {"kind": "sequence"} | given | {"dim": made.dim}
-    return made.to(memory_format=torch.channels_last)
+        encoder = make(**given, mean=mean, std=std)
+    encoder.description = {"kind": "sequence"} | given | {"dim": encoder.dim}
+    return encoder.to(memory_format=torch.channels_last)

@@ -42,12 +42,12 @@ def table(encoder: TextEncoder) -> Tensor:
                 "--encoder, whose nearest tokens stand in for it"
             )
         return nearest(encoder, sorted(words.values()))
-    found = torch.full((encoder.tokenizer.get_vocab_size(), NEAREST), -1)
+    neighbours = torch.full((encoder.tokenizer.get_vocab_size(), NEAREST), -1)
     for word, others in synonyms(folder).items():
         if word in words:
             rows = sorted(words[o] for o in others if o in words)[:NEAREST]
-            found[words[word], : len(rows)] = torch.tensor(rows, dtype=torch.int64)
-    return found
+            neighbours[words[word], : len(rows)] = torch.tensor(rows, dtype=torch.int64)
+    return neighbours
 
 
 def whole_words(vocabulary: dict[str, int]) -> dict[str, int]:
@@ -56,7 +56,7 @@ def whole_words(vocabulary: dict[str, int]) -> dict[str, int]:
     If the vocabulary marks the beginning of words, only tokens with the mark are words.
     """
     marked = any(token.startswith(MARKS) for token in vocabulary)
-    found = {}
+    words = {}
     for token in sorted(vocabulary):
         word = (
             token[1:]
@@ -66,13 +66,13 @@ def whole_words(vocabulary: dict[str, int]) -> dict[str, int]:
             else token
         )
         if word.isalpha() and len(word) > 1:
-            found[word] = vocabulary[token]
-    return found
+            words[word] = vocabulary[token]
+    return words
 
 
 def synonyms(folder: Path) -> dict[str, set[str]]:
     """Read the synonyms of each word from the data files of WordNet (format: wndb(5WN))."""
-    found: dict[str, set[str]] = {}
+    by_word: dict[str, set[str]] = {}
     for kind in KINDS:
         for line in (
             (folder / f"data.{kind}").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -83,8 +83,8 @@ def synonyms(folder: Path) -> dict[str, set[str]]:
             count = int(cells[3], 16)
             words = {cells[4 + 2 * i].lower().partition("(")[0] for i in range(count)}
             for word in words:
-                found.setdefault(word, set()).update(words - {word})
-    return found
+                by_word.setdefault(word, set()).update(words - {word})
+    return by_word
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def nearest(encoder: TextEncoder, usable: list[int]) -> Tensor:
     """Return the substitutes of `usable` tokens: the five of highest cosine similarity."""
     weight = encoder.body.tokens.weight.detach().float().cpu()
     rows = torch.tensor(usable, dtype=torch.int64)
-    found = torch.full((len(weight), NEAREST), -1)
+    neighbours = torch.full((len(weight), NEAREST), -1)
     if len(rows) > NEAREST:
-        found[rows] = rows[top_k_of_others(unit_rows(weight[rows]), NEAREST)[1]]
-    return found
+        neighbours[rows] = rows[top_k_of_others(unit_rows(weight[rows]), NEAREST)[1]]
+    return neighbours

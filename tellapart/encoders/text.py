@@ -64,11 +64,11 @@ class SmallTransformer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, position: Tensor) -> list[Tensor]:
         """The output (N, L, F) of every layer, from token embeddings."""
         x = self.dropout(self.norm(x + self.positions(position)))
-        found = []
+        layers = []
         for layer in self.layers:
             x = layer(x, src_key_padding_mask=~mask)
-            found.append(x)
-        return found
+            layers.append(x)
+        return layers
 
 
 class BagOfTokens(nn.Module):
@@ -107,8 +107,8 @@ class Pretrained(nn.Module):
     @property
     def tokens(self) -> nn.Module:
         """Its token embeddings."""
-        found: nn.Module = self.model.get_input_embeddings()
-        return found
+        token_embedding: nn.Module = self.model.get_input_embeddings()
+        return token_embedding
 
     def forward(self, x: Tensor, mask: Tensor, position: Tensor) -> list[Tensor]:
         """The output (N, L, F) of every layer, from token embeddings."""
@@ -186,8 +186,8 @@ class TextEncoder(AnyEncoder):
         """
         self.tokenizer.enable_truncation(self.max_length)
         self.tokenizer.no_padding()
-        found = self.tokenizer.encode_batch(texts)
-        return [(e.ids, [-1 if w is None else w for w in e.word_ids]) for e in found]
+        encodings = self.tokenizer.encode_batch(texts)
+        return [(e.ids, [-1 if w is None else w for w in e.word_ids]) for e in encodings]
 
     def layers(self, view: View) -> list[Tensor]:
         """Return the output (N, L, F) of every layer."""
@@ -200,8 +200,8 @@ class TextEncoder(AnyEncoder):
         position = view.get(
             "position", torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
         )
-        found: list[Tensor] = self.body(x, mask, position)
-        return found
+        layer_outputs: list[Tensor] = self.body(x, mask, position)
+        return layer_outputs
 
     def features(self, view: View) -> Tensor:
         """Compute the features (N, F)."""
@@ -279,18 +279,20 @@ def build(
             body: nn.Module = BagOfTokens(size, width, dropout)
             if name == "small-transformer":
                 body = SmallTransformer(size, width, layers, max_length, dropout)
-            made = TextEncoder(body, words, width=width, **shared)
+            encoder = TextEncoder(body, words, width=width, **shared)
         else:
             model, words = _pretrained(name, tokenizer, config, dropout, max_length, revision)
             config = _plain(model.config.to_dict())
             revision = getattr(model.config, "_commit_hash", None) or revision
-            made = TextEncoder(Pretrained(model), words, width=model.config.hidden_size, **shared)
-    made.description = {
+            encoder = TextEncoder(
+                Pretrained(model), words, width=model.config.hidden_size, **shared
+            )
+    encoder.description = {
         "kind": "text", "encoder": name, "tokenizer": words.to_str(), "config": config,
-        "width": width, "layers": layers, "dropout": dropout, **shared, "dim": made.dim,
+        "width": width, "layers": layers, "dropout": dropout, **shared, "dim": encoder.dim,
         **({"revision": revision} if revision else {}),
     }  # fmt: skip
-    return made
+    return encoder
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
@@ -418,8 +420,8 @@ def mask_token(tokenizer: Any) -> int:
         ConfigError: the tokenizer has no mask token.
     """
     for name in ("[MASK]", "<mask>"):
-        if (found := tokenizer.token_to_id(name)) is not None:
-            return int(found)
+        if (token := tokenizer.token_to_id(name)) is not None:
+            return int(token)
     raise ConfigError("the tokenizer of this model has no mask token, which --objective.mlm needs")
 
 

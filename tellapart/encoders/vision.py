@@ -290,8 +290,8 @@ def takes_size(name: str) -> bool:
     """
     import timm
 
-    found = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    return "vit" in name or "swin" in name or bool(found and found.fixed_input_size)
+    known = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    return "vit" in name or "swin" in name or bool(known and known.fixed_input_size)
 
 
 def _is_offline(error: BaseException | None) -> bool:

@@ -64,16 +64,16 @@ def read(path: Path) -> tuple[Weights, str | None]:
             warnings.catch_warnings(action="ignore"),  # torch's own, about the file
             torch.serialization.safe_globals([argparse.Namespace]),  # settings of MoCo and DINO
         ):
-            found: Any = torch.load(file, map_location="cpu", weights_only=True)
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file fails in many ways
         raise ConfigError(_refusal(path, error)) from error
-    arch = found.get("arch") if isinstance(found, dict) else None
+    arch = content.get("arch") if isinstance(content, dict) else None
     for _ in range(NESTED):
-        inner = _inner(found)
+        inner = _inner(content)
         if inner is None:
             break
-        found = inner
-    return _named(found, path), arch if isinstance(arch, str) else None
+        content = inner
+    return _named(content, path), arch if isinstance(arch, str) else None
 
 
 def _refusal(path: Path, error: Exception) -> str:
@@ -97,22 +97,23 @@ def _refusal(path: Path, error: Exception) -> str:
     )
 
 
-def _inner(found: Any) -> dict[Any, Any] | None:
+def _inner(content: Any) -> dict[Any, Any] | None:
     """Return the dictionary of weights nested in a dictionary; None if there is none."""
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         return None
     return next(
-        (found[key] for key in WRAPPERS if isinstance(found.get(key), dict) and found[key]), None
+        (content[key] for key in WRAPPERS if isinstance(content.get(key), dict) and content[key]),
+        None,
     )
 
 
-def _named(found: Any, path: Path) -> Weights:
+def _named(content: Any, path: Path) -> Weights:
     """Return the dense tensors by name, without the prefixes that torch's wrappers insert.
 
     Raises:
         ConfigError: there are no tensors, or more than any network has.
     """
-    items = found.items() if isinstance(found, dict) else ()
+    items = content.items() if isinstance(content, dict) else ()
     tensors = {
         name: t
         for name, t in items
@@ -145,7 +146,7 @@ def match(weights: Weights, network: torch.nn.Module) -> tuple[Weights, list[str
     best: tuple[Weights, list[str]] = {}, []
     for plain in _variants(weights):
         for here in (plain, _numbered(plain)):
-            found = {}
+            matched = {}
             for name, tensor in wanted.items():
                 candidate = here.get(name, here.get(name.removeprefix("model.")))
                 if candidate is None:
@@ -153,10 +154,10 @@ def match(weights: Weights, network: torch.nn.Module) -> tuple[Weights, list[str
                 if candidate.shape != tensor.shape and name.endswith(POSITIONS):
                     candidate = _resized(candidate, tensor)
                 if candidate is not None and candidate.shape == tensor.shape:
-                    found[name] = candidate
-            if len(found) > len(best[0]):
-                names = {n for name in found for n in (name, name.removeprefix("model."))}
-                best = found, sorted(n for n in here if STAGE.match(n) and n not in names)
+                    matched[name] = candidate
+            if len(matched) > len(best[0]):
+                names = {n for name in matched for n in (name, name.removeprefix("model."))}
+                best = matched, sorted(n for n in here if STAGE.match(n) and n not in names)
     return best
 
 
@@ -178,15 +179,16 @@ def load_into(network: torch.nn.Module, weights: Weights, source: str) -> list[s
     lacking = missing(weights, network)
     if lacking:
         shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-        theirs = ", ".join(f"{name[:80]!a}" for name in sorted(weights)[:3])
+        first_names = ", ".join(f"{name[:80]!a}" for name in sorted(weights)[:3])
         raise ConfigError(
             f"{source} does not fit the encoder: {len(lacking)} of {len(network.state_dict())} "
             f"tensors are missing, have another shape, or are too many: {shown}. The file holds "
-            f"{len(weights)}: {theirs}, ... Give the --encoder (and --width) it was trained with"
+            f"{len(weights)}: {first_names}, ... Give the --encoder (and --width) it was trained "
+            "with"
         )
-    found = match(weights, network)[0]
-    network.load_state_dict(network.state_dict() | found)
-    used = {id(tensor) for tensor in found.values()}
+    matched = match(weights, network)[0]
+    network.load_state_dict(network.state_dict() | matched)
+    used = {id(tensor) for tensor in matched.values()}
     return sorted(n for n, t in weights.items() if id(t) not in used and not n.endswith(POSITIONS))
 
 
@@ -197,9 +199,11 @@ def missing(weights: Weights, network: torch.nn.Module) -> list[str]:
         Tensors of the network that `weights` lack or have in another shape, except batch counters;
         if there are none, the stages of `weights` that the network does not have.
     """
-    found, surplus = match(weights, network)
+    matched, surplus = match(weights, network)
     lacking = sorted(
-        n for n in network.state_dict() if n not in found and not n.endswith("num_batches_tracked")
+        n
+        for n in network.state_dict()
+        if n not in matched and not n.endswith("num_batches_tracked")
     )
     return lacking or [n[:80] for n in surplus]
 
@@ -234,10 +238,10 @@ def _resized(old: Tensor, new: Tensor) -> Tensor | None:
                 return torch.empty_like(new)
             from timm.layers.pos_embed import resample_abs_pos_embed
 
-            made: Tensor = resample_abs_pos_embed(
+            resized: Tensor = resample_abs_pos_embed(
                 old.float(), [sides[1]] * 2, [sides[0]] * 2, num_prefix_tokens=prefix
             )
-            return made
+            return resized
     return None
 
 

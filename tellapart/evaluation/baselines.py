@@ -115,8 +115,8 @@ class BagOfWords:
         """(N, words) float32."""
         if self.words is None:
             return np.zeros((len(texts), 1), np.float32)
-        found: np.ndarray[Any, Any] = self.words.transform(texts).toarray().astype(np.float32)
-        return found
+        counts: np.ndarray[Any, Any] = self.words.transform(texts).toarray().astype(np.float32)
+        return counts
 
 
 def embed(baseline: Seen, source: Source, name: str) -> Embeddings:

@@ -82,8 +82,8 @@ def resamples_of_groups(group: Array, *, seed: int = 0) -> Array:
     """
     _, number = np.unique(group, return_inverse=True)
     weights = resamples(int(number.max()) + 1, seed=seed)[:, number]
-    found: Array = weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)
-    return found
+    shares: Array = weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)
+    return shares
 
 
 def score(right: Array, weights: Array, note: str = "") -> Score:

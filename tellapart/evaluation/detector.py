@@ -54,7 +54,7 @@ def detector(encoder: Encoder, classes: int, config: DetectConfig) -> nn.Module:
             body, last, channels, width = split_stages(backbone)
             net: nn.Module = _OneMap(body, channels)
             anchors = AnchorGenerator((config.sizes,), ((0.5, 1.0, 2.0),))
-            made = FasterRCNN(
+            network = FasterRCNN(
                 net, rpn_anchor_generator=anchors, box_roi_pool=MultiScaleRoIAlign(["0"], REGION,
                 2), box_head=_Pooled(last), box_predictor=FastRCNNPredictor(width, classes + 1),
                 **shared,
@@ -64,12 +64,12 @@ def detector(encoder: Encoder, classes: int, config: DetectConfig) -> nn.Module:
             anchors = AnchorGenerator(
                 tuple((s,) for s in _spread(config.sizes)), ((0.5, 1.0, 2.0),) * 3
             )
-            made = FasterRCNN(
+            network = FasterRCNN(
                 net, rpn_anchor_generator=anchors, box_roi_pool=MultiScaleRoIAlign(["0", "1", "2"],
                 REGION, 2), box_head=TwoMLPHead(FPN_CHANNELS * REGION**2, HIDDEN),
                 box_predictor=FastRCNNPredictor(HIDDEN, classes + 1), **shared,
             )  # fmt: skip
-    result: nn.Module = made.to(encoder.mean.device)
+    result: nn.Module = network.to(encoder.mean.device)
     return result
 
 
@@ -128,14 +128,14 @@ def detect(model: nn.Module, source: BoxSource) -> list[dict[str, Tensor]]:
     """Per image {"boxes" (O, 4) x0 y0 x1 y1 in its pixels, "labels" (O,) from 0, "scores" (O,)}."""
     model.eval()
     device = next(model.parameters()).device
-    found = []
+    detections = []
     for row in range(len(source)):
         out = {k: v.cpu() for k, v in model([source.image(row).to(device)])[0].items()}
-        found.append(out | {"labels": out["labels"] - 1})
-    return found
+        detections.append(out | {"labels": out["labels"] - 1})
+    return detections
 
 
-def average_precision(source: BoxSource, found: list[dict[str, Tensor]]) -> dict[str, float]:
+def average_precision(source: BoxSource, detections: list[dict[str, Tensor]]) -> dict[str, float]:
     """COCO's AP over IoU 0.5 to 0.95, AP50 and AP75, in [0, 1], by faster-coco-eval.
 
     Objects marked as ignored are neither asked for nor held against a detection.
@@ -160,7 +160,7 @@ def average_precision(source: BoxSource, found: list[dict[str, Tensor]]) -> dict
             }
             marks.append(mark | {"area": mark["bbox"][2] * mark["bbox"][3]})
         for box, label, score in zip(
-            *(found[row][k].tolist() for k in ("boxes", "labels", "scores")), strict=True
+            *(detections[row][k].tolist() for k in ("boxes", "labels", "scores")), strict=True
         ):
             boxes.append(_coco_box(row, box, int(label)) | {"score": score})
     if not boxes:

@@ -116,13 +116,13 @@ def score_source(subject: Subject, source: Source, request: Request) -> tuple[di
     if source.labels is None or not (source.labels >= 0).any():
         flags = f" --data {data}" if data else ""
         command = f"tellapart eval {subject.name}{flags} --labels few.csv"
-        found = {row: label_free.view_retrieval(z) for row, z in views.items()}
+        retrieval = {row: label_free.view_retrieval(z) for row, z in views.items()}
         measure = protocol.intervals_of(name, len(next(iter(views.values()))))
         result["verdict"] = label_free.verdict(
-            found, rows.baselines, subject.headline, command, measure
+            retrieval, rows.baselines, subject.headline, command, measure
         )
         result["view_retrieval"] = {
-            row: asdict(measure.score(r, "", 1.0)) for row, r in found.items()
+            row: asdict(measure.score(r, "", 1.0)) for row, r in retrieval.items()
         }
     else:
         table = protocol.score(

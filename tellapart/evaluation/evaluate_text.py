@@ -47,17 +47,17 @@ def evaluate_pairs(
     pairs = open_pairs(spec)
     rows, baselines = readers(subject, pairs.texts, console)
     vectors = {name: read(pairs.texts) for name, read in rows.items()}
-    found = sentence_similarity.sts(vectors, pairs, baselines=baselines)
+    scores = sentence_similarity.sts(vectors, pairs, baselines=baselines)
     result = {
         "protocol": name,
-        "sts": {name: asdict(score) for name, score in found["scores"].items()},
-        "comparisons_of_sts": found["comparisons"],
-        "geometry": found["measures"],
+        "sts": {name: asdict(score) for name, score in scores["scores"].items()},
+        "comparisons_of_sts": scores["comparisons"],
+        "geometry": scores["measures"],
         "counts": {"pairs": len(pairs), "texts": len(pairs.texts), "skipped": len(pairs.skipped)},
         "skipped": pairs.skipped,
         "baselines": baselines,
     }
-    return result | {"verdict": _verdict_of_pairs(subject, pairs, found, baselines)}
+    return result | {"verdict": _verdict_of_pairs(subject, pairs, scores, baselines)}
 
 
 def evaluate_sentences(
@@ -88,17 +88,17 @@ def evaluate_sentences(
         if len(part) > PARTNERS:
             part = part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[:PARTNERS]))
         sides = {row: (read(part.column(0)), read(part.column(1))) for row, read in rows.items()}
-        found = sentence_similarity.partners(
+        scores = sentence_similarity.partners(
             sides,
             baselines,
             texts=(part.column(0), part.column(1)),
             measure=protocol.intervals_of(name, len(part)),
         )
         result["partners"] = {
-            row: {c: asdict(s) for c, s in cells.items()} for row, cells in found["scores"].items()
+            row: {c: asdict(s) for c, s in cells.items()} for row, cells in scores["scores"].items()
         }
-        result["comparisons_of_partners"] = [asdict(c) for c in found["comparisons"]]
-        result["verdict"] = _verdict_of_partners(subject, found, baselines, len(part))
+        result["comparisons_of_partners"] = [asdict(c) for c in scores["comparisons"]]
+        result["verdict"] = _verdict_of_partners(subject, scores, baselines, len(part))
         shown = {row: first for row, (first, _) in sides.items()}
     elif source.labels is not None and (source.labels >= 0).any():
         pairs = {
@@ -187,8 +187,8 @@ def reader(encoder: AnyEncoder, output: Output = "features") -> Reader:
             name="texts", all_ids=ids, all_labels=None, classes=(), parts={}, fingerprint="",
             texts=[(text,) for text in texts],
         )  # fmt: skip
-        found: Array = outputs(encoder, source, (output,))[output].numpy()
-        return found
+        vectors: Array = outputs(encoder, source, (output,))[output].numpy()
+        return vectors
 
     return read
 

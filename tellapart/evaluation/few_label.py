@@ -59,8 +59,10 @@ def few_label(
     right = np.zeros(len(test))
     for draw in range(draws):
         rows = balanced(train.known_labels, count, seed=seed + draw)
-        found = _answers(train.vectors[rows], train.known_labels[rows], test.vectors, mean, scale)
-        right += found == test.labels
+        predicted = _answers(
+            train.vectors[rows], train.known_labels[rows], test.vectors, mean, scale
+        )
+        right += predicted == test.labels
     right /= draws
     return float(right.mean()), right
 
@@ -93,10 +95,10 @@ def few_label_within(
         rows = balanced(items.known_labels, count, seed=seed + draw)
         rest = np.setdiff1d(np.arange(len(items)), rows)
         if len(rest):
-            found = _answers(
+            predicted = _answers(
                 items.vectors[rows], items.known_labels[rows], items.vectors[rest], mean, scale
             )
-            right[rest] += found == items.known_labels[rest]
+            right[rest] += predicted == items.known_labels[rest]
             judged[rest] += 1
     shares: Array = np.full(len(items), np.nan)
     np.divide(right, judged, out=shares, where=judged > 0)
@@ -182,21 +184,21 @@ def _choose(known: _Vectors, labels: Array) -> float | None:
     for kind in (None, *GRID):
         score = 0.0
         for fit, check in folds.split(labels, labels):
-            found = _predict(kind, known.take(fit), labels[fit], known.take(check))
-            score += float((found == labels[check]).sum())
+            predicted = _predict(kind, known.take(fit), labels[fit], known.take(check))
+            score += float((predicted == labels[check]).sum())
         if score > best[0]:
             best = score, kind
     return best[1]
 
 
 def _predict(cost: float | None, known: _Vectors, labels: Array, asked: _Vectors) -> Array:
-    found: Array
+    predicted: Array
     if cost is None:
-        found = labels[(asked.unit @ known.unit.T).argmax(1)]
+        predicted = labels[(asked.unit @ known.unit.T).argmax(1)]
     else:
         model = classifier("logistic", cost, tolerance=TOLERANCE)
-        found = quietly_fitted(model, known.coordinates, labels).predict(asked.coordinates)
-    return found
+        predicted = quietly_fitted(model, known.coordinates, labels).predict(asked.coordinates)
+    return predicted
 
 
 def _unit(vectors: Array) -> Array:

@@ -78,8 +78,8 @@ def score(
         known, judged = (
             _vectors(frames, part, *drawn[key]) for key, part in (("train", train), ("test", test))
         )
-        found, _ = linear.linear_labels(known, judged.vectors, rows=TRAIN)
-        right[name] = (found == judged.known_labels).astype(float)
+        predicted, _ = linear.linear_labels(known, judged.vectors, rows=TRAIN)
+        right[name] = (predicted == judged.known_labels).astype(float)
     weights = bootstrap.resamples_of_groups(drawn["test"][0])
     scores = {name: bootstrap.score(r, weights) for name, r in right.items()}
     comparisons = [
@@ -100,10 +100,10 @@ def frame_labels(source: SequenceSource, position: int, hop: int, names: list[st
     begin, _ = source.seconds(position)
     count = max(1, int(source.lengths[position]) // hop)
     middle = begin + (np.arange(count) + 0.5) * hop / (source.rate or 1)
-    found = np.full(count, -1)
+    labels = np.full(count, -1)
     for start, end, name in _marks(source, position):
-        found[(middle >= start) & (middle < end)] = names.index(name)
-    return found
+        labels[(middle >= start) & (middle < end)] = names.index(name)
+    return labels
 
 
 def _marks(source: SequenceSource, position: int) -> list[tuple[float, float, str]]:

@@ -44,27 +44,27 @@ def everything(
         stage_dims: dimensions of the vectors of a stage, at most.
         stage_rows: training items of the classifier of a stage, at most.
     """
-    found: dict[str, Part] = {}
+    parts: dict[str, Part] = {}
     encoder, images = image_encoder(subject, "--full"), images_of(source, "--full")
     train, test = parts_of(images)
     if test is not None:
         console.say("Transformation probe")
-        told = what_is_discarded(encoder, train, test)
+        discarded = what_is_discarded(encoder, train, test)
         if subject.run is None:
-            del told["embedding (z)"]  # the head of others' weights is a fresh one
-        found["transformation of an image predicted by a linear classifier, %"] = told
+            del discarded["embedding (z)"]  # the head of others' weights is a fresh one
+        parts["transformation of an image predicted by a linear classifier, %"] = discarded
     if test is None or source.labels is None or not (source.labels >= 0).any():
-        return found
+        return parts
     labelled = {
         name: (a.labelled(), b.labelled()) for name, (a, b) in rows.pairs.items() if b is not None
     }
     if repeated(test):
         console.say("retrieval among the test items")
-        found["retrieval among the test items, %"] = {
+        parts["retrieval among the test items, %"] = {
             name: retrieval(b) for name, (_, b) in labelled.items()
         }
     console.say("a linear layer by SGD")
-    found["linear layer by SGD for 100 epochs, %"] = {
+    parts["linear layer by SGD for 100 epochs, %"] = {
         name: {"accuracy": sgd_linear(a, b)[0]}
         for name, (a, b) in labelled.items()
         if name not in rows.baselines
@@ -72,17 +72,17 @@ def everything(
     if has_maps(encoder, images.image_size):
         console.say("Linear SVM per stage")
         networks = fresh_of(subject) | {"trained": encoder}
-        found["one-vs-all linear SVM on each stage, %"] = _stages(
+        parts["one-vs-all linear SVM on each stage, %"] = _stages(
             networks, train, test, stage_dims, stage_rows
         )
-    found |= _budgets(encoder, fresh_of(subject)["random init"], train, test, console)
-    return found
+    parts |= _budgets(encoder, fresh_of(subject)["random init"], train, test, console)
+    return parts
 
 
 def _stages(
     networks: dict[str, Encoder], train: ImageSource, test: ImageSource, dimensions: int, rows: int
 ) -> Part:
-    found: Part = {}
+    scores: Part = {}
     known = np.flatnonzero(np.asarray(train.labels) >= 0)
     train = train.subset(np.sort(np.random.default_rng(0).permutation(known)[:rows]))
     for name, encoder in networks.items():
@@ -91,12 +91,12 @@ def _stages(
             stage_vectors(encoder, test, dimensions=dimensions),
             strict=True,
         )
-        found[name] = {}
+        scores[name] = {}
         for number, (fit, judged) in enumerate(pairs, 1):
             judged = judged.labelled()
             answer, _ = linear_labels(fit, judged.vectors, "svm", rows=rows)
-            found[name][f"stage {number}"] = float((answer == judged.known_labels).mean())
-    return found
+            scores[name][f"stage {number}"] = float((answer == judged.known_labels).mean())
+    return scores
 
 
 def fresh_of(subject: Subject) -> dict[str, Encoder]:

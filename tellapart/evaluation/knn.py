@@ -52,8 +52,8 @@ def knn(
     {'knn@1': 1.0}
     """
     test = test.labelled()
-    found = knn_labels(train, test.vectors, k=k, temperature=temperature)
-    return {f"knn@{n}": float((p == test.labels).mean()) for n, p in found.items()}
+    predicted = knn_labels(train, test.vectors, k=k, temperature=temperature)
+    return {f"knn@{n}": float((p == test.labels).mean()) for n, p in predicted.items()}
 
 
 def knn_labels(
@@ -116,9 +116,9 @@ def best_k(train: Embeddings, ks: tuple[int, ...], *, temperature: float = 0.07)
     train = train.labelled()
     ks = tuple(k for k in _checked(ks, temperature) if k < len(train)) or (1,)
     chosen = np.sort(np.random.default_rng(0).permutation(len(train))[:LEAVE_ONE_OUT])
-    found = leave_one_out_labels(train, k=ks, temperature=temperature, rows=chosen)
+    predicted = leave_one_out_labels(train, k=ks, temperature=temperature, rows=chosen)
     labels = train.known_labels[chosen]
-    return max(ks, key=lambda k: ((found[k] == labels).mean(), -k))
+    return max(ks, key=lambda k: ((predicted[k] == labels).mean(), -k))
 
 
 def smallest_class(train: Embeddings) -> int:
@@ -141,12 +141,12 @@ def _vote(
     labels, classes = torch.from_numpy(place)[neighbour], len(names)
     weight = ((similarity - similarity[:, :1]) / temperature).exp().double()
     votes = torch.zeros(len(labels), classes, dtype=torch.float64)
-    found, done = {}, 0
+    predicted, done = {}, 0
     for k in sorted(ks):
         votes.scatter_add_(1, labels[:, done:k], weight[:, done:k])
         done = min(k, labels.shape[1])
-        found[k] = names[votes.argmax(1).numpy()]
-    return found
+        predicted[k] = names[votes.argmax(1).numpy()]
+    return predicted
 
 
 def _checked(k: int | tuple[int, ...], temperature: float) -> tuple[int, ...]:

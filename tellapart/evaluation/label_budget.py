@@ -95,8 +95,8 @@ def label_budget(
         labels_per_class(features, per_class, share),
         int(features.known_labels.max()) + 1,
     )
-    found: dict[str, list[Array]] = {}
-    found[FROZEN] = [few_label(features, others, per_class=per_class, share=share, draws=1,
+    correct: dict[str, list[Array]] = {}
+    correct[FROZEN] = [few_label(features, others, per_class=per_class, share=share, draws=1,
                      seed=d)[1]
                      for d in range(effort.draws)]  # fmt: skip
     for draw in range(effort.draws):
@@ -105,11 +105,11 @@ def label_budget(
         if effort.distil and draw == 0:
             ways |= _distilled(ways[MIDDLE if MIDDLE in ways else TUNED], encoder, train, effort)
         for way, model in ways.items():
-            found.setdefault(way, []).append(right(model, judged))
+            correct.setdefault(way, []).append(right(model, judged))
             if say:
-                say(f"{len(few):,} labels, draw {draw}, {way}: {found[way][-1].mean():.1%}")
+                say(f"{len(few):,} labels, draw {draw}, {way}: {correct[way][-1].mean():.1%}")
     weights = bootstrap.resamples(len(judged))
-    return {way: _summary(draws, weights) for way, draws in found.items()}
+    return {way: _summary(draws, weights) for way, draws in correct.items()}
 
 
 def _tuned(

@@ -39,16 +39,16 @@ def of_vectors(items: Embeddings) -> dict[str, float]:
     if len(items) < 2:
         return {}
     z = geometry.unit_rows(torch.from_numpy(np.array(items.at_most(SAMPLE).vectors)))
-    found = {
+    measures = {
         "uniformity": geometry.uniformity(z),
         "effective rank": geometry.effective_rank(z),
         "std": geometry.relative_std(z),
     }
     if len(z) > 2:
-        found["alpha-ReQ"] = geometry.alpha_req(z)
+        measures["alpha-ReQ"] = geometry.alpha_req(z)
     if len(z) > NEIGHBOURS:
-        found["hubness"] = geometry.hubness(z, k=NEIGHBOURS)
-    return {name: float(value) for name, value in found.items() if torch.isfinite(value)}
+        measures["hubness"] = geometry.hubness(z, k=NEIGHBOURS)
+    return {name: float(value) for name, value in measures.items() if torch.isfinite(value)}
 
 
 def of_views(z: Tensor) -> dict[str, float]:
@@ -65,14 +65,14 @@ def of_views(z: Tensor) -> dict[str, float]:
         return {}
     z = geometry.unit_rows(z)
     a, b = z[:, 0], z[:, 1]
-    found = {
+    measures = {
         "alignment": geometry.alignment(a, b),
         "LiDAR": geometry.lidar(z),
         "view retrieval": geometry.view_retrieval(a, b),
     }
     if len(z) > NEIGHBOURS:
-        found["neighbour agreement"] = geometry.neighbour_agreement(a, b, k=NEIGHBOURS)
-    return {name: float(value) for name, value in found.items()}
+        measures["neighbour agreement"] = geometry.neighbour_agreement(a, b, k=NEIGHBOURS)
+    return {name: float(value) for name, value in measures.items()}
 
 
 def view_retrieval(z: Tensor) -> np.ndarray[Any, Any]:
@@ -89,7 +89,7 @@ def view_retrieval(z: Tensor) -> np.ndarray[Any, Any]:
 
 
 def verdict(
-    found: Mapping[str, np.ndarray[Any, Any]],
+    measures: Mapping[str, np.ndarray[Any, Any]],
     baselines: tuple[str, ...],
     row: str,
     command: str,
@@ -98,23 +98,23 @@ def verdict(
     """The verdict of view retrieval on a row beside the baselines, with its limits.
 
     Args:
-        found: row -> what `view_retrieval` gave.
+        measures: row -> what `view_retrieval` gave.
         baselines: the rows to compare with.
         row: the row of the verdict.
         command: the command that evaluates with a few labels.
         measure: the intervals of the protocol.
     """
     sentence = ""
-    if row in found:
+    if row in measures:
         best = max(
-            (b for b in baselines if b in found), key=lambda b: found[b].mean(), default=None
+            (b for b in baselines if b in measures), key=lambda b: measures[b].mean(), default=None
         )
         sentence = (
-            f"View retrieval among {len(found[row]):,} items (one random view finds the other "
-            f"view of its item): {percent(found[row].mean())}"
+            f"View retrieval among {len(measures[row]):,} items (one random view finds the other "
+            f"view of its item): {percent(measures[row].mean())}"
         )
         if best:
-            c = measure.compare("view retrieval", (row, found[row]), (best, found[best]))
+            c = measure.compare("view retrieval", (row, measures[row]), (best, measures[best]))
             sentence += f", {against(c)}"
         sentence += ". "
     five, ten = bootstrap.items_needed(0.05), bootstrap.items_needed(0.1)

@@ -81,15 +81,15 @@ def cross_validated_labels(items: Embeddings, kind: str = "logistic") -> Array:
         items: all labelled.
         kind: "logistic" or "svm".
     """
-    found = np.empty(len(items), np.int64)
+    predicted = np.empty(len(items), np.int64)
     fold = np.random.default_rng(0).permutation(len(items)) % FOLDS
     for part in range(min(FOLDS, len(items))):
         inside, outside = items.take(np.flatnonzero(fold != part)), np.flatnonzero(fold == part)
         if len(np.unique(inside.known_labels)) == 1:  # the other class is left out whole
-            found[outside] = inside.known_labels[0]
+            predicted[outside] = inside.known_labels[0]
             continue
-        found[outside] = linear_labels(inside, items.vectors[outside], kind)[0]
-    return found
+        predicted[outside] = linear_labels(inside, items.vectors[outside], kind)[0]
+    return predicted
 
 
 def fitted_labels(train: Embeddings, vectors: Array, kind: str, cost: float) -> Array:
@@ -103,8 +103,8 @@ def fitted_labels(train: Embeddings, vectors: Array, kind: str, cost: float) -> 
     """
     mean, scale = train.vectors.mean(0), train.vectors.std(0) + 1e-6
     model = quietly_fitted(classifier(kind, cost), (train.vectors - mean) / scale, train.labels)
-    found: Array = model.predict((vectors - mean) / scale)
-    return found
+    predicted: Array = model.predict((vectors - mean) / scale)
+    return predicted
 
 
 def quietly_fitted(model: Any, vectors: Array, labels: Any) -> Any:

@@ -89,14 +89,14 @@ class Watch:
         z = self._view_features(encoder)
         if not torch.isfinite(z).all():  # the next step says so
             return Look({}, float("-inf"))
-        found = label_free.of_views(z) | label_free.of_vectors(_as_embeddings(z[:, 0]))
+        measures = label_free.of_views(z) | label_free.of_vectors(_as_embeddings(z[:, 0]))
         row = {
             f"features_{name.replace(' ', '_').replace('-', '_')}": value
-            for name, value in found.items()
+            for name, value in measures.items()
         }
         if self.labelled is not None:
             row[FEW] = few_label_knn(_embedded(encoder, self.labelled))
-        return Look(row, row.get(FEW, found[CHOOSES]))
+        return Look(row, row.get(FEW, measures[CHOOSES]))
 
     def look(self, encoder: AnyEncoder) -> dict[str, float]:
         """k-NN accuracy (k = 20) on the held-out part, or view retrieval without labels.

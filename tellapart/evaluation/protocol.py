@@ -187,8 +187,8 @@ def score(
         return Table(name, scores, comparisons, verdict, counts, split)
     decides = _deciding(first, headline, baselines, right, scores)
     verdict = sentence(scores, comparisons, decides, few_row)
-    found = _lopsided_classes(*first, classes)
-    return Table(name, scores, comparisons, verdict, counts, split, decides, found)
+    lopsided = _lopsided_classes(*first, classes)
+    return Table(name, scores, comparisons, verdict, counts, split, decides, lopsided)
 
 
 def _ks(first: Pair, name: str) -> tuple[int, ...]:
@@ -312,14 +312,14 @@ def _lopsided_classes(
     """The names of classes that only the training part or only the test part has."""
     if test is None:
         return {}
-    ours, theirs = (set(p.labelled().known_labels.tolist()) for p in (train, test))
+    train_classes, test_classes = (set(p.labelled().known_labels.tolist()) for p in (train, test))
 
     def named(labels: set[int]) -> list[str]:
         return [str(names[i]) if i < len(names) else str(i) for i in sorted(labels)]
 
     return {
-        "classes_without_test_items": named(ours - theirs),
-        "classes_without_training_items": named(theirs - ours),
+        "classes_without_test_items": named(train_classes - test_classes),
+        "classes_without_training_items": named(test_classes - train_classes),
     }
 
 

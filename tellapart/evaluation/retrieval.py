@@ -81,8 +81,8 @@ def nmi(items: Embeddings, *, seed: int = 0) -> float:
 
     z = unit_rows(torch.from_numpy(np.array(items.vectors))).numpy()
     clusters = len(np.unique(items.known_labels))
-    found = KMeans(clusters, n_init=STARTS, random_state=seed).fit_predict(z)
-    return float(normalized_mutual_info_score(items.known_labels, found))
+    cluster = KMeans(clusters, n_init=STARTS, random_state=seed).fit_predict(z)
+    return float(normalized_mutual_info_score(items.known_labels, cluster))
 
 
 def _hits(z: torch.Tensor, labels: torch.Tensor, k: int) -> torch.Tensor:

@@ -49,30 +49,30 @@ def tables(result: Cells) -> list[ScoreTable]:
     Args:
         result: what eval.json holds.
     """
-    found = []
+    all_tables = []
     if scores := result.get("scores"):
-        found.append(_accuracy(result, scores))
+        all_tables.append(_accuracy(result, scores))
     if "transfer" in result:
-        found.append(_transfer(result["transfer"]))
+        all_tables.append(_transfer(result["transfer"]))
     if retrieval := result.get("view_retrieval"):
         rows = {row: {"view retrieval": score} for row, score in retrieval.items()}
-        found.append(_of("Retrieval of another view of the same item, %", rows))
+        all_tables.append(_of("Retrieval of another view of the same item, %", rows))
     if sts := result.get("sts"):
         pairs = result.get("counts", {}).get("pairs")
         counted = f", {pairs:,} pairs" if pairs else ""
         rows = {row: {"Spearman": score} for row, score in sts.items()}
-        found.append(_of(f"Spearman correlation x 100{counted}", rows))
+        all_tables.append(_of(f"Spearman correlation x 100{counted}", rows))
     if partners := result.get("partners"):
-        found.append(_of("Retrieval of the partner, %", partners))
+        all_tables.append(_of("Retrieval of the partner, %", partners))
     if geometry := result.get("geometry"):
-        found.append(_geometry(geometry))
+        all_tables.append(_geometry(geometry))
     if frames := result.get("frames"):
         counts = frames["counts"]
         title = f"Frame accuracy, {counts['labels']} labels, {counts['test']:,} test frames, %"
         rows = {row: {"accuracy": score} for row, score in frames["scores"].items()}
-        found.append(_of(title, rows))
-    found += [_of(name, cells) for name, cells in (result.get("full") or {}).items()]
-    return found
+        all_tables.append(_of(title, rows))
+    all_tables += [_of(name, cells) for name, cells in (result.get("full") or {}).items()]
+    return all_tables
 
 
 def markdown(result: Cells) -> list[str]:

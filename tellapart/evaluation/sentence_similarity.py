@@ -68,8 +68,8 @@ def cosine(vectors: Array, pairs: ScoredPairs) -> Array:
         pairs: which texts belong together.
     """
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    found: Array = (unit[pairs.first] * unit[pairs.second]).sum(1)
-    return found
+    similarity: Array = (unit[pairs.first] * unit[pairs.second]).sum(1)
+    return similarity
 
 
 def spearman(a: Array, b: Array) -> float:
@@ -191,8 +191,8 @@ def _difference(
 def _measures(vectors: Array, pairs: ScoredPairs, alike: Array) -> dict[str, float]:
     z = torch.from_numpy(np.asarray(vectors, np.float32))
     z = geometry.unit_rows(z)
-    found = {"uniformity": float(geometry.uniformity(z[:MOST]))}
+    measures = {"uniformity": float(geometry.uniformity(z[:MOST]))}
     if len(alike):
         first, second = (torch.tensor(side)[alike] for side in (pairs.first, pairs.second))
-        found["alignment"] = float(geometry.alignment(z[first], z[second]))
-    return found
+        measures["alignment"] = float(geometry.alignment(z[first], z[second]))
+    return measures

@@ -61,10 +61,10 @@ def sgd_linear(
         tried = _fit(x[~held], y[~held], classes, RATES, epochs, seed)
         hits = (_answer(tried, x[held]) == y[held]).double().mean(1)
         rate = RATES[int(hits.argmax())]
-    found = _answer(
+    answer = _answer(
         _fit(x, y, classes, (rate,), epochs, seed), torch.from_numpy((test.vectors - mean) / scale)
     )
-    return float((names[found[0].numpy()] == test.known_labels).mean()), rate
+    return float((names[answer[0].numpy()] == test.known_labels).mean()), rate
 
 
 def _fit(

@@ -55,14 +55,14 @@ def embed_in_chunks(
     done = 0
     for rows in _chunks(source, encoder.device):
         file = place / f"{int(rows[0]):09d}.npz"
-        found = _read(file, wanted, len(rows))
-        if found is None:
+        chunk = _read(file, wanted, len(rows))
+        if chunk is None:
             began = time.monotonic()
-            told = _after(done, progress) if progress else None
-            found = outputs(encoder, source.subset(rows.numpy()), wanted, progress=told)
+            report = _after(done, progress) if progress else None
+            chunk = outputs(encoder, source.subset(rows.numpy()), wanted, progress=report)
             if time.monotonic() - began > SLOW:
-                _write(file, found)
-        parts.append(found)
+                _write(file, chunk)
+        parts.append(chunk)
         done += len(rows)
         if progress:
             progress(done)
@@ -108,20 +108,20 @@ def _read(file: Path, wanted: tuple[Output, ...], count: int) -> dict[Output, Te
     """A kept chunk; None where it is missing or damaged (zip checks a CRC)."""
     try:
         with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            found = {name: torch.from_numpy(arrays[name]) for name in wanted}
+            outputs = {name: torch.from_numpy(arrays[name]) for name in wanted}
     except Exception:  # NumPy and zipfile raise many kinds on a damaged file
         return None
-    fits = all(len(v) == count and v.dtype == torch.float32 for v in found.values())
-    return found if fits else None
+    fits = all(len(v) == count and v.dtype == torch.float32 for v in outputs.values())
+    return outputs if fits else None
 
 
-def _write(file: Path, found: dict[Output, Tensor]) -> None:
+def _write(file: Path, outputs: dict[Output, Tensor]) -> None:
     """Keep a chunk, whole or not at all. A cache that cannot be written costs only time."""
     work = file.with_name(f".{file.stem}-{uuid.uuid4().hex}.npz")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(work, "wb") as out:
-            arrays: dict[str, Any] = {name: value.numpy() for name, value in found.items()}
+            arrays: dict[str, Any] = {name: value.numpy() for name, value in outputs.items()}
             np.savez(out, **arrays)
         os.replace(work, file)
     except OSError:

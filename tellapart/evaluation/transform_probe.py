@@ -45,9 +45,13 @@ def what_is_discarded(
 
     Source: SimCLR (Chen et al. 2020), Table 3.
     """
-    found: dict[str, dict[str, float]] = {"chance": {}, "features (h)": {}, "embedding (z)": {}}
+    accuracies: dict[str, dict[str, float]] = {
+        "chance": {},
+        "features (h)": {},
+        "embedding (z)": {},
+    }
     for name, (kinds, change) in _changes(train.channels).items():
-        found["chance"][name] = 1 / kinds
+        accuracies["chance"][name] = 1 / kinds
         seen = [
             _outputs(encoder, part.subset(_drawn(len(part), count)), kinds, change, seed)
             for seed, (part, count) in enumerate(((train, ITEMS), (test, ITEMS // 4)))
@@ -55,8 +59,8 @@ def what_is_discarded(
         for row in ("features (h)", "embedding (z)"):
             fit, judged = seen[0][row], seen[1][row]
             answer, _ = linear_labels(fit, judged.vectors)
-            found[row][name] = float((answer == judged.known_labels).mean())
-    return found
+            accuracies[row][name] = float((answer == judged.known_labels).mean())
+    return accuracies
 
 
 def _changes(channels: int) -> dict[str, tuple[int, Change]]:

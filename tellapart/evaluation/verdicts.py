@@ -98,9 +98,9 @@ def sentence(
     outcomes: dict[int, list[str]] = {1: [], -1: [], 0: []}
     for other in scores[row]:
         of = row if other.startswith("knn@") else few_row
-        found = with_best(comparisons, other, of) if other in scores.get(of, {}) else None
-        if other != column and found is not None:
-            outcomes[found.shown].append(other)
+        comparison = with_best(comparisons, other, of) if other in scores.get(of, {}) else None
+        if other != column and comparison is not None:
+            outcomes[comparison.shown].append(other)
     parts = [f"{lead}, {against(best)}"]
     for shown, words in ((1, "better"), (0, "not significantly different"), (-1, "worse")):
         if outcomes[shown]:
@@ -136,14 +136,14 @@ def sentence_v1(
     return "; ".join(parts) + "."
 
 
-def transfer(found: Mapping[str, Mapping[str, Any]]) -> str:
+def transfer(scores: Mapping[str, Mapping[str, Any]]) -> str:
     """On how many sources an encoder is better than every baseline in the deciding column.
 
     Args:
-        found: source -> what eval.json holds of it.
+        scores: source -> what eval.json holds of it.
     """
     better = []
-    for name, result in found.items():
+    for name, result in scores.items():
         column = result.get("deciding", {}).get("column", "knn@200")
         here = [
             c
@@ -155,5 +155,5 @@ def transfer(found: Mapping[str, Mapping[str, Any]]) -> str:
     names = f": {', '.join(better)}" if better else ""
     return (
         f"By k-NN accuracy the encoder is significantly better than every baseline on "
-        f"{len(better)} of {len(found)} sources{names}."
+        f"{len(better)} of {len(scores)} sources{names}."
     )

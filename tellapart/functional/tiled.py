@@ -122,8 +122,8 @@ def repulsion(
         if _use_dense(q, k):
             return _dense_repulsion(q, k, skip, temperature, exclude_self)
         wanted = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
-        found = _repulsion(q, k, skip, temperature, exclude_self, wanted)
-        return found[0], found[1]
+        results = _repulsion(q, k, skip, temperature, exclude_self, wanted)
+        return results[0], results[1]
 
 
 def same_precision(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -374,8 +374,8 @@ def _symmetric_setup(ctx: Any, inputs: Any, output: Any) -> None:
 def _symmetric_backward(ctx: Any, grad: Any) -> Any:
     q, labels, value = ctx.saved_tensors
     with _first_derivative(q):
-        found = _symmetric_rows(q, value, grad, ctx.temperature, ctx.exclude_self, labels)
-    return found, None, None, None
+        gradient = _symmetric_rows(q, value, grad, ctx.temperature, ctx.exclude_self, labels)
+    return gradient, None, None, None
 
 
 _symmetric.register_autograd(_symmetric_backward, setup_context=_symmetric_setup)

@@ -47,8 +47,10 @@ def top_k(q: Tensor, rows: Tensor, k: int, *, scale: Tensor | None = None) -> tu
     room = q.new_empty(
         height, columns
     )  # one tile, written over and over: fresh pages cost as much as the products
-    found = [_top_k_of_queries(part, rows, k, room[: len(part)], scale) for part in q.split(height)]
-    return torch.cat([s for s, _ in found]), torch.cat([r for _, r in found])
+    results = [
+        _top_k_of_queries(part, rows, k, room[: len(part)], scale) for part in q.split(height)
+    ]
+    return torch.cat([s for s, _ in results]), torch.cat([r for _, r in results])
 
 
 def top_k_of_others(rows: Tensor, k: int, of: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -145,8 +145,8 @@ class Text(BaseModality[TextSource]):
         """Whether the other texts share most of their words with one."""
         part = source.subset(np.array([item, *others]))
         pairs = torch.tensor([[0, i + 1] for i in range(len(others))])
-        near = {b for a, b in duplicates.same_words(part, pairs) if a == 0}
-        return [i + 1 in near for i in range(len(others))]
+        equal = {b for a, b in duplicates.same_words(part, pairs) if a == 0}
+        return [i + 1 in equal for i in range(len(others))]
 
     def shared(self, source: TextSource) -> list[int]:
         """How many other pairs share a sentence with each pair."""

@@ -102,10 +102,10 @@ def objective_class(method: str) -> type[Objective]:
     """
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    found: type[Objective] = getattr(
+    objective: type[Objective] = getattr(
         importlib.import_module(f".{method}", __name__), METHODS[method]
     )
-    return found
+    return objective
 
 
 def build(method: str, options: Options, seed: int) -> Objective:

@@ -48,8 +48,8 @@ class Margin(Objective):
                 f"--objective.neighbours must be below the {len(source)} images, "
                 f"got {self.options.neighbours}",
             )
-            near = nearest_by_pixels(source, self.options.neighbours, encoder.device)
-            self.register_buffer("near", near, persistent=False)
+            neighbours = nearest_by_pixels(source, self.options.neighbours, encoder.device)
+            self.register_buffer("near", neighbours, persistent=False)
 
     def embed(self, encoder: AnyEncoder, batch: Batch) -> Embedded:
         run = encoder if self.options.sphere else encoder.project
@@ -76,11 +76,11 @@ class Margin(Objective):
             names = classes(batch)
             return names[:, None] == distributed.gather(names)
         if self.options.pairs == "neighbours":
-            near = self.near[batch.index][:, :, None] == index  # (N, K, R N)
+            is_neighbour = self.near[batch.index][:, :, None] == index  # (N, K, R N)
             back = (
                 self.near[index][:, :, None] == batch.index
             )  # either one is among the nearest of the other
-            return own | near.any(1) | back.any(1).T
+            return own | is_neighbour.any(1) | back.any(1).T
         return own
 
 
@@ -96,7 +96,7 @@ def nearest_by_pixels(source: Source, k: int, device: torch.device) -> Tensor:
     # |x - y|^2 = |x|^2 + |y|^2 - 2 x.y: the nearest y maximise x.y - |y|^2 / 2
     rows = torch.cat([x, -0.5 * x.square().sum(1, keepdim=True)], 1)
     queries = torch.cat([x, torch.ones(len(x), 1, device=device)], 1)
-    found = top_k(queries, rows, k + 1)[1]
-    other = found != torch.arange(len(x), device=device)[:, None]
+    nearest = top_k(queries, rows, k + 1)[1]
+    other = nearest != torch.arange(len(x), device=device)[:, None]
     other[other.all(1), -1] = False
-    return found[other].view(len(x), k)
+    return nearest[other].view(len(x), k)

@@ -85,11 +85,11 @@ def build(name: str, options: Options, seed: int) -> Objective:
     Raises:
         ConfigError: it is not known here.
     """
-    found: Any = plugins.find(name)
-    if isinstance(found, Objective):
-        return copy.deepcopy(found)
-    if not inspect.isclass(found):
-        return FunctionObjective(found)
-    make: Any = found
-    made: Objective = make(options, seed) if plugins.required(make) >= 2 else make()
-    return made
+    factory: Any = plugins.find(name)
+    if isinstance(factory, Objective):
+        return copy.deepcopy(factory)
+    if not inspect.isclass(factory):
+        return FunctionObjective(factory)
+    make: Any = factory
+    objective: Objective = make(options, seed) if plugins.required(make) >= 2 else make()
+    return objective

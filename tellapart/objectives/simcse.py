@@ -75,16 +75,16 @@ class SimCSE(Objective):
             torch.get_rng_state(),
             torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         )
-        found: Embedded = {}
+        embedded: Embedded = {}
         for i, side in enumerate(sides):
             if i and self.options.same_mask:
                 torch.set_rng_state(state[0])
                 if state[1] is not None:
                     torch.cuda.set_rng_state(state[1], device)
-            found[f"z{i}" if i else "z"] = encoder(side)
+            embedded[f"z{i}" if i else "z"] = encoder(side)
         if self.options.mlm:
-            found["mlm"] = self._hidden_tokens(encoder, sides[0])
-        return found
+            embedded["mlm"] = self._hidden_tokens(encoder, sides[0])
+        return embedded
 
     def loss(self, embedded: Embedded, batch: Batch, generator: torch.Generator) -> Out:
         options = self.options

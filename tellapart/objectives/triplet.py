@@ -36,7 +36,7 @@ class Triplet(Objective):
         a, b = embedded["z"], embedded["z1"]
         rows = torch.cat([a, b])
         names = (classes(batch) if self.needs_labels else batch.index).repeat(2)
-        found = label_losses.triplets(
+        mined = label_losses.triplets(
             rows,
             names,
             margin=self.options.margin,
@@ -44,9 +44,9 @@ class Triplet(Objective):
             others=distributed.others(rows),
             other_labels=distributed.others(names),
         )
-        active = distributed.total(found.active)
-        loss = found.loss * distributed.world() / active.clamp_min(1)
-        kinds = distributed.total(torch.stack([found.easy, found.semi_hard, found.hard]).float())
+        active = distributed.total(mined.active)
+        loss = mined.loss * distributed.world() / active.clamp_min(1)
+        kinds = distributed.total(torch.stack([mined.easy, mined.semi_hard, mined.hard]).float())
         easy, semi, hard = (kinds / kinds.sum().clamp_min(1)).unbind()
         logs = {"easy": easy, "semi_hard": semi, "hard": hard, "active": active.float()}
         logs["positive"] = (a.detach() * b.detach()).sum(1).mean()

@@ -33,7 +33,7 @@ def side_by_side(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def print_comparison(rows: Sequence[dict[str, Any]], console: Console) -> None:
     """Print the rows of `side_by_side`: a column for each run."""
-    body = [(said, *(_shown(name, row[name]) for row in rows)) for name, said in LINES.items()]
+    body = [(title, *(_shown(name, row[name]) for row in rows)) for name, title in LINES.items()]
     heads = ("", *(row["run"] for row in rows))
     console.table(heads, body, title="95 % confidence intervals over test items")
 
@@ -63,11 +63,11 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _score(found: dict[str, float] | None) -> dict[str, float] | None:
+def _score(scores: dict[str, float] | None) -> dict[str, float] | None:
     return (
         None
-        if found is None
-        else {"accuracy": found["value"], "low": found["low"], "high": found["high"]}
+        if scores is None
+        else {"accuracy": scores["value"], "low": scores["low"], "high": scores["high"]}
     )
 
 

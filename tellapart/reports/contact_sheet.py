@@ -30,14 +30,14 @@ def draw(
         rows: each a query (h, w, C) uint8 and its look-alikes, of any sizes.
         captions: a short text under every look-alike. same: a green (True) or red mark under each.
     """
-    width = max(len(found) for _, found in rows)
+    width = max(len(neighbours) for _, neighbours in rows)
     step, height = TILE + GAP, TILE + GAP + (BAND if captions or same else 0)
     sheet = Image.new("RGB", (GAP * 4 + step * (width + 1), GAP + height * len(rows)), "white")
     pen = ImageDraw.Draw(sheet)
-    for r, (query, found) in enumerate(rows):
+    for r, (query, neighbours) in enumerate(rows):
         y = GAP + r * height
         sheet.paste(_tile(query), (GAP, y))
-        for c, image in enumerate(found):
+        for c, image in enumerate(neighbours):
             x = GAP * 4 + step * (c + 1)
             sheet.paste(_tile(image), (x, y))
             colour = PLAIN if same is None else GOOD if same[r][c] else BAD

@@ -83,26 +83,26 @@ def write_page(seen: Seen, out: Path, console: Console) -> None:
 def contents(result: Mapping[str, Any]) -> dict[str, str]:
     """The contents of a source: name -> value, for the terminal and the page."""
     counts = result["counts"]
-    found = {"items": f"{counts['items']:,}", "splits": _listed(counts["splits"])}
+    facts = {"items": f"{counts['items']:,}", "splits": _listed(counts["splits"])}
     if counts["classes"]:
-        found["classes"] = f"{len(counts['classes']):,}: {_listed(counts['classes'], 10)}"
+        facts["classes"] = f"{len(counts['classes']):,}: {_listed(counts['classes'], 10)}"
     if counts["without_label"]:
-        found["without a label"] = f"{counts['without_label']:,}"
+        facts["without a label"] = f"{counts['without_label']:,}"
     if sizes := result.get("sizes"):
-        found["width"], found["height"] = _spread(sizes["width"]), _spread(sizes["height"])
-        found["common sizes"] = ", ".join(
+        facts["width"], facts["height"] = _spread(sizes["width"]), _spread(sizes["height"])
+        facts["common sizes"] = ", ".join(
             f"{s['width']} x {s['height']} ({s['count']:,})" for s in sizes["common"]
         )
         view = result["view"]
-        found["input of the encoder"] = (
+        facts["input of the encoder"] = (
             f"{view['image_size']} x {view['image_size']}, "
             f"{_counted(view['channels'], 'channel', 'channels')}"
         )
     for name in ("lengths", "characters"):
         if name in result:
-            found[name] = _spread(result[name])
+            facts[name] = _spread(result[name])
     if "rate" in result:
-        found["sample rate"] = f"{result['rate']:,} Hz"
+        facts["sample rate"] = f"{result['rate']:,} Hz"
     named = {
         "channels": "channels", "columns": "sentences per line",
         "rates": "sample rates of the files, Hz",
@@ -110,19 +110,19 @@ def contents(result: Mapping[str, Any]) -> dict[str, str]:
     }  # fmt: skip
     for name, title in named.items():
         if value := result.get(name):
-            found[title] = _listed(value) if isinstance(value, dict) else str(value)
+            facts[title] = _listed(value) if isinstance(value, dict) else str(value)
     if wrong := result.get("wrong_endings", {}).get("files"):
-        found["wrong extensions"] = f"{wrong:,}"
+        facts["wrong extensions"] = f"{wrong:,}"
     if moving := result.get("several_frames"):
-        found["files of several frames"] = f"{moving:,}; the first frame is used"
-    found["left out"] = f"{result['skipped']['files']:,}"
-    return found
+        facts["files of several frames"] = f"{moving:,}; the first frame is used"
+    facts["left out"] = f"{result['skipped']['files']:,}"
+    return facts
 
 
 def findings(result: Mapping[str, Any]) -> dict[str, str]:
     """Numbers of duplicates, leaks and suspect labels: name -> value."""
     copies, risk = result["duplicates"], result["training"]["false_negatives"]
-    found = {
+    counts_by_kind = {
         "exact duplicates": _duplicates(copies["exact"]),
         "near duplicates": _duplicates(copies["near"]),
         "training items in the test part": (
@@ -137,14 +137,14 @@ def findings(result: Mapping[str, Any]) -> dict[str, str]:
         ),
     }
     if len(result["counts"]["splits"]) < 2:
-        del found["training items in the test part"]
+        del counts_by_kind["training items in the test part"]
     if result["labels"] is None:
-        del found["duplicates with several labels"]
+        del counts_by_kind["duplicates with several labels"]
     else:
-        found["suspect labels"] = (
+        counts_by_kind["suspect labels"] = (
             f"{result['labels']['items']:,} (by neighbours in {result['neighbours_by']})"
         )
-    return found
+    return counts_by_kind
 
 
 def choices(training: Mapping[str, Any]) -> dict[str, str]:
@@ -161,7 +161,7 @@ def examples(result: Mapping[str, Any]) -> dict[str, str]:
     """The first names of each finding."""
     copies = result["duplicates"]
     suspects = (result["labels"] or {"first": []})["first"]
-    found = {
+    sections = {
         "left out": [f"{s['path']} ({s['reason']})" for s in result["skipped"]["first"]],
         "wrong extensions": [
             f"{w['file']} is {w['is']}" for w in result.get("wrong_endings", {}).get("first", [])
@@ -176,7 +176,7 @@ def examples(result: Mapping[str, Any]) -> dict[str, str]:
     }
     return {
         name: "; ".join(map(safe, each[:NAMED])) + ("; ..." if len(each) > NAMED else "")
-        for name, each in found.items()
+        for name, each in sections.items()
         if each
     }
 
@@ -245,11 +245,13 @@ def _leaks(seen: Seen) -> dict[str, Any] | None:
 
 
 def _outliers(seen: Seen) -> dict[str, Any]:
-    found = seen.result["outliers"]
+    ranked = seen.result["outliers"]
     rows = {name: row for row, name in enumerate(seen.source.ids)}
-    shown = [_item(seen.source, rows[x["id"]], f"{x['score']:.2f}") for x in found["first"][:SHOWN]]
-    names = _files(seen.source, [rows[x["id"]] for x in found["first"]])
-    return {"median": found["median"], "shown": shown, "names": names}
+    shown = [
+        _item(seen.source, rows[x["id"]], f"{x['score']:.2f}") for x in ranked["first"][:SHOWN]
+    ]
+    names = _files(seen.source, [rows[x["id"]] for x in ranked["first"]])
+    return {"median": ranked["median"], "shown": shown, "names": names}
 
 
 def _suspects(seen: Seen) -> dict[str, Any] | None:
@@ -257,14 +259,14 @@ def _suspects(seen: Seen) -> dict[str, Any] | None:
     source = seen.source
     if source.labels is None:
         return None
-    found = outliers.suspect_labels(source.labels, seen.near)
+    suspects = outliers.suspect_labels(source.labels, seen.near)
     classes = source.classes
     shown = [
         _item(source, x["row"], f"{classes[x['label']]}; neighbours: {classes[x['neighbours']]}")
-        for x in found[:SHOWN]
+        for x in suspects[:SHOWN]
     ]
-    names = _files(source, [x["row"] for x in found])
-    return {"count": len(found), "shown": shown, "names": names}
+    names = _files(source, [x["row"] for x in suspects])
+    return {"count": len(suspects), "shown": shown, "names": names}
 
 
 def _files(source: Source, rows: Sequence[int]) -> list[str]:
@@ -309,8 +311,8 @@ def _spread(values: Mapping[str, Any]) -> str:
     )
 
 
-def _duplicates(found: Mapping[str, int]) -> str:
-    if not found["groups"]:
+def _duplicates(counts: Mapping[str, int]) -> str:
+    if not counts["groups"]:
         return "none"
-    groups = _counted(found["groups"], "group", "groups")
-    return f"{found['items']:,} items in {groups}: {found['extra']:,} more than needed"
+    groups = _counted(counts["groups"], "group", "groups")
+    return f"{counts['items']:,} items in {groups}: {counts['extra']:,} more than needed"

@@ -58,12 +58,12 @@ def write(out: Path, template: str, values: Mapping[str, Any], console: Console)
 @functools.cache
 def environment() -> Environment:
     """The templates, with automatic escaping and no undefined names."""
-    found = Environment(
+    templates = Environment(
         loader=PackageLoader(__package__, "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
-    found.filters["numeric"] = _numeric
-    return found
+    templates.filters["numeric"] = _numeric
+    return templates
 
 
 def item(source: Source, row: int, note: str = "", *, query: bool = False) -> dict[str, Any]:
@@ -78,17 +78,17 @@ def item(source: Source, row: int, note: str = "", *, query: bool = False) -> di
     name = source.ids_at(row)
     label = -1 if source.labels is None else int(source.labels[row])
     known = 0 <= label < len(source.classes)
-    found: dict[str, Any] = {
+    shown: dict[str, Any] = {
         "name": f"{name} ({source.classes[label]})" if known else name,
         "caption": shortened(str(source.classes[label]) if known else PurePath(name).name, NAME),
         "note": note, "query": query, "image": None, "small": False, "words": "",
     }  # fmt: skip
     preview = modality_of(source).preview(source, row)
-    found["words"] = shortened(preview.words or preview.detail, LETTERS)
+    shown["words"] = shortened(preview.words or preview.detail, LETTERS)
     if preview.picture is not None:
         image = preview.picture
-        found |= {"image": data_uri(image), "small": max(image.shape[:2]) <= SMALL}
-    return found
+        shown |= {"image": data_uri(image), "small": max(image.shape[:2]) <= SMALL}
+    return shown
 
 
 def shortened(text: str, most: int) -> str:

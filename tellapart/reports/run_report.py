@@ -55,7 +55,7 @@ def write(items: Collection, out: Path, console: Console) -> dict[str, Any]:
     source, run = items.source, items.run
     if len(source) < 2:
         raise DataError(f"a report needs two items or more, {source.name} has {len(source)}")
-    similarity, near = outliers.neighbours(items.vectors)
+    similarity, neighbours = outliers.neighbours(items.vectors)
     scores = run.evaluation() if run else None
     method = run.manifest["method"] if run else items.vectors.provenance.get("encoder", items.name)
     values = {
@@ -68,11 +68,11 @@ def write(items: Collection, out: Path, console: Console) -> dict[str, Any]:
         "charts": _charts(run.metrics()) if run else None,
         "many": source.many,
         "random": str(RandomPairs.of(items.vectors.vectors)),
-        "neighbours": _neighbours(source, similarity, near),
+        "neighbours": _neighbours(source, similarity, neighbours),
         "confusion": _confusion(source, items.vectors),
-        "duplicates": _duplicates(source, similarity, near),
+        "duplicates": _duplicates(source, similarity, neighbours),
         "outliers": _outliers(source, similarity),
-        "suspects": _suspects(source, near),
+        "suspects": _suspects(source, neighbours),
         "provenance": _provenance(items),
     }
     size = html.write(out, "run_report.html", values, console)
@@ -110,7 +110,7 @@ def _notes(manifest: Mapping[str, Any], scores: Mapping[str, Any] | None) -> lis
 
 def _charts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Curves of what was logged."""
-    found = []
+    charts = []
     for title, names in CURVES:
         lines = {
             name: [(float(r["step"]), float(r[name])) for r in rows if r.get(name) is not None]
@@ -122,11 +122,13 @@ def _charts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             title += ", nats; dashed: the loss when all embeddings coincide"
         if lines:
             level = ("chance", float(chance)) if chance else None
-            found.append(html.chart(title, lines, level=level))
-    return found
+            charts.append(html.chart(title, lines, level=level))
+    return charts
 
 
-def _neighbours(source: Source, similarity: Tensor, near: Tensor) -> list[list[dict[str, Any]]]:
+def _neighbours(
+    source: Source, similarity: Tensor, neighbours: Tensor
+) -> list[list[dict[str, Any]]]:
     """Random items, each with its nearest neighbours."""
     count = min(QUERIES, len(source))
     picked = np.sort(np.random.default_rng(0).permutation(len(source))[:count])
@@ -135,7 +137,9 @@ def _neighbours(source: Source, similarity: Tensor, near: Tensor) -> list[list[d
         + [
             html.item(source, other, f"{value:.2f}")
             for other, value in zip(
-                near[row, :NEIGHBOURS].tolist(), similarity[row, :NEIGHBOURS].tolist(), strict=True
+                neighbours[row, :NEIGHBOURS].tolist(),
+                similarity[row, :NEIGHBOURS].tolist(),
+                strict=True,
             )
         ]
         for row in picked.tolist()
@@ -161,10 +165,10 @@ def _confusion(source: Source, vectors: Embeddings) -> dict[str, Any] | None:
     return {"k": k, "names": list(source.classes), "shares": shares.tolist()}
 
 
-def _duplicates(source: Source, similarity: Tensor, near: Tensor) -> dict[str, Any]:
+def _duplicates(source: Source, similarity: Tensor, neighbours: Tensor) -> dict[str, Any]:
     """The largest groups of items whose vectors are nearly equal."""
-    pairs = outliers.alike_pairs(similarity, near, above=ALIKE)
-    groups = outliers.groups([(a, b) for a, b, _ in pairs], len(near))
+    pairs = outliers.alike_pairs(similarity, neighbours, above=ALIKE)
+    groups = outliers.groups([(a, b) for a, b, _ in pairs], len(neighbours))
     shown = [[html.item(source, row) for row in group[:SHOWN]] for group in groups[:GROUPS]]
     return {"above": ALIKE, "pairs": len(pairs), "count": len(groups), "groups": shown}
 
@@ -175,18 +179,18 @@ def _outliers(source: Source, similarity: Tensor) -> list[dict[str, Any]]:
     return [html.item(source, int(row), f"{scores[row]:.2f}") for row in rows]
 
 
-def _suspects(source: Source, near: Tensor) -> dict[str, Any] | None:
+def _suspects(source: Source, neighbours: Tensor) -> dict[str, Any] | None:
     """Items whose neighbours agree on another label; None without labels."""
     if source.labels is None:
         return None
-    found = outliers.suspect_labels(source.labels, near)
+    suspects = outliers.suspect_labels(source.labels, neighbours)
     shown = [
         html.item(
             source, x["row"], f"{source.classes[x['neighbours']]}? ({x['share'] * 100:.0f} %)"
         )
-        for x in found[:SHOWN]
+        for x in suspects[:SHOWN]
     ]
-    return {"count": len(found), "shown": shown}
+    return {"count": len(suspects), "shown": shown}
 
 
 def _provenance(items: Collection) -> dict[str, Any]:

@@ -69,9 +69,9 @@ def joined() -> Iterator[None]:
         dist.barrier()
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error) or "Connection" in str(error):
-            said = str(error).split(". This is")[0].splitlines()[0]
+            reason = str(error).split(". This is")[0].splitlines()[0]
             raise RunError(
-                f"another process of this training ended ({said}). Its own error says why; "
+                f"another process of this training ended ({reason}). Its own error says why; "
                 "the last checkpoint is whole, and --resume goes on from it"
             ) from error
         raise
@@ -127,9 +127,9 @@ def gather_objects(value: Any) -> list[Any]:
     """
     if world() == 1:
         return [value]
-    found: list[Any] = [None] * world()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def require_same(what: str, value: str) -> None:
@@ -170,8 +170,8 @@ def gather(x: Tensor) -> Tensor:
     """
     if world() == 1:
         return x
-    found: Tensor = _Gather.apply(x)
-    return found
+    gathered: Tensor = _Gather.apply(x)
+    return gathered
 
 
 def others(x: Tensor) -> Tensor | None:

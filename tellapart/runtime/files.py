@@ -213,8 +213,8 @@ def make_folder(folder: Path) -> None:
     """
     missing = [f for f in (folder, *folder.parents) if not f.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for made in missing:
-        sync_folder(made.parent)
+    for created in missing:
+        sync_folder(created.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -331,8 +331,8 @@ def is_scratch(name: str) -> bool:
 
 
 def _owner(name: str) -> int | None:
-    found = SCRATCH.match(name)
-    return int(found[1]) if found else None
+    match = SCRATCH.match(name)
+    return int(match[1]) if match else None
 
 
 def alive(process: int | None) -> bool:

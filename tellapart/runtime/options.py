@@ -188,8 +188,8 @@ class Parser(argparse.ArgumentParser):
     def _unknown(self, flag: str) -> str:
         """The message for a flag that is none: with the nearest one, or where all of them stand."""
         known = [s for action in self._actions for s in action.option_strings if "_" not in s]
-        near = difflib.get_close_matches(flag.replace("_", "-"), known, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help-all"
+        similar = difflib.get_close_matches(flag.replace("_", "-"), known, n=1, cutoff=0.6)
+        hint = f"did you mean {similar[0]}?" if similar else f"see {self.prog} --help-all"
         return f"unknown option {flag}; {hint}"
 
 

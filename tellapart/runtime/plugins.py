@@ -132,12 +132,12 @@ def required(function: Callable[..., Any]) -> int:
 
 def _imported(name: str) -> Any:
     module, _, path = name.partition(":")
-    found: Any = _module(module)
+    value: Any = _module(module)
     for part in path.split("."):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             raise ConfigError(f"module {module} has no {path!r}")
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def _module(name: str) -> Any:

@@ -323,13 +323,13 @@ def check_fields(values: Any, kind: type, file: Any, *, at: str) -> None:
 
 def _hints(kind: type) -> dict[str, Any]:
     """The annotations of a data class; one of a name that only type checkers import is left out."""
-    found: dict[str, Any] = {}
+    hints: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         for name, hint in vars(base).get("__annotations__", {}).items():
             alone = type(name, (), {"__annotations__": {name: hint}, "__module__": base.__module__})
             with contextlib.suppress(NameError):
-                found |= get_type_hints(alone)
-    return found
+                hints |= get_type_hints(alone)
+    return hints
 
 
 def _of_classes(hint: Any) -> bool:

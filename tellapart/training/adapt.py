@@ -202,13 +202,13 @@ def merged(encoder: AnyEncoder) -> AnyEncoder:
     """
     from peft.tuners.lora import LoraLayer
 
-    made = copy.deepcopy(encoder)
-    for name, module in [*made.named_modules()]:
+    plain = copy.deepcopy(encoder)
+    for name, module in [*plain.named_modules()]:
         if isinstance(module, LoraLayer):
             module.merge()
             parent, _, child = name.rpartition(".")
-            setattr(made.get_submodule(parent), child, module.get_base_layer())
-    return made
+            setattr(plain.get_submodule(parent), child, module.get_base_layer())
+    return plain
 
 
 def _of_images(encoder: AnyEncoder) -> Encoder | None:

@@ -461,7 +461,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         old: settings of a run from `to_dict`; settings missing in it are not compared.
         new: current settings; those that do not affect results are not compared.
     """
-    found = []
+    differing = []
     flat_old, flat_new = _flat(old), _flat(new)
     # settings that an older version did not have are at their defaults
     for name in sorted(flat_old):
@@ -469,8 +469,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if name == "bn" and {a, b} == {"auto", "local"} and not flat_new.get("micro_batch"):
             continue  # the default was "local", which "auto" is without micro-batches
         if name not in FREE and a != b:
-            found.append(f"{_flag(name)} {a} (now {b})")
-    return found
+            differing.append(f"{_flag(name)} {a} (now {b})")
+    return differing
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

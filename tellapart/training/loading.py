@@ -399,17 +399,17 @@ def untrained_images(subject: Subject, say: Callable[[str], None]) -> dict[str, 
         "pool": getattr(config, "pool", "auto"),
     }  # fmt: skip
     stem = encoder.backbone.small_stem
-    found = {"random init": encoders.build(config.encoder, small_stem=stem, **shared).eval()}
+    networks = {"random init": encoders.build(config.encoder, small_stem=stem, **shared).eval()}
     if plugins.is_name(config.encoder) and isinstance(plugins.find(config.encoder), nn.Module):
-        found["starting weights"] = found["random init"]  # as the module was passed
-        found["random init"] = encoders.own.random_twin(found["random init"], config.seed)
+        networks["starting weights"] = networks["random init"]  # as the module was passed
+        networks["random init"] = encoders.own.random_twin(networks["random init"], config.seed)
     if config.init:
         try:
             start = pretrained.start(config.init, encoder=config.encoder, **shared)
-            found["starting weights"] = start.eval()
+            networks["starting weights"] = start.eval()
         except ConfigError as error:
             say(f"the table has no row for the starting weights, which cannot be loaded: {error}")
-    return found
+    return networks
 
 
 def parts_of(source: Kind) -> tuple[Kind, Kind | None]:
@@ -450,11 +450,11 @@ def config_of(run: Run) -> CommonConfig:
     if method in OPTIONS:
         schemas.check_fields(values["objective"], OPTIONS[method], file, at="config.objective")
     try:
-        found: CommonConfig = kind.from_dict(method, values)
+        config: CommonConfig = kind.from_dict(method, values)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         reason = safe(str(error)[: schemas.LONGEST])
         raise RunError(f"{file}: config: {reason}") from error
-    return found
+    return config
 
 
 def only_size(network: Encoder, built: int) -> int | None:

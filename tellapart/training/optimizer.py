@@ -45,10 +45,10 @@ def optimizer(
             groups.append({"params": matrices, "weight_decay": config.weight_decay} | scale)
             others = [p for p in plain if p.ndim <= 1]
             groups.append({"params": others, "weight_decay": 0.0, "always_adapt": False} | scale)
-        made: torch.optim.Optimizer = Lars(
+        optimiser: torch.optim.Optimizer = Lars(
             groups, lr=config.lr, momentum=config.momentum, trust_coeff=0.001
         )
-        return made
+        return optimiser
     return torch.optim.SGD(
         params,
         lr=config.lr,

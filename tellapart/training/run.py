@@ -247,10 +247,10 @@ class Run:
                 f"`tellapart train METHOD --out {self.path}` makes one"
             )
         manifest = self._json(self._manifest_file)
-        found = manifest.get("format") if isinstance(manifest, dict) else None
-        if isinstance(found, int) and found != FORMAT:
+        version = manifest.get("format") if isinstance(manifest, dict) else None
+        if isinstance(version, int) and version != FORMAT:
             raise RunError(
-                f"{self.path} is a run of format {found}; this version reads format {FORMAT}"
+                f"{self.path} is a run of format {version}; this version reads format {FORMAT}"
             )
         schemas.check_manifest(manifest, self._manifest_file)
         return dict(manifest)
@@ -340,8 +340,8 @@ class Run:
         known = {self.manifest.get(part, {}).get(name) for part in ("files", "files_next")} - {None}
         if not known:
             return
-        found = files.sha256(path) if raw is None else hashlib.sha256(raw).hexdigest()
-        if found not in known:
+        digest = files.sha256(path) if raw is None else hashlib.sha256(raw).hexdigest()
+        if digest not in known:
             raise RunError(
                 f"{path} is damaged: its SHA-256 is not that of run.json. Nothing was changed. "
                 f"{remedy}"
@@ -371,10 +371,10 @@ class Run:
         Raises:
             RunError: it is damaged, or a field has the wrong type or is out of range.
         """
-        found = self._result(self.evaluation_file)
-        if found is not None:
-            schemas.check_evaluation(found, self.evaluation_file)
-        return found
+        result = self._result(self.evaluation_file)
+        if result is not None:
+            schemas.check_evaluation(result, self.evaluation_file)
+        return result
 
     def detection(self) -> dict[str, Any] | None:
         """Return the contents of detection.json, None if there is none.
@@ -382,10 +382,10 @@ class Run:
         Raises:
             RunError: it is damaged.
         """
-        found = self._result(self.detection_file)
-        if found is not None:
-            schemas.check(found, schemas.Detection, self.detection_file)
-        return found
+        result = self._result(self.detection_file)
+        if result is not None:
+            schemas.check(result, schemas.Detection, self.detection_file)
+        return result
 
     def save_evaluation(self, result: dict[str, Any]) -> None:
         """Write eval.json.
@@ -406,12 +406,12 @@ class Run:
     def _result(self, file: Path) -> dict[str, Any] | None:
         if not file.exists():
             return None
-        found = self._json(file)
-        if not isinstance(found, dict):
+        content = self._json(file)
+        if not isinstance(content, dict):
             raise RunError(f"{file}: expected object; `tellapart eval {self.path}` makes it again")
         self.manifest = self._read_manifest()
         self._intact(file, remedy=f"`tellapart eval {self.path}` makes it again")
-        return found
+        return content
 
     def _save_result(self, file: Path, result: dict[str, Any]) -> None:
         text = json.dumps(result, indent=1, allow_nan=False)
@@ -455,8 +455,8 @@ class Run:
         with _reading(self.metrics_file):
             raw = files.read_bytes(self.metrics_file)
         if prefix:
-            found = hashlib.sha256(raw[: prefix["bytes"]]).hexdigest()
-            if len(raw) < prefix["bytes"] or found != prefix["sha256"]:
+            digest = hashlib.sha256(raw[: prefix["bytes"]]).hexdigest()
+            if len(raw) < prefix["bytes"] or digest != prefix["sha256"]:
                 raise RunError(
                     f"{self.metrics_file} is damaged: lines from before the last checkpoint have "
                     "changed. Restore it from a copy"
@@ -589,7 +589,7 @@ class Run:
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
             _check_state(state)
-            found = state["format"]
+            version = state["format"]
             if shards := state.get("shards", 0):
                 for r in range(shards):
                     shard = _shard(self.checkpoints, state["step"], r, shards)
@@ -608,9 +608,9 @@ class Run:
             raise RunError(
                 f"{file} is damaged ({type(error).__name__}). Nothing was changed. {remedy}"
             ) from error
-        if found != FORMAT:
+        if version != FORMAT:
             raise RunError(
-                f"{file} is a checkpoint of format {found}; this version reads format {FORMAT}"
+                f"{file} is a checkpoint of format {version}; this version reads format {FORMAT}"
             )
         return state
 
@@ -697,13 +697,13 @@ class Run:
             raise RunError(
                 f"{self.path} has no encoder yet; `tellapart train ... --resume` continues it"
             )
-        found = self._json(file)
-        schemas.check_encoder(found, file)
+        content = self._json(file)
+        schemas.check_encoder(content, file)
         preprocessor = self.encoder_folder / "preprocessor.json"
         if preprocessor.exists():
             schemas.check(self._json(preprocessor), schemas.Preprocessor, preprocessor)
         self._intact(file, remedy="`tellapart train ... --resume` writes it again")
-        return dict(found)
+        return dict(content)
 
     def encoder_files(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the description and the weights of the encoder.

@@ -82,20 +82,20 @@ def check_same(run: Run, wanted: Manifest) -> None:
         run: the run to continue.
         wanted: contents of run.json for the current settings and data.
     """
-    found = (
+    differing = (
         []
         if run.manifest.get("method") == wanted["method"]
         else [f"method {run.manifest.get('method')}"]
     )
-    found += differences(run.manifest.get("config", {}), wanted["config"])
+    differing += differences(run.manifest.get("config", {}), wanted["config"])
     if run.manifest.get("data", {}).get("fingerprint") != wanted["data"]["fingerprint"]:
-        found.append(
+        differing.append(
             f"the data ({run.manifest.get('data', {}).get('name')} has other contents now)"
         )
-    if found:
+    if differing:
         raise RunError(
-            f"{run.path} was trained with other settings: {'; '.join(found)}. Continue it with the "
-            "same settings, or give another --out"
+            f"{run.path} was trained with other settings: {'; '.join(differing)}. Continue it "
+            "with the same settings, or give another --out"
         )
 
 

@@ -336,11 +336,11 @@ class Trainer:
     @property
     def result(self) -> encoders.AnyEncoder:
         """The encoder that a run keeps: with averaged weights and merged LoRA updates."""
-        made = self.encoder
+        encoder = self.encoder
         if self.average:
-            made = copy.deepcopy(made)
-            self.average.applied(made)
-        return adapt.merged(made) if self.config.lora else made
+            encoder = copy.deepcopy(encoder)
+            self.average.applied(encoder)
+        return adapt.merged(encoder) if self.config.lora else encoder
 
     def _optimizer(self) -> torch.optim.Optimizer:
         return optimizer(

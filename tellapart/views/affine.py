@@ -137,10 +137,10 @@ def square(centre: Tensor, size: int, side: float) -> Tensor:
         size: side P of the view in pixels.
         side: side of the square as a fraction of the side of the view.
     """
-    near = (
+    corners = (
         torch.arange(size, device=centre.device) + 0.5 - centre[:, :, None] * size
     ).abs() < side * size / 2
-    return (near[:, 0, :, None] & near[:, 1, None, :])[:, None]
+    return (corners[:, 0, :, None] & corners[:, 1, None, :])[:, None]
 
 
 def _is_whole(images: Tensor, boxes: Tensor, size: int) -> bool:

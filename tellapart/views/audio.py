@@ -85,8 +85,8 @@ def window(sequences: Sequences, start: Tensor, speed: Tensor, steps: int) -> tu
 
 
 def _float(values: Tensor) -> Tensor:
-    found: Tensor = values.float() if values.is_floating_point() else values.float() / 32768
-    return found
+    samples: Tensor = values.float() if values.is_floating_point() else values.float() / 32768
+    return samples
 
 
 def _stretch(

@@ -50,12 +50,12 @@ def described(state: State, row: int) -> dict[str, Any]:
     """An item: its id and label, and by its kind the sentence, or a small curve."""
     source = state.source
     label = -1 if source.labels is None else int(source.labels[row])
-    found: dict[str, Any] = {
+    description: dict[str, Any] = {
         "row": row,
         "id": safe(source.ids_at(row)),
         "label": safe(source.classes[label]) if 0 <= label < len(source.classes) else None,
     }
-    return found | modality_of(source).details(source, row)
+    return description | modality_of(source).details(source, row)
 
 
 def sentence_details(source: TextSource, row: int) -> dict[str, Any]:
@@ -169,13 +169,14 @@ def check_steps(steps: int) -> None:
 def _found(state: State, vector: Array, own: int | None = None) -> dict[str, Any]:
     began = time.perf_counter()
     count = min(NEIGHBOURS, len(state.source) - (own is not None))
-    near = search.neighbours(state.index, vector[None], [own], count) if count else [[]]
-    found = [
-        described(state, row) | {"similarity": round(similarity, 4)} for row, similarity in near[0]
+    neighbours = search.neighbours(state.index, vector[None], [own], count) if count else [[]]
+    rows = [
+        described(state, row) | {"similarity": round(similarity, 4)}
+        for row, similarity in neighbours[0]
     ]
     milliseconds = round(1000 * (time.perf_counter() - began), 1)
     asked = None if own is None else described(state, own)
-    return {"item": asked, "neighbours": found, "milliseconds": milliseconds}
+    return {"item": asked, "neighbours": rows, "milliseconds": milliseconds}
 
 
 def sentence(raw: bytes) -> str:

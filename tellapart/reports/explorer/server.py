@@ -363,9 +363,9 @@ async def body_of(request: Request) -> bytes:
     Raises:
         Refused: 413 too large, 408 too slow.
     """
-    said = request.headers.get("content-length", "0")
+    length = request.headers.get("content-length", "0")
     too_large = Refused(413, f"an upload holds {BODY >> 20} MB at most")
-    if said.isdigit() and int(said) > DRAINED:
+    if length.isdigit() and int(length) > DRAINED:
         raise too_large
     parts, size = [], 0
     try:

@@ -136,13 +136,13 @@ class State:
             contextlib.suppress(Exception),  # NumPy raises many kinds on a damaged file
             np.load(path) as file,
         ):
-            found: Array = file["values"]
-            if str(file["key"]) == key and found.shape == shape and found.dtype == np.float32:
-                return found
-        made: Array = make().astype(np.float32)
+            values: Array = file["values"]
+            if str(file["key"]) == key and values.shape == shape and values.dtype == np.float32:
+                return values
+        computed: Array = make().astype(np.float32)
         with contextlib.suppress(RunError):  # a run that cannot be written is shown all the same
-            files.write(path, lambda out: np.savez(out, values=made, key=key))
-        return made
+            files.write(path, lambda out: np.savez(out, values=computed, key=key))
+        return computed
 
     def _clusters(self) -> Array:
         """(S,) the k-means cluster of each item, the largest first: one per class, else 10."""
@@ -151,12 +151,12 @@ class State:
         labels = self.source.labels
         known = 0 if labels is None else len(np.unique(labels[labels >= 0]))
         count = min(known if known > 1 else CLUSTERS, len(self.source))
-        found = MiniBatchKMeans(count, n_init=3, batch_size=4096, random_state=0).fit_predict(
+        cluster = MiniBatchKMeans(count, n_init=3, batch_size=4096, random_state=0).fit_predict(
             unit_rows(self.embeddings.vectors)
         )
         place = np.empty(count, np.int64)
-        place[np.argsort(-np.bincount(found, minlength=count), kind="stable")] = np.arange(count)
-        ordered: Array = place[found]
+        place[np.argsort(-np.bincount(cluster, minlength=count), kind="stable")] = np.arange(count)
+        ordered: Array = place[cluster]
         return ordered
 
     @functools.cached_property
@@ -173,15 +173,17 @@ class State:
         pairs = outliers.alike_pairs(*self._near, above=ALIKE[0])
         alike = []
         for above in ALIKE:
-            near = [(a, b) for a, b, s in pairs if s >= above]
-            found = outliers.groups(near, len(self.source))
+            duplicate_pairs = [(a, b) for a, b, s in pairs if s >= above]
+            duplicate_groups = outliers.groups(duplicate_pairs, len(self.source))
             alike.append(
                 {
                     "above": above,
-                    "pairs": len(near),
-                    "groups": len(found),
-                    "items": sum(map(len, found)),
-                    "shown": [{"size": len(g), "rows": g[:IN_A_GROUP]} for g in found[:GROUPS]],
+                    "pairs": len(duplicate_pairs),
+                    "groups": len(duplicate_groups),
+                    "items": sum(map(len, duplicate_groups)),
+                    "shown": [
+                        {"size": len(g), "rows": g[:IN_A_GROUP]} for g in duplicate_groups[:GROUPS]
+                    ],
                 }
             )
         suspects = outliers.suspect_labels(self.embeddings.labels, self._near[1])
@@ -252,5 +254,5 @@ def told_apart(rows: Array) -> Array:
             tiled.logsumexp(part, all_rows, temperature=TEMPERATURE)
             for part in all_rows.split(BLOCK)
         ]
-        found: Array = (torch.cat(sums) - 1 / TEMPERATURE).clamp_min(0).numpy()
-    return found
+        distances: Array = (torch.cat(sums) - 1 / TEMPERATURE).clamp_min(0).numpy()
+    return distances
