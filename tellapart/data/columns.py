@@ -148,7 +148,7 @@ def _kind_of_cells(name: str, column: str, rows: Sequence[Mapping[str, Any]]) ->
     counts: Counter[str] = Counter()
     for row in rows:
         raw, path = file_of(row.get(column))
-        ending = ending_of(path or "")
+        ending = ending_of((path or "").partition("?")[0] if "://" in (path or "") else path or "")
         counts.update(
             kind for kind in ("images", "audio", "series") if ending in endings.KINDS[kind]
         )
@@ -170,7 +170,10 @@ def _share(column: str, rows: Sequence[Mapping[str, Any]], test: Any) -> float:
 
 def _names_a_file(cell: Any) -> bool:
     known = endings.IMAGES | endings.AUDIO
-    return isinstance(cell, str | Path) and ending_of(str(cell).strip()) in known
+    if not isinstance(cell, str | Path):
+        return False
+    name = str(cell).strip()
+    return ending_of(name.partition("?")[0] if "://" in name else name) in known
 
 
 def _is_text(cell: Any) -> bool:

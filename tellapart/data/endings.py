@@ -76,6 +76,9 @@ _MEDICAL = "medical or scientific images; convert them to TIFF or .npy"
 _CODEC = "sounds in a coding that is not read; convert them: ffmpeg -i IN OUT.flac"
 VIDEO = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 _VIDEO = "videos; give the video itself, or a folder of videos alone, to --data"
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+ARCHIVES = (*TARS, ".zip")
+_ARCHIVE = "archives; give the archive itself, or a folder of archives alone, to --data"
 FOREIGN = {
     "images": {
         **dict.fromkeys((".svg", ".svgz", ".eps", ".ps", ".ai", ".pdf", ".wmf", ".emf"), _DRAWN),
@@ -93,4 +96,10 @@ FOREIGN = {
 }
 REMEDIES = {ending: text for known in FOREIGN.values() for ending, text in known.items()}
 REMEDIES |= dict.fromkeys(VIDEO, _VIDEO)
+REMEDIES |= dict.fromkeys(ARCHIVES, _ARCHIVE)
 COMPANIONS = {"audio": frozenset({".lab"})}  # read beside the files of a kind
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file name ends as an archive that is read."""
+    return name.lower().endswith(ARCHIVES)

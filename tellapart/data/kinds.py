@@ -89,13 +89,18 @@ def kind_of(spec: Data) -> str:
     kind = name.partition(":")[0]
     if kind in KINDS:
         return kind
-    records = containers.of_url(name, options)
-    if records is not None:
-        return records.kind
-    path = Path(name).expanduser()
-    if not name or kind in (*BUILTIN, "scenes") or not path.exists():
+    if not name or kind in (*BUILTIN, "scenes"):
         return "images"
-    return kind_of_path(path, options)
+    path = Path(name).expanduser()
+    if not containers.is_packed(name):
+        return kind_of_path(path, options) if path.exists() else "images"
+    from . import copies  # needs numpy
+    from .cache import Cache, default_folder
+
+    place = copies.locate(name, options, None, Cache(default_folder()))
+    if place is None:
+        return "images"
+    return place.records.kind if place.records is not None else kind_of_path(place.path)
 
 
 def kind_of_path(path: Path, options: Mapping[str, str] | None = None) -> str:

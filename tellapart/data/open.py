@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError, unknown
 from ..runtime.text import safe
-from . import builtin, containers, folders, image_packing, lists, objects, scenes, specs
+from . import builtin, containers, copies, folders, image_packing, lists, objects, scenes, specs
 from .cache import Cache, default_folder
 from .files import Listing
 from .images import ImageSource
@@ -45,8 +45,9 @@ def open_source(
             "scenes:NAME"; a folder of images or of sounds, a text file that lists either, a .npy
             or .npz of uint8 images, a 2-D .npy or .csv or a folder of them, a .txt of sentences, a
             .tsv of pairs; "images:", "audio:", "series:" or "text:" before a path that could be
-            several of them. "./digits" is a folder, "digits" the built-in. Or a Python object:
-            a path, an array, a tensor, a list, a frame, a dataset (see `data.objects`).
+            several of them. "./digits" is a folder, "digits" the built-in. Tables, archives,
+            videos and urls as in docs/howto/inputs.md. Or a Python object: a path, an array, a
+            tensor, a list, a frame, a dataset (see `data.objects`).
         image_size: side of the view in pixels; None: 16 for digits, 32 for scenes, their own side
             for other images of at most 64 pixels, and `large` for larger ones.
         sample_rate: Hz of sounds; None: that of most files, at most 16,000.
@@ -102,21 +103,19 @@ def open_source(
         data = builtin.read(kind, Path(rest) if rest else None, store.folder, image_size)
         return builtin.as_source(spec, data, image_size)
     asked = kind if kind in MODALITIES else None
-    records = containers.of_url(rest if asked else named, about, asked)
-    if records is not None:
-        return open_records(spec, records, store, open_listing)
-    path = Path(rest if asked else named).expanduser()
-    if not path.exists():
-        raise _missing(named, path)
-    records = containers.of_path(path, about, asked)
-    if records is not None:
-        return open_records(spec, records, store, open_listing)
+    fetching = (lambda done, total: progress("fetching files", done, total)) if progress else None
+    place_of = rest if asked else named
+    found = copies.locate(place_of, about, asked, store, fetching)
+    if found is None:
+        raise _missing(named, Path(place_of).expanduser())
+    if found.records is not None:
+        return found.told(open_records(spec, found.records, store, open_listing), spec)
     if about:
         option = "--fps" if specs.FPS in about else "--columns"
         raise DataError(f"{named} is read without columns or frames; leave out {option}")
-    kind = kind if kind in MODALITIES else kind_of_path(path)
-    source: Source = modality_of(kind).open(spec, path, options(kind))
-    return source
+    kind = kind if kind in MODALITIES else kind_of_path(found.path)
+    source: Source = modality_of(kind).open(spec, found.path, options(kind))
+    return found.told(source, spec)
 
 
 def listed(path: Path, kind: str, label_level: str = "top") -> Listing:

@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,22 @@ import numpy as np
 
 from ..errors import DataError
 from ..runtime.extras import optional
-from . import columns, specs
+from . import columns, remote, specs
 from .columns import Chosen
+from .folders import ending_of
 from .lists import cells_of
 from .notes import Note, counted, note, shown
 from .opening import decode_text, open_regular, read_bytes, readable, reason
-from .records import LARGEST, Record, Records, Skipped, file_key, label_name, split_name
+from .records import (
+    LARGEST,
+    Record,
+    Records,
+    Skipped,
+    Url,
+    file_key,
+    label_name,
+    split_name,
+)
 
 PARQUET = frozenset({".parquet", ".pq"})
 ARROW = frozenset({".arrow", ".feather", ".ipc"})
@@ -43,6 +53,7 @@ class Table:
         classes: column -> names of its classes.
         key: as `records.Records`.
         root: the folder that paths are relative to.
+        base: the url that paths are relative to; None: `root`.
     """
 
     name: str
@@ -52,21 +63,25 @@ class Table:
     classes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     key: str | None = None
     root: Path = field(default_factory=Path)
+    base: str | None = None
 
 
-def read(path: Path, options: Mapping[str, str], kind: str | None = None) -> Records:
+def read(
+    path: Path, options: Mapping[str, str], kind: str | None = None, base: str | None = None
+) -> Records:
     """The items of a table file.
 
     Args:
         path: the file.
         options: roles of columns, as `specs.split_options`.
         kind: the kind that the user asked for; None: any.
+        base: the url of its folder, that paths are relative to; None: the table is on the disk.
 
     Raises:
         DataError: it cannot be read, or no column holds items.
         MissingExtraError: pyarrow is missing.
     """
-    return records_of(open_table(path), options, kind)
+    return records_of(replace(open_table(path), base=base), options, kind)
 
 
 def open_table(path: Path) -> Table:
@@ -157,6 +172,10 @@ def _record(
         return Record(named or path or _padded(number), raw, label, split)
     if path is None or path != path or path == "nan":
         return Skipped(where, "empty: no path")
+    url = remote.joined(table.base, path)
+    if url is not None:
+        own = remote.shown(path) if remote.is_url(path) else path
+        return Record(named or own, Url(url), label, split, ending_of(own))
     return Record(path, Path(path), label, split)
 
 

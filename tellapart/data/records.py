@@ -8,19 +8,21 @@ folder: by the one list of safe formats, in bounded memory, with what cannot be 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, StoreError
 from ..runtime import files as runtime_files
 from . import files as listings
 from . import image_packing, text
@@ -32,6 +34,7 @@ from .source import Array, Source
 
 FORMAT = 1
 LARGEST = 1 << 30  # bytes of one item
+AT_ONCE = 16  # files of stores that are read at the same time
 MAGIC = {
     b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"BM": ".bmp", b"II*\0": ".tif",
     b"MM\0*": ".tif", b"fLaC": ".flac", b"OggS": ".ogg", b"ID3": ".mp3", b"\xff\xfb": ".mp3",
@@ -41,21 +44,28 @@ SOUNDS = {".flac", ".ogg", ".mp3", ".aiff", ".wav"}
 OpenListing = Callable[[str, str, Listing], Source]
 
 
+class Url(str):
+    """The url of a file in a store."""
+
+
 @dataclass(frozen=True)
 class Record:
     """One item of a container.
 
     Attributes:
         id: its name.
-        value: the path of a file, the bytes of a file, sentences (one to three), or numbers (T, C).
+        value: the path or the url of a file, the bytes of a file, sentences (one to three), or
+            numbers (T, C).
         label: its class, None where it has none.
         split: "train", "test" or another name, None where it has none.
+        ending: of the file, where the id does not tell it.
     """
 
     id: str
-    value: Path | bytes | tuple[str, ...] | Array
+    value: Path | Url | bytes | tuple[str, ...] | Array
     label: str | None = None
     split: str | None = None
+    ending: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,9 +111,8 @@ def open_records(name: str, records: Records, cache: Cache, open_listing: OpenLi
     """
     if records.kind == "text":
         return _sentences(name, records)
-    stream = records.read()
-    first = next((r for r in stream if isinstance(r, Record)), None)
-    if first is not None and isinstance(first.value, Path):
+    values = (r.value for r in records.read() if isinstance(r, Record))
+    if all(isinstance(value, Path) for value in values):
         return open_listing(name, records.kind, _of_files(name, records))
     listing = _written(records, cache)
     if len(listing.names) < 2:
@@ -280,7 +289,7 @@ def _write(records: Records, work: Path, limit: float) -> str:
     skipped: list[dict[str, str]] = []
     used: dict[str, int] = {}
     total = 0
-    for record in records.read():
+    for record in _loaded(records):
         if isinstance(record, Skipped):
             skipped.append({"path": record.path, "reason": record.reason})
             continue
@@ -305,9 +314,45 @@ def _write(records: Records, work: Path, limit: float) -> str:
     return digest.hexdigest()
 
 
+def _loaded(records: Records) -> Iterator[Record | Skipped]:
+    """The records with the bytes of files in place of their paths and urls.
+
+    Files of stores are read several at a time.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        stream = records.read()
+        while group := list(itertools.islice(stream, 4 * AT_ONCE)):
+            if any(isinstance(r, Record) and isinstance(r.value, Url) for r in group):
+                yield from pool.map(lambda r: _load(r, records.root), group)
+            else:
+                yield from (_load(record, records.root) for record in group)
+
+
+def _load(record: Record | Skipped, root: Path) -> Record | Skipped:
+    """A record with the bytes of its file.
+
+    Raises:
+        StoreError: the store of the file cannot be reached, or refuses.
+    """
+    if isinstance(record, Skipped) or not isinstance(record.value, Url | Path):
+        return record
+    from . import remote
+
+    place = record.value if isinstance(record.value, Url) else str(root / record.value)
+    ending = record.ending or os.path.splitext(record.id)[1]
+    try:
+        return replace(record, value=remote.open_bytes(place), ending=ending)
+    except StoreError:
+        raise
+    except (OSError, ValueError) as error:
+        return Skipped(listings.readable(record.id), listings.reason(error))
+
+
 def _new_name(record: Record, used: dict[str, int]) -> str:
     """The name of the file of an item, with an ending that tells its format."""
-    name = safe_name(record.id)
+    name = safe_name(record.id.partition("://")[2] or record.id)
+    if record.ending and not name.lower().endswith(record.ending.lower()):
+        name += record.ending
     stem, ending = os.path.splitext(name)
     if not isinstance(record.value, bytes):
         name = f"{name}.npy"

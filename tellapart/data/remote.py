@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import fsspec
 
@@ -266,3 +266,72 @@ def shown_reason(error: BaseException) -> str:
     """What a store answered, in one line, without the queries of urls (which may be signed)."""
     words = reason(error).removeprefix("damaged: ").splitlines() or [""]
     return re.sub(r"(://)[^\s/@]*@|\?[^\s'\"]*", r"\1", words[0])[:200]
+
+
+def headers(url: str) -> dict[str, Any] | None:
+    """Size and state of a file behind http, from its headers; None: it is not there.
+
+    Args:
+        url: of the file.
+
+    Raises:
+        StoreError: the server cannot be reached, or refuses.
+    """
+    system, _ = file_system(url)
+
+    async def head() -> dict[str, Any]:
+        session = await system.set_session()
+        async with session.head(url, allow_redirects=True) as answer:
+            if answer.status in (404, 410):
+                raise FileNotFoundError(url)
+            if answer.status in (405, 501):  # the server tells nothing before it sends
+                return {}
+            answer.raise_for_status()
+            names = {name.lower(): value for name, value in answer.headers.items()}
+        size = names.get("content-length")
+        found: dict[str, Any] = {k: names[k] for k in ("etag", "last-modified") if k in names}
+        coded = names.get("content-encoding", "identity") != "identity"
+        return found | ({"size": int(size)} if size and not coded else {})
+
+    try:
+        found: dict[str, Any] = asked(url, lambda: fsspec.asyn.sync(system.loop, head))
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def fetch(base: str, inner: str, into: Path, size: Any) -> None:
+    """Write one file of a store to the disk.
+
+    Args:
+        base: url of the store.
+        inner: the file, as its file system names it.
+        into: where it is written.
+        size: bytes that the store states; None: unknown.
+
+    Raises:
+        StoreError: the store cannot be reached, or refuses.
+        OSError: the file is not there.
+    """
+    system, _ = file_system(base)
+
+    def ask() -> None:
+        system.get_file(inner, str(into))
+        if size is not None and into.stat().st_size != int(size):
+            raise OSError(f"{into.stat().st_size:,} of {int(size):,} bytes came")
+
+    asked(base, ask)
+
+
+def joined(base: str | None, name: str) -> str | None:
+    """The url of a name that is a url, or is relative to one; None: it is a path on the disk.
+
+    >>> joined("s3://bucket/a", "b/1.png"), joined(None, "s3://x/1.png"), joined(None, "1.png")
+    ('s3://bucket/a/b/1.png', 's3://x/1.png', None)
+    """
+    if is_url(name):
+        return name
+    if base is None:
+        return None
+    quoted = quote(name, safe="/%") if base.lower().startswith("http") else name
+    return f"{base.rstrip('/')}/{quoted.removeprefix('./')}"

@@ -25,6 +25,8 @@ ROLES = {
     "series": "series: a list of numbers in each row",
 }
 FPS = "fps"
+MOST_NAMES = 100_000  # files that one name with braces may stand for
+_BRACES = re.compile(r"\{(?:(?P<first>\d+)\.\.(?P<last>\d+)|(?P<names>[^{},]+(?:,[^{},]*)+))\}")
 _OPTIONS = re.compile(r"(?:[a-z0-9]+=[^=#]+)(?:,[a-z0-9]+=[^=#]+)*")
 
 
@@ -89,6 +91,36 @@ def split_options(spec: str) -> tuple[str, dict[str, str]]:
         if name not in ROLES and name != FPS:
             raise unknown("option of the data", name, [*ROLES, FPS])
     return place, options
+
+
+def expand_braces(name: str) -> list[str]:
+    """The names that braces stand for: a range of numbers, or a list.
+
+    Args:
+        name: a path or a url.
+
+    Raises:
+        ConfigError: they stand for more than 100,000 names.
+
+    >>> expand_braces("shard-{008..010}.tar"), expand_braces("{a,b}.zip"), expand_braces("x.tar")
+    (['shard-008.tar', 'shard-009.tar', 'shard-010.tar'], ['a.zip', 'b.zip'], ['x.tar'])
+    """
+    found = _BRACES.search(name)
+    if found is None:
+        return [name]
+    if found["first"] is not None:
+        first, last = int(found["first"]), int(found["last"])
+        if abs(last - first) >= MOST_NAMES:
+            raise ConfigError(f"{name} stands for more than {MOST_NAMES:,} files")
+        width = len(found["first"])
+        step = 1 if last >= first else -1
+        parts = [f"{i:0{width}d}" for i in range(first, last + step, step)]
+    else:
+        parts = found["names"].split(",")
+    rest = expand_braces(name[found.end() :])
+    if len(parts) * len(rest) > MOST_NAMES:
+        raise ConfigError(f"{name} stands for more than {MOST_NAMES:,} files")
+    return [name[: found.start()] + part + end for part in parts for end in rest]
 
 
 def fps_of(options: Mapping[str, str]) -> float | None:

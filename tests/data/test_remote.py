@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import http.server
+import io
+import json
 import sys
+import tarfile
 import threading
 import uuid
 
 import fsspec
+import numpy as np
 import pytest
+from PIL import Image
 
-from tellapart.data import remote
+import tellapart as ta
+from tellapart.data import copies, kind_of, open_source, remote
 from tellapart.errors import DataError, MissingExtraError, StoreError
 
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -77,6 +83,24 @@ def bucket(s3_server, monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr(remote, "WAITS", (0.0, 0.0))
+
+
+def png(seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
+    raw = io.BytesIO()
+    Image.fromarray(pixels).save(raw, "PNG")
+    return raw.getvalue()
+
+
+def shard(count, start):
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as archive:
+        for i in range(start, start + count):
+            for name, held in ((f"{i:04d}.png", png(i)), (f"{i:04d}.cls", b"%d" % (i % 2))):
+                info = tarfile.TarInfo(name)
+                info.size = len(held)
+                archive.addfile(info, io.BytesIO(held))
+    return raw.getvalue()
 
 
 def put(url, raw):
@@ -182,3 +206,176 @@ def test_the_package_of_a_protocol_is_named_where_it_is_missing(monkeypatch, url
 def test_other_protocols_are_refused_by_name():
     with pytest.raises(DataError, match="unknown protocol 'htps'; did you mean 'https'"):
         remote.open_bytes("htps://host/x")
+
+
+# ---------------------------------------------------------------- data sets of stores
+
+
+@pytest.fixture
+def store(request, web, bucket):
+    """The url of an empty folder of a store, and how a file is put there."""
+    if request.param == "http":
+        return web.url, lambda name, raw: write(web.folder / name, raw)
+    base = bucket if request.param == "s3" else f"memory://m{uuid.uuid4().hex[:8]}"
+    return base, lambda name, raw: put(f"{base}/{name}", raw)
+
+
+def write(path, raw):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(raw)
+
+
+STORES = pytest.mark.parametrize("store", ["s3", "http", "memory"], indirect=True)
+
+
+@STORES
+def test_a_folder_keeps_its_classes_and_splits(store):
+    base, add = store
+    for i in range(8):
+        add(f"set/{'train' if i < 6 else 'test'}/{'ab'[i % 2]}/{i}.png", png(i))
+    add("set/readme.md", b"words")
+    add("set/.hidden.png", b"x")
+    url = f"{base}/set/"
+    assert kind_of(url) == "images"
+    source = open_source(url)
+    assert source.name == url
+    assert sorted(source.ids)[0] == "test/a/6.png"
+    assert source.classes == ["a", "b"]
+    assert {n: len(rows) for n, rows in source.splits.items()} == {"train": 6, "test": 2}
+    text = " ".join(note["text"] for note in source.notes)
+    assert "fetched from" in text
+    assert ".md (1)" in text
+
+
+@STORES
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".jsonl"])
+def test_a_table_names_files_beside_it(store, ending):
+    pa = pytest.importorskip("pyarrow")
+    base, add = store
+    rows = [{"path": f"in/a {i}.png", "label": "xy"[i % 2]} for i in range(6)]
+    for i in range(6):
+        add(f"d/in/a {i}.png", png(i))
+    rows.append({"path": "in/lost.png", "label": "x"})
+    if ending == ".parquet":
+        raw = io.BytesIO()
+        pytest.importorskip("pyarrow.parquet").write_table(pa.Table.from_pylist(rows), raw)
+        add("d/t.parquet", raw.getvalue())
+    elif ending == ".csv":
+        add("d/t.csv", b"path,label\n" + "".join(
+            f"{r['path']},{r['label']}\n" for r in rows).encode())  # fmt: skip
+    else:
+        add("d/t.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    assert kind_of(f"{base}/d/t{ending}") == "images"
+    source = open_source(f"{base}/d/t{ending}")
+    assert source.ids == [r["path"] for r in rows[:6]]
+    assert source.labels.tolist() == [0, 1] * 3
+    assert [s["path"] for s in source.skipped] == ["in/lost.png"]
+
+
+@STORES
+def test_one_archive_and_shards_in_braces(store):
+    base, add = store
+    for number in range(2):
+        add(f"s-{number:02d}.tar", shard(4, start=4 * number))
+    source = open_source(f"{base}/s-{{00..01}}.tar")
+    assert source.ids == [f"{i:04d}" for i in range(8)]
+    assert len(open_source(f"{base}/s-01.tar")) == 4
+    with pytest.raises(DataError, match=r"1 file of 3 do not exist, the first: .*s-02.tar"):
+        open_source(f"{base}/s-{{00..02}}.tar")
+
+
+@STORES
+def test_what_has_changed_is_fetched_again(store, monkeypatch):
+    base, add = store
+    monkeypatch.setattr(copies, "REMEMBERED", 1e-9)
+    for i in range(3):
+        add(f"set/{i}.png", png(i))
+    first = open_source(f"{base}/set/")
+    assert open_source(f"{base}/set/").fingerprint == first.fingerprint
+    add("set/3.png", png(3))
+    assert len(open_source(f"{base}/set/")) == 4
+
+
+def test_local_tables_and_lists_name_files_of_stores(tmp_path, web, bucket):
+    names = []
+    for i in range(6):
+        write(web.folder / f"{i}.png", png(i))
+        put(f"{bucket}/{i}.png", png(i))
+        names.append(f"{web.url}/{i}.png?x=1" if i % 2 else f"{bucket}/{i}.png")
+    names.append(f"{bucket}/lost.png")
+    lines = [f"{name},{'ab'[i % 2]}" for i, name in enumerate(names)]
+    (tmp_path / "list.csv").write_text("\n".join(["uri,label", *lines]))
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    rows = [json.dumps({"uri": n, "label": "ab"[i % 2]}) for i, n in enumerate(names)]
+    (tmp_path / "list.jsonl").write_text("\n".join(rows))
+    for ending in ("csv", "txt", "jsonl"):
+        source = open_source(tmp_path / f"list.{ending}")
+        assert source.ids[:2] == [names[0], f"{web.url}/1.png"]
+        assert len(source) == 6
+        assert [s["path"] for s in source.skipped] == [names[6]]
+        assert (source.labels is None) == (ending == "txt")
+
+
+def test_files_of_one_list_may_lie_here_and_there(tmp_path):
+    write(tmp_path / "here.png", png(0))
+    put("memory://there/1.png", png(1))
+    put("memory://there/2.png", png(2))
+    (tmp_path / "l.txt").write_text("here.png\nmemory://there/1.png\nmemory://there/2.png\n")
+    assert len(open_source(tmp_path / "l.txt")) == 3
+
+
+def test_a_store_that_refuses_ends_a_list_with_one_error(tmp_path, web, quick):
+    write(web.folder / "0.png", png(0))
+    web.planned["/1.png"] = [403] * 9
+    (tmp_path / "l.txt").write_text(f"{web.url}/0.png\n{web.url}/1.png\n")
+    with pytest.raises(StoreError, match="credentials"):
+        open_source(tmp_path / "l.txt")
+
+
+def test_one_file_and_a_local_url_are_data(tmp_path, web):
+    write(web.folder / "s.txt", b"one sentence\nanother one\nand a third\n")
+    source = open_source(f"{web.url}/s.txt")
+    assert (source.kind, source.text(1)) == ("text", "another one")
+    for i in range(3):
+        write(tmp_path / "with space" / f"{i}.png", png(i))
+    source = open_source(f"file://{tmp_path}/with%20space")
+    assert len(source) == 3
+    assert not any(note["kind"] == "fetched" for note in source.notes)
+
+
+@STORES
+def test_nothing_there_is_one_error(store):
+    base, _ = store
+    with pytest.raises(DataError, match=r"nothing/here|does not exist|no files"):
+        open_source(f"{base}/nothing/here.csv")
+
+
+def test_a_name_that_leads_out_of_the_folder_is_left_out(monkeypatch):
+    base = f"memory://m{uuid.uuid4().hex[:8]}"
+    for i in range(3):
+        put(f"{base}/{i}.png", png(i))
+    real = fsspec.implementations.memory.MemoryFileSystem.find
+
+    def find(self, path, **how):
+        found = dict(real(self, path, **how))
+        return {**found, f"{path}/../../out.png": {"type": "file", "size": 1}}
+
+    monkeypatch.setattr(fsspec.implementations.memory.MemoryFileSystem, "find", find)
+    source = open_source(f"{base}/")
+    assert len(source) == 3
+    assert "traversal" in source.skipped[0]["reason"]
+
+
+def test_more_than_the_cache_holds_is_refused_before_it_is_fetched(bucket, tmp_path):
+    put(f"{bucket}/a/1.png", bytes(2000))
+    put(f"{bucket}/a/2.png", bytes(2000))
+    with pytest.raises(DataError, match="--cache-limit"):
+        open_source(f"{bucket}/a", cache=tmp_path, cache_limit=3e-6)
+
+
+def test_a_training_on_a_store_can_be_embedded(bucket, tmp_path):
+    for i in range(24):
+        put(f"{bucket}/set/{'ab'[i % 2]}/{i}.png", png(i))
+    run = tmp_path / "run"
+    ta.train("simclr", data=f"{bucket}/set", out=run, steps=2, batch_size=8, threads=1)
+    assert len(ta.embed(run, data=f"{bucket}/set", out=tmp_path / "v").ids) == 24
