@@ -813,7 +813,8 @@ def report(
     items = open_collection(
         run, _given(data), encoder=encoder, width=width, image_size=image_size, console=console
     )
-    file = Path(out) if out else (items.run.path if items.run else Path()) / "report.html"
+    own = items.run.report_file if items.run else Path("report.html")
+    file = Path(out) if out else own
     written = run_report.write(items, file, console)
     return Reported(**{f.name: written[f.name] for f in dataclasses.fields(Reported)})
 

@@ -56,6 +56,8 @@ def demo(
     Returns:
         The contents of eval.json, with "run", "pictures" and "picture" (the contact sheet).
     """
+    from .training.run import Run
+
     console = console or Console()
     run = _free(Path(out))
     pictures = run.with_name(f"{run.name}-pictures")
@@ -68,7 +70,7 @@ def demo(
         "spread", data=str(pictures), out=run, seed=seed, epochs=epochs, console=console, **SETTINGS
     )
     result = api.evaluate(run, console=Console(quiet=True))
-    sheet = run / "neighbours.png"
+    sheet = Run.open(run).neighbours_file
     draw_neighbours(run, sheet, queries=QUERIES, k=NEIGHBOURS, console=Console(quiet=True))
     _print_results(result, console)
     if full:

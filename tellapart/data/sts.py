@@ -12,6 +12,7 @@ from ..errors import DataError, unknown
 from .notes import counted
 from .text import read_utf8
 
+PREFIX = "sts:"  # of --data: scored pairs, not a source
 GENSIM = ("lee", "wordsim353", "simlex999")
 
 
@@ -36,6 +37,15 @@ class ScoredPairs:
 
     def __len__(self) -> int:
         return len(self.score)
+
+
+def pairs_named(data: str | None) -> str | None:
+    """Return the pairs that --data names, for `open_pairs`; None: it names a source.
+
+    >>> pairs_named("sts:lee"), pairs_named("photos/"), pairs_named(None)
+    ('lee', None, None)
+    """
+    return data.removeprefix(PREFIX) if data and data.startswith(PREFIX) else None
 
 
 def open_pairs(spec: str) -> ScoredPairs:

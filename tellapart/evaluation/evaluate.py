@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..data import SequenceSource, Source, modality_of
+from ..data.sts import pairs_named
 from ..embeddings.embeddings import Embeddings
 from ..errors import ConfigError, DataError
 from ..runtime.console import Console
@@ -78,8 +79,8 @@ def evaluate_subject(
     began = time.monotonic()
     state = training_state(subject.run.manifest) if subject.run else ""
     about: dict[str, Any] = {"state": state or None}
-    if data and data.startswith("sts:"):
-        result = evaluate_text.evaluate_pairs(subject, data[4:], console, name)
+    if (pairs := pairs_named(data)) is not None:
+        result = evaluate_text.evaluate_pairs(subject, pairs, console, name)
         result |= {"subject": subject.name, "data": data}
         return _with_verdict(result, state) | about | provenance(began)
     source = source_of(subject, data, image_size, console.progress, labels)
