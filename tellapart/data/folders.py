@@ -283,6 +283,6 @@ def _labels(
 
 
 def _number(level: str) -> int:
-    if not level.isdigit() or int(level) < 1:
+    if not level.isdecimal() or int(level) < 1:
         raise ConfigError(f"--label-level must be top, last or a number from 1, got {level}")
     return int(level)

@@ -253,7 +253,7 @@ def _identity(
     listing = Listing(Path(), [f"{i:05d}" for i in range(count)], names, splits, [])
     fields = listings.identity(name, listing, range(count), hashes, ())
     fields |= {"all_files": (), "duplicates": count - len(set(hashes))}
-    if fields["all_labels"] is not None and all(n is None or n.isdigit() for n in names):
+    if fields["all_labels"] is not None and all(n is None or n.isdecimal() for n in names):
         numbers = [-1 if n is None else int(n) for n in names]  # whole numbers keep their values
         if max(numbers) < MOST_CLASSES:
             fields["all_labels"] = np.array(numbers, np.int64)

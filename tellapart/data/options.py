@@ -38,7 +38,7 @@ class ReadOptions:
     def __post_init__(self) -> None:
         require(
             self.label_level in ("top", "last")
-            or (self.label_level.isdigit() and int(self.label_level) >= 1),
+            or (self.label_level.isdecimal() and int(self.label_level) >= 1),
             f"--label-level must be top, last or a number from 1, got {self.label_level}",
         )
         require(self.fit in FITS, f"--fit must be one of {', '.join(FITS)}, got {self.fit}")

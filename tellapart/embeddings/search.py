@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data import ImageSource, SequenceSource, Source, TextSource, image_packing, modality_of
+from ..data.endings import REMEDIES
 from ..data.files import is_file
 from ..data.source import Array
 from ..encoders import AnyEncoder
@@ -146,7 +147,9 @@ def file_query(name: str | Path, source: Source, decode: Callable[[Path], Any]) 
     try:
         return decode(Path(name))
     except Exception as error:  # decoders raise many kinds on a damaged file
-        raise DataError(f"{name} cannot be read as {source.one}: {error}") from error
+        ending = Path(name).suffix.lower()
+        remedy = f" ({ending} files are {REMEDIES[ending]})" if ending in REMEDIES else ""
+        raise DataError(f"{name} cannot be read as {source.one}: {error}{remedy}") from error
 
 
 def image_query(path: Path, source: ImageSource) -> Tensor:

@@ -362,6 +362,7 @@ import sys
 import torch
 from model import load, view
 
+sys.argv[1:] or sys.exit(__doc__)
 with torch.inference_mode():
     features = load()({star}view(sys.argv[1]))
 print(features.shape, features[0].tolist())

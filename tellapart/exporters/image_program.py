@@ -136,6 +136,7 @@ import sys
 import torch
 from model import load, view
 
+sys.argv[1:] or sys.exit(__doc__)
 with torch.inference_mode():
     features = load()(torch.cat([view(name) for name in sys.argv[1:]]))
 print(features.shape, torch.cosine_similarity(features[:1], features).tolist())

@@ -171,3 +171,34 @@ def test_a_run_on_an_array_resumes_with_the_same_data_and_asks_for_it_again(tmp_
     assert ta.evaluate(out, data=(IMAGES, NAMES), out=tmp_path / "eval.json")["scores"]
     found = ta.embed(out, data=IMAGES, out=tmp_path / "e.npz")
     assert len(found) == 12
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.arange(12, dtype=np.uint64) % 3 + np.uint64(2**63),
+        [2**63 + i % 3 for i in range(12)],
+        [10**30 + i % 3 for i in range(12)],
+        [str(2**64 + i % 3) for i in range(12)],
+        ["²", "٣", "x"] * 4,
+        np.arange(12) % 3 + (2**63 - 10),
+    ],
+    ids=["uint64", "ints", "huge", "text", "other digits", "int64"],
+)
+def test_labels_that_int64_cannot_hold_are_classes_by_name(labels, tmp_path):
+    """Never "no label", whether they come as an object, in an .npz, or in a list of files."""
+    expected = sorted({str(n) for n in (labels.tolist() if hasattr(labels, "tolist") else labels)})
+    source = open_source((IMAGES, labels))
+    assert (list(source.classes), int((source.labels < 0).sum())) == (expected, 0)
+    names = [str(n) for n in (labels.tolist() if hasattr(labels, "tolist") else labels)]
+    for i, image in enumerate(IMAGES):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
+    for separator, file in ((",", "list.csv"), ("\t", "list.tsv")):
+        rows = [f"{i}.png{separator}{name}" for i, name in enumerate(names)]
+        (tmp_path / file).write_text(f"path{separator}label\n" + "\n".join(rows))
+        source = open_source(str(tmp_path / file))
+        assert (list(source.classes), int((source.labels < 0).sum())) == (expected, 0)
+    if isinstance(labels, np.ndarray):
+        np.savez(tmp_path / "x.npz", x=IMAGES, y=labels)
+        source = open_source(str(tmp_path / "x.npz"))
+        assert (list(source.classes), int((source.labels < 0).sum())) == (expected, 0)

@@ -1,6 +1,7 @@
 """Search over runs, other encoders and saved vectors: what stands beside a similarity."""
 
 import json
+import re
 import wave
 
 import numpy as np
@@ -167,3 +168,38 @@ def test_a_run_that_cannot_be_written_is_searched(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Embeddings, "save", full)
     assert len(ta.search(run, ["0/0.png"], k=2, console=QUIET)[0]) == 2
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "said"),
+    [
+        ("q.svg", SVG, r"not an image.*\.svg files are drawings.*PNG"),
+        ("q.png", SVG, "not an image: none of JPEG"),
+        ("q.pdf", b"%PDF-1.4", r"not an image.*\.pdf files are drawings"),
+        ("q.jpg", b"", "the file is empty"),
+        ("q.png", b"\x89PNG\r\n\x1a\n" + bytes(20), "damaged: not a whole PNG header"),
+        ("q.txt", b"a text", "not an image"),
+        ("q.dcm", bytes(200), r"not an image.*\.dcm files are medical"),
+    ],
+)
+def test_a_query_that_is_no_image_is_named_with_a_remedy(tmp_path, capsys, name, raw, said):
+    import torch
+
+    from tellapart import encoders
+
+    pictures(tmp_path / "data")
+    (tmp_path / name).write_bytes(raw)
+    network = encoders.build("small-resnet", channels=3, size=32, seed=0, width=8)
+    torch.save(network.backbone.state_dict(), tmp_path / "w.pt")
+    words = ["--data", str(tmp_path / "data"), "--width", "8"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["search", str(tmp_path / "w.pt"), str(tmp_path / name), *words])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert re.search(said, err)
+    assert f"{name} cannot be read as an image" in err
+    assert "BytesIO" not in err
+    assert "0x" not in err

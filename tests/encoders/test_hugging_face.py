@@ -93,3 +93,40 @@ def test_bad_input(vit, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtraError, match=r"tellapart\[text\]"):
         hugging_face.open_hub(f"hf:{vit}")
+
+
+def test_no_call_of_transformers_may_run_code_of_a_folder():
+    """Every call that could ask to run a folder's own Python says trust_remote_code=False."""
+    import ast
+    from pathlib import Path
+
+    import tellapart
+
+    risky = {"from_pretrained", "from_config", "SentenceTransformer", "pipeline"}
+    seen = 0
+    for path in Path(tellapart.__file__).parent.rglob("*.py"):
+        text = path.read_text()
+        if "transformers" not in text:
+            continue
+        tree = ast.parse(text)
+        kept_off = {
+            target.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict)
+            for target in getattr(node, "targets", [getattr(node, "target", None)])
+            if isinstance(target, ast.Name)
+            and ast.unparse(node.value) == "{'trust_remote_code': False}"
+        }
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name not in risky or ast.unparse(node.func).startswith("cls"):
+                continue
+            seen += 1
+            said = {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg}
+            spread = {ast.unparse(k.value) for k in node.keywords if k.arg is None}
+            assert said.get("trust_remote_code") == "False" or spread & kept_off, (
+                f"{path.name}:{node.lineno}: {ast.unparse(node)}"
+            )
+    assert seen >= 8

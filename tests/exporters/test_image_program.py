@@ -100,6 +100,10 @@ def test_the_example_is_ten_lines_and_runs(digits_run, photos, tmp_path):
     example = str(tmp_path / "out" / "example.py")
     code = f"import runpy; sys.argv = ['example.py', *{names}]; runpy.run_path({example!r})"
     assert "torch.Size([2, 64])" in elsewhere(tmp_path / "out", code)
+    alone = subprocess.run([sys.executable, example], capture_output=True, text=True)
+    assert (alone.returncode, alone.stdout) == (1, "")
+    assert alone.stderr.startswith("python example.py IMAGE [IMAGE ...] prints")
+    assert "Traceback" not in alone.stderr
 
 
 def test_onnx_takes_any_batch_and_agrees(digits_run, tmp_path):

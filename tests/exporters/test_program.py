@@ -153,6 +153,9 @@ def test_features_without_us_are_those_of_the_run(kind, trained, tmp_path):
     features, item = wanted(run, file)
     assert len((tmp_path / "out" / "example.py").read_text().splitlines()) <= 10
     np.testing.assert_allclose(example(tmp_path / "out", item), features, atol=1e-5, rtol=1e-5)
+    script = str(tmp_path / "out" / "example.py")
+    alone = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert (alone.returncode, alone.stderr.split()[:2]) == (1, ["python", "example.py"])
     assert found["features"] == len(features)
     assert found["checked"]["torch"] <= 1e-5
     assert not [
