@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from ..data.notes import shown
-from ..errors import ConfigError
+from ..errors import ConfigError, require
 from ..runtime import files, schemas
 from ..runtime.console import plural
-from . import build, hub
+from . import hub
+from .building import build, rebuild
 from .choices import Pool
-from .encoder import Encoder
+from .encoder import AnyEncoder, Encoder
 from .hub import IMAGENET_MEAN as IMAGENET_MEAN
 from .hub import IMAGENET_STD as IMAGENET_STD
 from .vision import backbone
@@ -148,6 +149,46 @@ def start(
     unused = load_into(network.backbone, weights, init)
     network.start_notes = _not_loaded(n for n in unused if not n.startswith(OWN_PARTS))
     return network
+
+
+def exported(folder: Path) -> AnyEncoder | None:
+    """Open an encoder of images that `tellapart export` wrote; None: the folder holds none.
+
+    Args:
+        folder: with config.json, preprocessor.json and model.safetensors.
+
+    Returns:
+        The encoder in eval mode, with a head of random weights: an export has features alone.
+
+    Raises:
+        ConfigError: a file is damaged, or BatchNorm was folded into the convolutions.
+    """
+    names = ("config.json", "preprocessor.json", "model.safetensors")
+    if not all((folder / name).is_file() for name in names):
+        return None
+    try:
+        about, read_as = (files.read_json(folder / name) for name in names[:2])
+        if not (isinstance(about, dict) and isinstance(read_as, dict) and "folded" in about):
+            return None
+        require(
+            not about.pop("folded"),
+            f"{folder} was exported with --fold-batchnorm, which has another network; name the run "
+            "or an export without it",
+        )
+        about.pop("bf16", None)
+        schemas.check(about, schemas.ImageEncoder, folder / names[0], error=ConfigError)
+        network = rebuild(about)
+        for name in ("mean", "std"):
+            own = network.get_buffer(name)
+            own.copy_(torch.tensor(read_as[name], dtype=own.dtype).view_as(own))
+    except ConfigError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ConfigError(
+            f"{folder} is a damaged export ({error}); export the run again"
+        ) from error
+    load_into(network.get_submodule("backbone"), read(folder / names[2])[0], str(folder))
+    return network.eval()
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -114,6 +114,8 @@ def open_subject(
     require(checkpoint == "last", f"--checkpoint requires a run; {name} is not one")
     require(not is_embeddings(path), f"{name} holds vectors, not an encoder; name an encoder")
     from_hub = hub.hub_folder(path) if path.is_dir() else None
+    if from_hub is None and (network := pretrained.exported(path)) is not None:
+        return _of_export(name, network)
     if from_hub is None and path.is_dir() and (path / "config.json").is_file():
         return _of_hub(name, image_size)
     small_stem: bool | None = None
@@ -163,6 +165,14 @@ def remember_network(run: Run, encoder: Any) -> None:
         f"{run.path} is a run of {name}, which stores its network; leave out --encoder",
     )
     plugins.register(encoder, name)
+
+
+def _of_export(name: str, network: AnyEncoder) -> Subject:
+    """An exported encoder of images, with the same network of random weights beside it."""
+    fresh = encoders.rebuild(network.description).eval()
+    random = fresh if isinstance(fresh, Encoder) else None
+    size = int(network.description["size"])
+    return Subject(name, network, "its features", "its features", fresh=random, size=size)
 
 
 def _of_hub(name: str, image_size: int | None) -> Subject:

@@ -8,6 +8,7 @@ import torch
 
 import tellapart as ta
 from tellapart import api
+from tellapart.errors import ConfigError
 from tellapart.views import evaluation_view
 
 SHARED = {"steps": 1, "batch_size": 4, "precision": "float32", "threads": 1}
@@ -76,3 +77,39 @@ def _bert(lines, tmp_path):
         tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]"
     ).save_pretrained(tmp_path / "bert")
     return tmp_path / "bert"
+
+
+@pytest.mark.parametrize(("encoder", "size"), [("small-resnet", 16), ("timm/resnet10t", 96)])
+def test_an_export_opens_in_every_command_with_the_features_of_the_run(
+    encoder, size, photos, tmp_path
+):
+    run, out = tmp_path / "run", tmp_path / "exp"
+    ta.train("simclr", data=photos, out=run, encoder=encoder, image_size=size, **SHARED)
+    api.export(run, out=out)
+    wanted = api.embed(run, data=photos, out=tmp_path / "a.npz", output="features")
+    api.embed(out, data=photos, out=tmp_path / "b.npz", image_size=size)
+    a, b = (ta.Embeddings.load(tmp_path / name).vectors for name in ("a.npz", "b.npz"))
+    assert wanted is not None
+    np.testing.assert_allclose(a, b, atol=1e-4 * float(np.abs(a).max()))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("preprocessor.json", '{"mean": [0.5]}'), ("preprocessor.json", '{"mean": "x", "std": [1]}'),
+     ("config.json", '{"folded": false, "encoder": 3}'), ("model.safetensors", "cut off")],
+)  # fmt: skip
+def test_a_damaged_export_is_one_error(file, content, photos, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "exp"
+    ta.train("simclr", data=photos, out=run, image_size=16, **SHARED)
+    api.export(run, out=out)
+    (out / file).write_text(content)
+    with pytest.raises(ConfigError):
+        api.embed(out, data=photos, out=tmp_path / "b.npz")
+
+
+def test_a_folded_export_names_the_remedy(photos, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "exp"
+    ta.train("simclr", data=photos, out=run, image_size=16, **SHARED)
+    api.export(run, out=out, fold_batchnorm=True)
+    with pytest.raises(ConfigError, match="--fold-batchnorm"):
+        api.embed(out, data=photos, out=tmp_path / "b.npz")
