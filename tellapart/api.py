@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .embeddings import Embeddings
     from .training import loading
     from .training.config import CommonConfig
+    from .training.request import Request
 
 
 class Result(Mapping[str, Any]):
@@ -258,13 +259,13 @@ def inspect(
 
 
 def train(
-    method: Any,
+    method: Any = None,
     *,
-    data: Data,
+    data: Data | None = None,
     out: str | Path,
     resume: bool = False,
     preset: str | None = None,
-    config: CommonConfig | None = None,
+    config: CommonConfig | str | Path | None = None,
     columns: str | Mapping[str, str] | None = None,
     fps: float | None = None,
     console: Console | None = None,
@@ -276,15 +277,17 @@ def train(
     prints and writes.
 
     Args:
-        method: instdisc, simclr, moco, spread, supcon, ... (all of them: `objectives.METHODS`); or
-            an objective of your own: a class, a function of two embeddings, or module:name of one.
+        method: instdisc, simclr, moco, spread, supcon, ... (all of them: `objectives.METHODS`); by
+            default that of the file, or the recommended one for the data; or an objective of your
+            own: a class, a function of two embeddings, or module:name of one.
         data: folder, list of paths, .npy, .csv or built-in (digits, fashion-mnist, cifar10,
             scenes:NAME); in Python also an array, a tensor, a list, a data frame or a torch
             dataset.
         out: new folder of the run, or with --resume the run to continue.
         resume: continue the run in --out.
         preset: settings to start from; by default those for the method and the data.
-        config: all settings at once, instead of a preset.
+        config: file of settings (YAML, or the run.json of a run), below single settings; in Python
+            also a `TrainConfig` with all settings.
         columns: columns of a table by their role, such as image=file,label=kind; by default their
             usual names.
         fps: frames of each second of a video that become items; by default 1.
@@ -306,18 +309,20 @@ def train(
     from .runtime import distributed
     from .training import session
 
+    asked = _asked(method, data, config, preset, columns, fps, options, Path(out), resume)
+
     # The lock of the run is held to the end of the training.
     with distributed.joined(), contextlib.ExitStack() as held:
         main = distributed.is_main()
         console = console if console and main else Console(quiet=not main)
         opened = session.start(
-            method_name(method),
-            given(data, columns, fps),
+            asked.method,
+            asked.data,
             Path(out),
             resume=resume,
-            preset=preset,
-            config=config,
-            options=options,
+            preset=asked.preset,
+            config=asked.config,
+            options=asked.options,
             console=console,
             held=held,
         )
@@ -332,10 +337,80 @@ def train(
             batch=trainer.batch,
             views_per_item=trainer.objective.views,
         )
+        if asked.why:
+            console.say(asked.why)
         run = session.begin(opened, Path(out), console, held)
         found = session.train_into(run, trainer, console, watch)
         console.say(f"{found.sentence}\n{clock(run.manifest['seconds'])} in {out}")
         return Trained(str(out), trainer.number, True, found.sentence)
+
+
+def training_settings(
+    method: Any = None,
+    *,
+    data: Data | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    preset: str | None = None,
+    config: CommonConfig | str | Path | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    fps: float | None = None,
+    console: Console | None = None,
+    **options: Any,
+) -> str:
+    """Return the settings of a training as YAML, which `config` takes; the data are not read.
+
+    Args:
+        method: as for `train`.
+        data: as for `train`.
+        out: as for `train`; only a resumed run is read there.
+        resume: as for `train`.
+        preset: as for `train`.
+        config: as for `train`.
+        columns: as for `train`.
+        fps: as for `train`.
+        console: not used.
+        options: as for `train`.
+
+    Raises:
+        ConfigError: invalid settings.
+    """
+    from .training import config_file
+    from .training.resolve import resolve
+
+    place = Path(out) if out else None
+    asked = _asked(method, data, config, preset, columns, fps, options, place, resume)
+    settings = resolve(asked.method, asked.data, asked.preset, asked.config, asked.options)
+    return config_file.text(asked.method, asked.data, settings)
+
+
+def _asked(
+    method: Any,
+    data: Data | None,
+    config: Any,
+    preset: str | None,
+    columns: Any,
+    fps: float | None,
+    options: dict[str, Any],
+    out: Path | None,
+    resume: bool,
+) -> Request:
+    """Return the method, data and settings of a training."""
+    from .training import request
+
+    asked = request.of(
+        None if method is None else method_name(method),
+        data,
+        config=config,
+        preset=preset,
+        columns=columns,
+        fps=fps,
+        options=options,
+        resumed=out if resume else None,
+    )
+    if method is None:  # one of a file is registered too
+        method_name(asked.method)
+    return asked
 
 
 def method_name(method: Any) -> str:

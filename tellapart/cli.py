@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from .errors import TellapartError, unknown
@@ -31,7 +32,7 @@ USAGE = """tellapart: learn what is alike by telling everything apart
 
   tellapart demo                                             the main job on digits, in 2 minutes
   tellapart inspect photos/                                  duplicates, broken files, wrong labels
-  tellapart train instdisc --data photos/ --out runs/photos  learn an encoder from unlabelled images
+  tellapart train --data photos/ --out runs/photos           learn an encoder from unlabelled images
   tellapart eval runs/photos                                 score it beside its baselines
   tellapart search runs/photos query.jpg                     find similar images
   tellapart explore runs/photos                              a local page: map, neighbours, search
@@ -47,9 +48,18 @@ tellapart --completion bash (or zsh) prints a script that completes commands and
 
 DEMO = "(runs/demo is the run that `tellapart demo` writes)\n"
 LONGEST = 2000  # characters of an error message
-METHOD = "instdisc"  # whose options `train --help` shows
+METHOD = "simclr"  # whose options `train --help` shows
 DATA = {"simcse": "sentences.txt"}  # of an example, for methods that digits do not suit
 Given = dict[str, Any]
+CONFIG = Option(
+    "config",
+    str | None,
+    None,
+    "file of settings (YAML, or the run.json of a run); other options stand above it.",
+)
+PRINT = Option(
+    "print_config", bool, False, "print the settings as YAML, which --config reads, and stop."
+)
 
 
 @dataclass(frozen=True)
@@ -136,7 +146,7 @@ COMMANDS = {
     ),
     "train": Command(
         "train",
-        "instdisc --data digits --out runs/digits",
+        "simclr --data digits --out runs/digits",
         ("data", "out", "epochs", "minutes", "resume"),
         lambda given, result: f"eval {shlex.quote(result['run'])}",
     ),
@@ -283,12 +293,20 @@ def _command(name: str, rest: Sequence[str], as_json: bool) -> None:
     if shown.help or shown.help_all:
         print(_help(parser, options, first, full=shown.help_all))
         return
+    if printed := "--print-config" in words and name == "train":
+        parser.needed.pop("out", None)
     given = parser.parse_all(words)
     wait_without_spinning()
     if head:
         given["method"] = head
-    for shared in ("json", "help", "help_all"):
+    for shared in ("json", "help", "help_all", PRINT.name):
         given.pop(shared, None)
+    if printed:
+        from .api import training_settings
+
+        text = training_settings(**nested(given, prefixes))
+        print(json.dumps({"yaml": text}) if as_json else text, end="" if not as_json else "\n")
+        return
     console = Console(quiet=as_json)
     result = _function(command)(**nested(given, prefixes), console=console)
     if os.environ.get("RANK", "0") != "0":
@@ -321,8 +339,11 @@ def _described(
     if name == "train":
         method, words = _method(rest)
         own = [o for o in own if o.name != "method"]
-        data, preset, columns, fps, init = _ahead(words, "data", "preset", "columns", "fps", "init")
-        shared = settings(method, given_with(data, columns, fps), preset, init)
+        shown = _json_help().parse_known_args(words)[0]
+        wants_help = shown.help or shown.help_all
+        found = _training(method or (METHOD if wants_help else None), words)
+        own = [_required(o, found.in_file) for o in (*own, CONFIG, PRINT)]
+        shared = settings(found.method, found.data, found.preset, found.init)
         return method, words, [*own, *shared], ("objective",)
     if name == "detect":
         from .training.presets.detection import PRESETS
@@ -336,21 +357,59 @@ def _described(
 
 
 def _method(rest: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """The method of a training and the words after it; help without a method is that of METHOD."""
+    """The method of a training, "" if none is named, and the words after it."""
     from .objectives import METHODS
 
     parser = Parser("tellapart train")
     _shared(parser)
     parser.add_argument("method", nargs="?")
     parser.add_argument("rest", nargs=argparse.REMAINDER)
-    found, extra = parser.parse_known_args(list(rest))
-    if found.method is None and (found.help or found.help_all):
-        return METHOD, rest
-    own = plugins.is_name(found.method)
-    if extra or (found.method not in METHODS and not own):
-        raise unknown("method", str((extra or [found.method or ""])[0]), METHODS)
+    ahead = [word for word in rest if word not in ("--json", "-h", "--help", "--help-all")][:1]
+    if not ahead or ahead[0].startswith("-"):
+        return "", rest
+    found, _ = parser.parse_known_args(list(rest))
+    if found.method not in METHODS and not plugins.is_name(found.method):
+        raise unknown("method", str(found.method), METHODS)
     flags = [f"--{flag}" for flag in ("help", "json") if getattr(found, flag)]
     return found.method, [*flags, *found.rest]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What decides the options of a training: words of the command line, or a file of settings."""
+
+    method: str
+    data: str | None
+    preset: str | None
+    init: str | None
+    in_file: bool
+
+
+def _training(method: str | None, words: Sequence[str]) -> Training:
+    """Read ahead what decides the options of a training."""
+    names = ("data", "preset", "columns", "fps", "init", "config", "out")
+    given = dict(zip(names, _ahead(words, *names), strict=True))
+    data = given_with(given["data"], given["columns"], given["fps"])
+    preset, init, file = given["preset"], given["init"], None
+    if given["config"] is not None:
+        from .training.config_file import read
+
+        file = read(given["config"])
+        preset, data = preset or file.preset, data or file.data
+        init = init or file.settings.get("init")
+    if method is None:
+        from .training.request import method_of
+
+        resumed = Path(given["out"]) if given["out"] and "--resume" in words else None
+        method, _ = method_of(data or "", file, preset=preset, resumed=resumed)
+    return Training(method, data, preset, init, file is not None and file.data is not None)
+
+
+def _required(option: Option, in_file: bool) -> Option:
+    """The option of the data must be given, unless a file of settings names the data."""
+    if option.name == "data" and not in_file:
+        return dataclasses.replace(option, default=REQUIRED)
+    return option
 
 
 def given_with(data: str | None, columns: str | None, fps: str | None) -> str | None:
@@ -435,7 +494,8 @@ def _help(parser: Parser, options: Sequence[Option], first: Sequence[str], *, fu
     needed = " ".join(
         f"{o.flag} {o.name.upper()}" for o in options if not o.positional and o.default is REQUIRED
     )
-    parser.usage = " ".join(filter(None, (parser.prog, places, needed, "[options]")))
+    named = "[METHOD]" if parser.prog == "tellapart train" else ""
+    parser.usage = " ".join(filter(None, (parser.prog, named, places, needed, "[options]")))
     hidden = sum(not o.positional and o.name not in first for o in options)
     after = DEMO if "runs/demo" in parser.example and "tellapart demo" not in parser.example else ""
     last = "--json prints the result as JSON"

@@ -170,7 +170,8 @@ ERRORS = [
     ([*TRAIN, "--batch-size", "1" + 20 * "0"], "--batch-size must lie in"),
     (["train", "simclr", "--data", "digits", "--out", ""], "--out must name a folder"),
     (["train", "cpc", "--data", "digits", "--out", "x", "--temperature", "0.1"], "unknown option"),
-    (["train"], "unknown method"),
+    (["train"], "--data and --out must be given; for example: tellapart train"),
+    (["train", "simcrl", "--data", "digits"], "did you mean 'simclr'"),
     (["train", "instdsic"], "did you mean 'instdisc'"),
     (
         ["train", "instdisc", "--data", "digits", "--out", "x", "--objective.temperature", "0"],
@@ -367,7 +368,7 @@ def test_python_dash_m_is_the_command():
     done = subprocess.run(
         [sys.executable, "-m", "tellapart", "--help"], capture_output=True, text=True, check=True
     )
-    assert "tellapart train instdisc" in done.stdout
+    assert "tellapart train --data" in done.stdout
 
 
 def test_compare_prints_runs_side_by_side(capsys, run):

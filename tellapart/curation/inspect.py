@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import ImageSource, Source, TextSource, kind_of, modality_of
+from ..data import ImageSource, Source, TextSource, modality_of
 from ..data.files import is_file
 from ..data.sampler import steps_per_epoch
 from ..embeddings.embeddings import embed
@@ -26,7 +26,7 @@ from ..functional.geometry import unit_rows
 from ..runtime.console import Console, plural
 from ..training import loading
 from ..training.config import CommonConfig
-from ..training.presets import named_start
+from ..training.presets import named_start, recommended
 from ..training.resolve import open_for, resolve, training_part
 from . import duplicates, outliers, summary
 
@@ -82,7 +82,7 @@ def inspect_source(
     """
     if apply is not None:
         _check_new(apply, data)
-    method = method or modality_of(kind_of(data)).default_method
+    method = method or recommended(data)
     settings = resolve(method, data, None, None, dict(reading or {}))
     source = open_for(data, settings, console.progress)
     console.say(f"comparing {len(source):,} {source.many}")

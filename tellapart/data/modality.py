@@ -76,7 +76,8 @@ class Modality(Generic[S]):
     Attributes:
         kind: name of the kind: the prefix of `--data kind:PATH`, and the `kind` of its sources.
         extensions: file extensions, in lower case with their dot (data.open).
-        default_method: training method that `inspect` assumes when none is named.
+        default_method: method that `train` and `inspect` take if none is named; those of the
+            built-in kinds are in training/presets.
         neighbours_by: what the vectors of `content_vectors` compare, for the report of `inspect`.
         baseline_batch: items per batch of a baseline (evaluation.baselines).
         watched_items: items that the label-free measures of a checkpoint use (evaluation.monitor).

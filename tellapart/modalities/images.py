@@ -42,7 +42,6 @@ class Images(BaseModality[ImageSource]):
 
     kind = "images"
     extensions = kinds.IMAGES
-    default_method = "instdisc"
     neighbours_by = "pixels"
     baseline_batch = 512
     watched_items = 256

@@ -34,7 +34,6 @@ from .base import BaseModality
 class Sequences(BaseModality[SequenceSource]):
     """Base class of sounds and series."""
 
-    default_method = "cpc"
     neighbours_by = "course"
     baseline_batch = 16
     watched_items = 64

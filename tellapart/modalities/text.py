@@ -40,7 +40,6 @@ class Text(BaseModality[TextSource]):
 
     kind = "text"
     extensions = kinds.TEXT
-    default_method = "simcse"
     neighbours_by = "words"
     watched_items = 64
     configuration = TextConfig

@@ -11,11 +11,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import functools
 import inspect
 import re
 import sys
 import types
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin
@@ -105,7 +106,8 @@ def of_record(record: Any, *, prefix: str = "", group: str = "settings") -> list
     return options
 
 
-def arguments(docstring: str | None) -> dict[str, str]:
+@functools.cache
+def arguments(docstring: str | None) -> Mapping[str, str]:
     """Return the `Args:` section of a Google-style docstring: name -> description.
 
     >>> arguments("Do.\\n\\nArgs:\\n    a: the first\\n        of two.\\n    b: it.\\n")
@@ -324,4 +326,4 @@ def _resolved(annotation: Any, space: dict[str, Any]) -> Any:
     """An annotation as a type; with `from __future__ import annotations` it is a string."""
     if not isinstance(annotation, str):
         return annotation
-    return eval(annotation, {**space, "Path": Path, "Sequence": Sequence})
+    return eval(annotation, {"Path": Path, "Sequence": Sequence}, space)

@@ -315,21 +315,27 @@ def check_fields(values: Any, kind: type, file: Any, *, at: str) -> None:
         RunError: a field has the wrong type.
     """
     check(values, dict[Name, Any], file, at=at)
-    hints = _hints(kind)
+    known = hints(kind)
     for name, value in values.items():
-        if name in hints and not _of_classes(hints[name]):
-            check(value, hints[name], file, at=f"{at}.{name}")
+        if name in known and not _of_classes(known[name]):
+            check(value, known[name], file, at=f"{at}.{name}")
 
 
-def _hints(kind: type) -> dict[str, Any]:
-    """The annotations of a data class; one of a name that only type checkers import is left out."""
-    hints: dict[str, Any] = {}
+def hints(kind: type) -> dict[str, Any]:
+    """Return the annotations of a data class by field.
+
+    An annotation with a name that only type checkers import is left out.
+
+    Args:
+        kind: the data class.
+    """
+    found: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
         for name, hint in vars(base).get("__annotations__", {}).items():
             alone = type(name, (), {"__annotations__": {name: hint}, "__module__": base.__module__})
             with contextlib.suppress(NameError):
-                hints |= get_type_hints(alone)
-    return hints
+                found |= get_type_hints(alone)
+    return found
 
 
 def _of_classes(hint: Any) -> bool:

@@ -63,6 +63,11 @@ def _views_of(cls: type) -> Any:
     return fields["views"].default_factory if "views" in fields else None
 
 
+def _fields(record: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """Return the fields of a dataclass in their order, () for anything else."""
+    return dataclasses.fields(record) if dataclasses.is_dataclass(record) else ()
+
+
 WIDEST = 65_536  # of features and embeddings
 
 
@@ -280,7 +285,8 @@ class CommonConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return numbers and strings for run.json, flat except for `objective`."""
         views = getattr(self, "views", None)
-        flat = {name: getattr(views, name) for name in setting_names(type(views))} if views else {}
+        known = setting_names(type(views)) if views else set()
+        flat = {f.name: getattr(views, f.name) for f in _fields(views) if f.name in known}
         own = {n: getattr(self, n) for n in setting_names(type(self)) - {"views", "objective"}}
         ordered = {f.name: own[f.name] for f in dataclasses.fields(self) if f.name in own}
         return ordered | flat | {"objective": dataclasses.asdict(self.objective)}

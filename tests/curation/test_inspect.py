@@ -184,7 +184,7 @@ def test_sizes_true_formats_and_what_is_broken(photos):
     assert 40 <= result["sizes"]["width"]["min"] <= result["sizes"]["width"]["median"] <= 90
     assert result["counts"]["classes"] == {"blue": 8, "green": 8, "red": 9}
     assert any("few" in w for w in result["training"]["warnings"])
-    assert result["training"]["preset"] == "instdisc_folder"
+    assert result["training"]["preset"] == "simclr_folder"
     assert result["training"]["batch_size"] <= 25
 
 
