@@ -178,7 +178,7 @@ COMMANDS = {
     "embed": Command(
         "embed",
         "runs/demo --data runs/demo-pictures --out pictures.npz",
-        ("data", "out", "output", "checkpoint", "image_size", "workers"),
+        ("data", "out", "output", "checkpoint", "workers"),
         _after_embed,
     ),
     "manifest": Command(
