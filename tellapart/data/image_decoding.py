@@ -10,6 +10,7 @@ Shapes: H, W pixels, C channels.
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -243,6 +244,7 @@ def deep_kind(picture: Image.Image) -> str:
         tags: Any = getattr(picture, "tag_v2", {})
         raw = [_raw_mode(tile) for tile in getattr(picture, "tile", [])]
         deep = any(";16" in mode for mode in raw) or set(tags.get(258, ())) == {16}
+        deep = deep or _largest_of_ppm(picture) > 255
         return COLOUR if deep else ""
     return {"I": "32-bit", "F": "float"}.get(picture.mode, "")
 
@@ -263,6 +265,8 @@ def colour_values(picture: Image.Image, file: BinaryIO) -> np.ndarray[Any, Any] 
     if deep_kind(picture) != COLOUR:
         picture.load()
         return None
+    if _largest_of_ppm(picture):
+        return _values_of_ppm(picture, file)
     raw = {_raw_mode(tile) for tile in _tiles(picture)}
     _read_as(picture, [_with_depth(picture, _raw_mode(tile)) for tile in _tiles(picture)])
     picture.load()
@@ -286,6 +290,34 @@ def colour_values(picture: Image.Image, file: BinaryIO) -> np.ndarray[Any, Any] 
         alpha = np.maximum(values[:, :, 3:], 1).astype(np.float32)
         values[:, :, :3] = np.minimum(values[:, :, :3] * (65535 / alpha), 65535)
     return values
+
+
+def _largest_of_ppm(picture: Image.Image) -> int:
+    """The largest value that a colour PPM declares; 0 of other files, and of 8-bit ones."""
+    tile = next(iter(_tiles(picture)), None)
+    return int(tile[3][-1]) if tile is not None and str(tile[0]).startswith("ppm") else 0
+
+
+def _values_of_ppm(picture: Image.Image, file: BinaryIO) -> np.ndarray[Any, Any]:
+    """The values (H, W, 3) uint16 of a colour PPM, of which Pillow keeps 8 bits.
+
+    Raises:
+        OSError: the file is cut short.
+    """
+    codec, _, offset, (_, largest) = _tiles(picture)[0]
+    shape = picture.height, picture.width, 3
+    picture.load()
+    file.seek(offset)
+    if codec == "ppm":
+        values = np.frombuffer(file.read(2 * math.prod(shape)), ">u2")
+    else:  # numbers in words, between which comments may stand
+        words = re.sub(rb"#[^\n\r]*", b"", file.read()).split(None, math.prod(shape))
+        values = np.array(words[: math.prod(shape)], np.uint16)
+    if len(values) < math.prod(shape):
+        raise OSError("image file is truncated")
+    scaled = np.minimum(values.astype(np.uint32) * 65535 // largest, 65535)
+    colours: np.ndarray[Any, Any] = scaled.astype(np.uint16).reshape(shape)
+    return colours
 
 
 def _tiles(picture: Image.Image) -> list[Any]:

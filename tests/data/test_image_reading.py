@@ -293,7 +293,7 @@ def write_png16(path, values, *, interlaced=False, clear=None):
 
 COLOUR_FILES = [
     "png", "interlaced png", "tiff", "big endian tiff", "deflate tiff", "big endian deflate tiff",
-    "planar tiff",
+    "planar tiff", "ppm", "ppm in words",
 ]  # fmt: skip
 
 
@@ -301,6 +301,12 @@ def write_colour(path, values, form):
     """A picture of 16 bits in each of 3 or 4 channels."""
     if "png" in form:
         return write_png16(path.with_suffix(".png"), values, interlaced="interlaced" in form)
+    if "ppm" in form:
+        words = b"# of a camera\n" + b" ".join(b"%d" % v for v in values.flatten().tolist())
+        kind, body = (b"P3", words) if "words" in form else (b"P6", values.astype(">u2").tobytes())
+        height, width, _ = values.shape
+        path.with_suffix(".ppm").write_bytes(b"%s\n%d %d\n65535\n" % (kind, width, height) + body)
+        return None
     order = ">" if "big" in form else "<"
     raw = values.astype(f"{order}u2")
     if "planar" in form:
