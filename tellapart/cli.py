@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .errors import TellapartError, unknown
+from .errors import ConfigError, TellapartError, unknown
 from .runtime import plugins
 from .runtime.console import Console, plural
 from .runtime.options import REQUIRED, Option, Parser, add, of_function, of_record, summary
@@ -223,7 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             parser = _top()
-            top, extra = parser.parse_known_args(None if arguments is None else list(arguments))
+            words = sys.argv[1:] if arguments is None else [str(word) for word in arguments]
+            _check_words(words)
+            top, extra = parser.parse_known_args(words)
             parser.refuse(extra)
             as_json = _json_only().parse_known_args(top.rest)[0].json
             _run(top, as_json)
@@ -241,6 +243,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         message = f"unexpected {type(error).__name__}: {error} (TELLAPART_DEBUG=1 shows where)"
         _fail(message, as_json, 1)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse words that no file name and no file can hold, such as half of a surrogate pair.
+
+    Raises:
+        ConfigError: such a word.
+    """
+    for word in words:
+        try:
+            os.fsencode(word)
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{word!a} is not text that can be encoded") from error
 
 
 def _top() -> Parser:

@@ -169,8 +169,7 @@ def remember_network(run: Run, encoder: Any) -> None:
 
 def _of_export(name: str, network: AnyEncoder) -> Subject:
     """An exported encoder of images, with the same network of random weights beside it."""
-    fresh = encoders.rebuild(network.description).eval()
-    random = fresh if isinstance(fresh, Encoder) else None
+    random: Any = encoders.rebuild(network.description).eval()
     size = int(network.description["size"])
     return Subject(name, network, "its features", "its features", fresh=random, size=size)
 
