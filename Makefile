@@ -10,7 +10,7 @@ demo: $(VENV)/.core
 	$(BIN)/tellapart demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev
 	BIN=$(BIN) scripts/check
