@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import FAILS, HOLDS, PARTLY, UNTESTED, Row, Study, Table, Verdict
+from harness import UNTESTED, Row, Study, Table, Verdict, verdict_of
 
 BASE = {"simclr": (0.1, 128), "spread": (0.01, 64)}  # rate and batch of the presets
 
@@ -43,8 +43,7 @@ def judge(table: Table) -> Verdict:
         "a larger batch is better at equal images (512 over 64)": table.better(best, small),
         "longer training is better (8 epochs over 2)": table.better(longer, base),
     }
-    word = HOLDS if all(parts.values()) else PARTLY if any(parts.values()) else FAILS
-    return Verdict(word, "; ".join(f"{p}: {'yes' if y else 'not shown'}" for p, y in parts.items()))
+    return verdict_of(parts)
 
 
 STUDY = Study(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import FAILS, HOLDS, PARTLY, UNTESTED, Row, Study, Table, Verdict
+from harness import UNTESTED, Row, Study, Table, Verdict, verdict_of
 
 SHARED: dict[str, Any] = {"epochs": 3}
 
@@ -54,8 +54,7 @@ def judge(table: Table) -> Verdict:
         "MoCo beats the bank": table.better(full, bank),
         "MoCo beats a batch of 128 end to end": table.better(full, small),
     }
-    word = HOLDS if all(parts.values()) else PARTLY if any(parts.values()) else FAILS
-    return Verdict(word, "; ".join(f"{p}: {'yes' if y else 'not shown'}" for p, y in parts.items()))
+    return verdict_of(parts)
 
 
 STUDY = Study(

@@ -85,12 +85,12 @@ def similarities(rows: Tensor, kind: Similarity) -> Tensor:
     return -(rows[:, None] - rows[None]).square().mean(2)
 
 
-def row(similarity: str, temperature: float) -> Row:
+def row(similarity: Similarity, temperature: float) -> Row:
     """A row with one similarity and temperature."""
     options = {
         "epochs": 3,
         "lr": 0.03,  # 0.1, that of the preset, makes outputs grow where nothing normalises them
-        "objective": DistanceOptions(similarity, temperature),  # type: ignore[arg-type]
+        "objective": DistanceOptions(similarity, temperature),
     }
     name = f"{similarity}, tau {temperature:g}"
     return Row(name, "distances:OtherDistance", options, preset="simclr_scenes")

@@ -69,6 +69,16 @@ class Verdict:
     sentence: str
 
 
+def verdict_of(parts: Mapping[str, bool]) -> Verdict:
+    """The verdict on a claim of several parts: it holds if all do, in part if some do.
+
+    Args:
+        parts: each part in words, and whether it is shown.
+    """
+    word = HOLDS if all(parts.values()) else PARTLY if any(parts.values()) else FAILS
+    return Verdict(word, "; ".join(f"{p}: {'yes' if y else 'not shown'}" for p, y in parts.items()))
+
+
 @dataclass(frozen=True)
 class Study:
     """Rows, seeds, and the rule that judges their table.

@@ -9,7 +9,7 @@ reads from h and from z).
 
 from __future__ import annotations
 
-from harness import FAILS, HOLDS, PARTLY, UNTESTED, Row, Study, Table, Verdict
+from harness import UNTESTED, Row, Study, Table, Verdict, verdict_of
 
 
 def row(head: str, dim: int = 128) -> Row:
@@ -42,8 +42,7 @@ def judge(table: Table) -> Verdict:
         + ", ".join(f"{n} {100 * a:.0f} against {100 * b:.0f}" for n, (a, b) in kept.items())
         + " %)": all(a > b for a, b in kept.values()),
     }
-    word = HOLDS if all(parts.values()) else PARTLY if any(parts.values()) else FAILS
-    return Verdict(word, "; ".join(f"{p}: {'yes' if y else 'not shown'}" for p, y in parts.items()))
+    return verdict_of(parts)
 
 
 STUDY = Study(

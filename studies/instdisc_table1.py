@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import FAILS, HOLDS, PARTLY, UNTESTED, Row, Study, Table, Verdict
+from harness import UNTESTED, Row, Study, Table, Verdict, verdict_of
 
 EPOCHS = 12
 
@@ -41,8 +41,7 @@ def judge(table: Table) -> Verdict:
         "m = 4,096 is within 2 points of the full softmax": abs(table.difference(many, full)[0])
         < 2,
     }
-    word = HOLDS if all(parts.values()) else PARTLY if any(parts.values()) else FAILS
-    return Verdict(word, "; ".join(f"{p}: {'yes' if y else 'not shown'}" for p, y in parts.items()))
+    return verdict_of(parts)
 
 
 STUDY = Study(

@@ -12,6 +12,7 @@ from harness import FAILS, HOLDS, PARTLY, UNTESTED, Row, Study, Table, Verdict, 
 from torch import Tensor
 
 from tellapart.encoders import AnyEncoder
+from tellapart.functional.choices import Mining
 from tellapart.objectives import Triplet, TripletOptions
 from tellapart.objectives.base import Batch, Embedded, Out
 
@@ -40,9 +41,9 @@ class Warmed(Triplet):
         self.steps.add_(1)
 
 
-def row(mining: str, *, warmed: bool = False) -> Row:
+def row(mining: Mining, *, warmed: bool = False) -> Row:
     """A row of the triplet loss; every one sees the same images."""
-    options = {"epochs": 4, "objective": TripletOptions(mining=mining)}  # type: ignore[arg-type]
+    options = {"epochs": 4, "objective": TripletOptions(mining=mining)}
     if warmed:
         return Row(f"{mining}, after a warm-up", "mining:Warmed", options, preset="triplet_scenes")
     return Row(f"{mining}, from the start", "triplet", options)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from harness import FAILS, HOLDS, PARTLY, UNTESTED, Row, Study, Table, Verdict
+from harness import UNTESTED, Row, Study, Table, Verdict, verdict_of
 from torch import Tensor
 
 from tellapart.objectives import SupCon, SupConOptions
@@ -72,7 +72,12 @@ def choose(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
 def capped(count: int) -> Row:
     """A row of SupCon with at most `count` positives per anchor."""
     options = {"epochs": 4, "objective": Options(positives=count)}
-    return Row(f"{count} positives", "positives:Capped", options, preset="supcon_scenes")
+    return Row(
+        "1 positive" if count == 1 else f"{count} positives",
+        "positives:Capped",
+        options,
+        preset="supcon_scenes",
+    )
 
 
 ROWS = (
@@ -92,8 +97,7 @@ def judge(table: Table) -> Verdict:
         "more positives help (5 over 1)": table.better(five, one),
         "L_out is better than L_in": table.better(out, inside),
     }
-    word = HOLDS if all(parts.values()) else PARTLY if any(parts.values()) else FAILS
-    return Verdict(word, "; ".join(f"{p}: {'yes' if y else 'not shown'}" for p, y in parts.items()))
+    return verdict_of(parts)
 
 
 STUDY = Study(

@@ -391,7 +391,7 @@ def _method(rest: Sequence[str]) -> tuple[str, Sequence[str]]:
 
 @dataclass(frozen=True)
 class Training:
-    """What decides the options of a training: words of the command line, or a file of settings."""
+    """Return the words, or the file of settings, that decide the options of a training."""
 
     method: str
     data: str | None

@@ -172,7 +172,7 @@ def of_shards(
 
 @functools.lru_cache(maxsize=1)
 def _survey(files: tuple[Path, ...], _: tuple[tuple[int, int], ...]) -> webdataset.Survey:
-    """What archives hold; a command asks for their kind first and opens them then."""
+    """The records of archives, kept: a command asks for their kind and opens them afterwards."""
     from . import webdataset
 
     return webdataset.survey(files)

@@ -199,7 +199,7 @@ class _Listed:
 
 @functools.lru_cache(maxsize=2)
 def _listed(url: str, _: int) -> _Listed:
-    """What a store has behind a url.
+    """A file or a folder of a store.
 
     Raises:
         DataError: nothing is there.
@@ -316,7 +316,7 @@ def _fetch(
 
 
 def _state(about: Mapping[str, Any]) -> str:
-    """What changes when a file of a store does."""
+    """The size, time and tag of a file of a store, which change when it does."""
     return repr([(name, str(about[name])) for name in STATES if about.get(name) is not None])
 
 

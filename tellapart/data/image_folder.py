@@ -200,7 +200,7 @@ def mark(ending: str) -> dict[str, Any]:
 
 
 def shape_of(headers: Sequence[Header]) -> tuple[int, int, bool]:
-    """What the files of a data set have in common.
+    """Properties that the files of a data set share.
 
     Args:
         headers: of all files.

@@ -55,7 +55,7 @@ class _File:
 
 
 class _LeftOut:
-    """What is left out: numbers by kind, and the first names."""
+    """Items that are left out: their number by kind, and the first names."""
 
     def __init__(self) -> None:
         self.endings: Counter[str] = Counter()

@@ -144,7 +144,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def asked(url: str, ask: Callable[[], T]) -> T:
-    """What a request to a store gives, repeated after failures that may pass.
+    """The result of a request to a store, repeated after failures that may pass.
 
     Args:
         url: that is asked for.
@@ -263,7 +263,7 @@ def _failed(url: str, error: Exception) -> StoreError:
 
 
 def shown_reason(error: BaseException) -> str:
-    """What a store answered, in one line, without the queries of urls (which may be signed)."""
+    """The answer of a store in one line, without the queries of urls (which may be signed)."""
     words = reason(error).removeprefix("damaged: ").splitlines() or [""]
     return re.sub(r"(://)[^\s/@]*@|\?[^\s'\"]*", r"\1", words[0])[:200]
 

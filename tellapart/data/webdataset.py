@@ -276,7 +276,7 @@ def _label_column(
 
 
 def _notes(name: str, found: Survey, kind: str, label: str | None) -> list[Note]:
-    """What is used, and what is left out."""
+    """The items that are used, and those that are left out."""
     notes = []
     total = len(found.fields if kind == "text" else found.content[kind])
     words = f"{counted(total, 'sample')} of {name}: {kind}" + (f", label {label}" if label else "")

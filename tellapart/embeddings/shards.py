@@ -91,7 +91,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Done:
-    """What a worker says about a shard; about 100 bytes.
+    """The result of a shard, as a worker reports it: about 100 bytes.
 
     Attributes:
         shard: its number.
@@ -286,7 +286,7 @@ def _write(table: Any, file: BinaryIO) -> None:
 
 
 def damage_of(store: Store, plan: Plan, shard: int) -> str:
-    """What is wrong with the part of a shard, from its footer; "" if nothing is.
+    """The damage of the part of a shard, told from its footer; "" if there is none.
 
     Args:
         store: the folder.

@@ -6,7 +6,6 @@ recommended for the data, and the preset of both.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,14 @@ from ..runtime import plugins
 from . import presets
 from .config import CommonConfig, setting_names
 from .config_file import ConfigFile, base, checked, read
+from .run import Run
 
 LENGTH = ("epochs", "steps")  # settings that minutes stand for
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to train.
+    """A training that a person asked for.
 
     Attributes:
         method: name of the method.
@@ -114,14 +114,12 @@ def method_of(
 
     Returns:
         The method, and "" or why it is recommended for the data.
+
+    Raises:
+        RunError: the run that is continued is damaged.
     """
-    if resumed is not None and (resumed / "run.json").is_file():
-        try:
-            name = json.loads((resumed / "run.json").read_bytes()).get("method")
-        except (ValueError, OSError, AttributeError):
-            name = None
-        if isinstance(name, str):
-            return _known(name), ""
+    if resumed is not None and Run.exists(resumed):
+        return _known(Run.open(resumed).manifest["method"]), ""
     if file is not None and file.method is not None:
         return _known(file.method), ""
     objective = getattr(config, "objective", None)
