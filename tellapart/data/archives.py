@@ -101,13 +101,16 @@ def _of_tar(path: Path, file: BinaryIO) -> Iterator[Member | Skipped]:
                 yield Skipped(f"{path.name}/{last}", f"too large: {info.size:,} bytes")
             else:
                 yield Member(name, _reader(archive.extractfile(info)))
-        rest = _after(archive)
-        if any(rest):  # the reader takes a damaged header for the end
+        if any(rest_of(archive)):  # the reader takes a damaged header for the end
             raise ValueError(f"the header after {last} cannot be read, nor what follows it")
 
 
-def _after(archive: tarfile.TarFile) -> bytes:
-    """The block at which the reader of a tar stopped; zeros or nothing at its end."""
+def rest_of(archive: tarfile.TarFile) -> bytes:
+    """The block at which the reader of a tar stopped; zeros or nothing at its end.
+
+    Args:
+        archive: read to its end, or to a header that is damaged.
+    """
     source: Any = archive.fileobj
     source.seek(archive.offset)
     found: bytes = source.read(BLOCK)

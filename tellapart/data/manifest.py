@@ -226,15 +226,6 @@ def is_manifest(place: str | Path) -> bool:
     return "id" in names and bool({"uri", "bytes"} & names)
 
 
-def local_path(uri: str) -> Path | None:
-    """The path of a uri on the disk; None: it is of a store.
-
-    Args:
-        uri: a path, or a url; in file:// urls %XX spells any byte.
-    """
-    return remote.local_path(uri) if remote.is_url(uri) else Path(uri)
-
-
 def read(item: Item) -> bytes:
     """The bytes of an item.
 
@@ -251,7 +242,7 @@ def read(item: Item) -> bytes:
     if item.uri is None:
         raise ValueError("empty: no uri and no bytes")
     if item.length is None and not item.offset:
-        return remote.open_bytes(str(local_path(item.uri) or item.uri))
+        return remote.open_bytes(item.uri)
     return _part(item.uri, item.offset, item.length)
 
 
@@ -345,7 +336,7 @@ def _check_columns(place: str, schema: Any) -> None:
 
 def _open(place: str) -> Any:
     parquet = optional("pyarrow", "tables", "parquet").parquet
-    path = local_path(place)
+    path = remote.path_of(place)
     if path is not None and not path.exists():
         raise DataError(f"{place} does not exist; tellapart manifest FOLDER --out {path.name}")
     file = None
@@ -366,7 +357,7 @@ def open_stream(place: str) -> Any:
     Args:
         place: path or url.
     """
-    if (path := local_path(place)) is not None:
+    if (path := remote.path_of(place)) is not None:
         return open_regular(path)
     system, inner = remote.file_system(place)
     return remote.asked(place, lambda: system.open(inner, "rb"))
@@ -376,7 +367,7 @@ def _part(uri: str, offset: int, length: int | None) -> bytes:
     """A part of a file."""
     if length is not None and not 0 <= length <= LARGEST:
         raise ValueError(f"too large: {length:,} bytes")
-    path = local_path(uri)
+    path = remote.path_of(uri)
     if path is not None:
         with open_regular(path) as file:
             file.seek(offset)

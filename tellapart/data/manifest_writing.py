@@ -17,6 +17,7 @@ from ..errors import DataError
 from ..runtime import files as runtime_files
 from ..runtime.extras import optional
 from . import endings, folders, remote
+from .archives import rest_of
 from .manifest import open_stream
 from .notes import Note, counted, note, shown, tally
 from .opening import readable
@@ -74,6 +75,8 @@ class _LeftOut:
         words = {
             "other endings": ("file with another ending", "files with other endings"),
             "hidden": ("hidden or system file or folder", "hidden or system files or folders"),
+            "no files": ("link to nothing, pipe or device, or link in an archive",
+                         "links to nothing, pipes or devices, or links in archives"),
             "own folders": ("folder written by tellapart", "folders written by tellapart"),
             "links": ("link to a folder that is read already", "links to folders read already"),
             "compressed archives": ("compressed archive (unpack it, or make a .tar)",
@@ -186,10 +189,7 @@ def _of_disk(place: str, left: _LeftOut) -> Iterator[_File]:
         try:
             with os.scandir(folder) as entries:
                 # a folder sorts as name + "/", so that all names come in the order of strings
-                inner = sorted(
-                    (e.name + "/" if e.is_dir() else e.name)
-                    for e in entries if e.is_dir() or e.is_file()
-                )  # fmt: skip
+                inner = sorted(e.name + "/" if e.is_dir() else e.name for e in entries)
         except OSError:
             left.add("unreadable", name)
             return
@@ -202,6 +202,8 @@ def _of_disk(place: str, left: _LeftOut) -> Iterator[_File]:
                 left.add("hidden", own)
             elif entry.endswith("/"):
                 yield from below(path, own)
+            elif not os.path.isfile(path):
+                left.add("no files", own)
             else:
                 yield _File(own, _uri(path))
 
@@ -256,14 +258,26 @@ def _members(archive: _File, left: _LeftOut) -> Iterator[_File]:
         with open_stream(archive.uri) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 vars(tar)["members"] = []  # a list that would grow with the archive
-                if not member.isfile():
+                if member.isdir():
                     continue
                 name = f"{archive.name}/{member.name}"
                 ending = folders.ending_of(member.name)
-                if ending in endings.IMAGES:
+                if not member.isfile():
+                    left.add("no files", name)
+                elif any(folders.is_hidden(part) for part in _parts(member.name)):
+                    left.add("hidden", name)
+                elif ending in endings.IMAGES:
                     yield _File(name, archive.uri, member.offset_data, member.size)
                 else:
                     left.endings[ending or "(none)"] += 1
                     left.add("other endings", name)
+            damaged = any(rest_of(tar))
     except (tarfile.TarError, EOFError):
+        damaged = True
+    if damaged:
         left.add("damaged archives", archive.name)
+
+
+def _parts(name: str) -> list[str]:
+    """The folders and the file of a member of an archive."""
+    return [part for part in name.split("/") if part not in ("", ".")]

@@ -86,6 +86,18 @@ def local_path(url: str) -> Path | None:
     )
 
 
+def path_of(uri: str) -> Path | None:
+    """The path of a uri on the disk; None: it is of a store.
+
+    Args:
+        uri: a path, or a url; in file:// urls %XX spells any byte.
+
+    >>> path_of("a%20b.png").as_posix(), path_of("file:///a%20b.png").as_posix()
+    ('a%20b.png', '/a b.png')
+    """
+    return local_path(uri) if is_url(uri) else Path(uri)
+
+
 def open_bytes(uri: str, most: int = LARGEST) -> bytes:
     """The bytes of one file, of a store or of the disk.
 
@@ -102,7 +114,7 @@ def open_bytes(uri: str, most: int = LARGEST) -> bytes:
         OSError: the file is not there.
         ValueError: it is no regular file, or has more than `most` bytes.
     """
-    path = local_path(uri) if is_url(uri) else Path(uri)
+    path = path_of(uri)
     if path is not None:
         return read_bytes(path, most)
     system, inner = file_system(uri)

@@ -15,6 +15,7 @@ from ..runtime.console import clock, plural
 from ..runtime.threads import cores, others_busy
 from .trainer import Trainer
 
+SHOWN_MEMORY = 0.1  # MB from which the memory of the objective is worth a line
 ADAPTING_LR = {"adamw": 1e-3, "sgd": 0.01, "lars": 0.1}  # rates above are for random weights
 
 
@@ -37,8 +38,9 @@ def plan(trainer: Trainer, seconds_per_step: float) -> str:
         f"{_epochs(trainer.total / trainer.per_epoch)}; "
         f"about {clock(left * seconds_per_step)} at {rate:,.0f} {source.many}/s",
         *_about_the_machine(trainer),
-        f"memory of the objective: {memory:,.1f} MB",
     ]
+    if memory >= SHOWN_MEMORY:
+        lines.append(f"memory of the objective: {memory:,.1f} MB")
     if trainer.batch < config.batch_size:
         lines.append(_about_the_batch(trainer))
     lines += _about_the_network(trainer)

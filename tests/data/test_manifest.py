@@ -199,3 +199,53 @@ def test_relative_uris_lie_beside_the_manifest(tmp_path):
     opened = manifest.Manifest(save(tmp_path / "m.parquet", id=["a"], uri=["d/a.png"]))
     assert manifest.read(opened.items(0, 1)[0]) == png()
     assert opened.fingerprint == manifest.digest(str(tmp_path / "m.parquet"))
+
+
+def _told(made):
+    return {n["kind"]: n["count"] for n in made.notes}
+
+
+def test_what_is_no_file_in_a_folder_is_counted(tmp_path):
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png())
+    (folder / "b.png").symlink_to(folder / "gone.png")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "c.png")
+    made = ta.manifest(folder, out=tmp_path / "m.parquet")
+    assert made.rows == 1
+    assert _told(made) == {"no files": 1 + hasattr(os, "mkfifo")}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "told"),
+    [("x.png", tarfile.SYMTYPE, "no files"), ("x.png", tarfile.LNKTYPE, "no files"),
+     ("x.png", tarfile.FIFOTYPE, "no files"), ("._x.png", tarfile.REGTYPE, "hidden"),
+     ("__MACOSX/x.png", tarfile.REGTYPE, "hidden"), ("dir", tarfile.DIRTYPE, None)],
+)  # fmt: skip
+def test_what_is_no_image_in_a_tar_is_counted(tmp_path, name, kind, told):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for i, (member, form) in enumerate((("a.png", tarfile.REGTYPE), (name, kind))):
+            about = tarfile.TarInfo(member)
+            about.type, about.linkname = form, "a.png"
+            about.size = len(png(i)) if form == tarfile.REGTYPE else 0
+            tar.addfile(about, io.BytesIO(png(i)))
+    made = ta.manifest(tmp_path / "a.tar", out=tmp_path / "m.parquet")
+    assert made.rows == 1
+    assert _told(made) == ({told: 1} if told else {})
+
+
+def test_what_follows_a_damaged_header_of_a_tar_is_told(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for i in range(3):
+            about = tarfile.TarInfo(f"{i}.png")
+            about.size = len(png(i))
+            tar.addfile(about, io.BytesIO(png(i)))
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        second = tar.getmembers()[1].offset
+    raw = bytearray((tmp_path / "a.tar").read_bytes())
+    raw[second : second + 512] = b"x" * 512
+    (tmp_path / "a.tar").write_bytes(raw)
+    made = ta.manifest(tmp_path / "a.tar", out=tmp_path / "m.parquet")
+    assert made.rows == 1
+    assert _told(made) == {"damaged archives": 1}
