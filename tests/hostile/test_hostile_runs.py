@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile_corpus import places, replaced
 
 from tellapart import api
 from tellapart.data import modality_of
@@ -58,28 +59,6 @@ def run(finished, tmp_path):
     return tmp_path / "run"
 
 
-def _places(value, path=()):
-    """Every field of a JSON value, those inside others included."""
-    yield path
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _places(inner, (*path, name))
-    elif isinstance(value, list) and value:
-        yield from _places(value[0], (*path, 0))
-
-
-def _with(value, path, new):
-    """A copy of a JSON value with another value at one place."""
-    if not path:
-        return new
-    copy = json.loads(json.dumps(value))
-    inner = copy
-    for name in path[:-1]:
-        inner = inner[name]
-    inner[path[-1]] = new
-    return copy
-
-
 def _use(folder):
     """Read everything of a run, as the commands do."""
     opened = Run.open(folder)
@@ -102,9 +81,9 @@ def test_hostile_values_in_every_field_end_in_words_or_do_nothing(run, name, mon
     (run / "run.json").write_text(json.dumps(manifest))
     whole = json.loads((run / name).read_text())
     errors = []
-    for number, path in enumerate(_places(whole)):
+    for number, path in enumerate(places(whole)):
         for new in HOSTILE[number % 3 :: 3]:
-            (run / name).write_text(json.dumps(_with(whole, path, new)))
+            (run / name).write_text(json.dumps(replaced(whole, path, new)))
             try:
                 _use(run)
             except TellapartError as error:
@@ -143,7 +122,7 @@ def test_no_value_of_a_description_runs_code_at_export(run, tmp_path, monkeypatc
 )
 def test_an_error_names_the_file_and_the_field(run, field, new, said):
     manifest = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(_with(manifest, field, new)))
+    (run / "run.json").write_text(json.dumps(replaced(manifest, field, new)))
     with pytest.raises(RunError, match=said):
         loading.config_of(Run.open(run))
 
