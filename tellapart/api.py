@@ -713,8 +713,8 @@ def embed(
         about = {"checkpoint": checkpoint, "encoder": encoder, "width": width}
         return _embed_manifest(
             subject, str(data), str(out), check, console or Console(), output=output,
-            precision=precision, shard_size=4096 if shard_size is None else shard_size,
-            workers=str(workers), worker=worker, image_size=image_size, **about,
+            precision=precision, shard_size=shard_size, workers=str(workers), worker=worker,
+            image_size=image_size, **about,
         )  # fmt: skip
     require(map is None or Path(out).suffix == ".parquet", "--map goes with --out FILE.parquet")
     from .embeddings import arrow, incremental

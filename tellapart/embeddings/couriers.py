@@ -70,7 +70,7 @@ def embed_manifest(
     *,
     output: str = "features",
     precision: Precision = "float32",
-    shard_size: int = shards.SIZE,
+    shard_size: int | None = None,
     workers: str = "1",
     worker: str | None = None,
     image_size: int | None = None,
@@ -85,7 +85,7 @@ def embed_manifest(
         out: path or url of the folder.
         output: "features" or "embedding".
         precision: of the stored vectors.
-        shard_size: rows of a shard.
+        shard_size: rows of a shard; by default 4,096.
         workers: number of processes, or "ray".
         worker: "3/64": embed the shards of this element of an array job alone.
         image_size: side of a view in pixels.
@@ -104,7 +104,8 @@ def embed_manifest(
         before = shards.read_plan(store)
         subject_of = loading.open_subject(subject, **given)
         plan, encoder = make_plan(
-            subject_of, opened, output=output, precision=precision, shard_size=shard_size,
+            subject_of, opened, output=output, precision=precision,
+            shard_size=shards.SIZE if shard_size is None else shard_size,
             image_size=image_size, before=before,
         )  # fmt: skip
         plan = shards.begin(store, plan)

@@ -31,10 +31,9 @@ from ..data.opening import reason
 from ..data.options import ReadOptions
 from ..data.source import Array
 from ..encoders import AnyEncoder, Encoder, hub
-from ..encoders.inference import run_over
+from ..encoders.inference import Output, function_of, run_over
 from ..errors import ConfigError, DataError, StoreError, require
 from ..runtime import plugins
-from ..runtime.allocator import keep_freed_memory
 from ..training import loading
 from ..training.loading import Subject
 from . import shards
@@ -268,9 +267,8 @@ class Embedding:
     """
 
     def __init__(self, encoder: AnyEncoder, output: str) -> None:
-        keep_freed_memory()
-        self._encoder, self._output = encoder.eval(), output
-        self._features = encoder.fast_features()
+        wanted: Output = "embedding" if output == "embedding" else "features"
+        self._device, self._function = encoder.device, function_of(encoder, (wanted,))
 
     def vectors(self, source: ImageSource) -> Array:
         """The vectors (N, F) float32 of a source, in its order.
@@ -278,15 +276,8 @@ class Embedding:
         Args:
             source: N images.
         """
-
-        def run(view: Any, _: torch.Tensor) -> torch.Tensor:
-            made = self._features(view)
-            if self._output == "embedding":
-                made = self._encoder.from_features(made)
-            return made.float().cpu()
-
-        parts = run_over(run, source, device=self._encoder.device, parallel=True)
-        found: Array = torch.cat(parts).numpy()
+        parts = run_over(self._function, source, device=self._device, parallel=True)
+        found: Array = torch.cat([output for (output,) in parts]).numpy()
         return found
 
 

@@ -80,6 +80,27 @@ def run_over(
     return results
 
 
+def function_of(
+    encoder: AnyEncoder, wanted: tuple[Output, ...]
+) -> Callable[[Any, Tensor], list[Tensor]]:
+    """Return the function for `run_over` that computes outputs of a view, float32 on the CPU.
+
+    Args:
+        encoder: it is set to eval mode, as BatchNorm is folded only there.
+        wanted: as in `outputs`.
+    """
+    keep_freed_memory()
+    features_of = encoder.eval().fast_features()
+
+    def run(view: Any, _: Tensor) -> list[Tensor]:
+        computed = {"features": features_of(view)}
+        if "embedding" in wanted:
+            computed["embedding"] = encoder.from_features(computed["features"])
+        return [computed[name].float().cpu() for name in wanted]
+
+    return run
+
+
 def outputs(
     encoder: AnyEncoder,
     source: Source,
@@ -99,20 +120,10 @@ def outputs(
     Returns:
         float32 tensors by output.
     """
-    keep_freed_memory()
     training = encoder.training
-    features_of = encoder.eval().fast_features()  # BatchNorm is folded in eval mode only
-
-    def run(view: Any, _: Tensor) -> list[Tensor]:
-        features = features_of(view)
-        computed = {"features": features}
-        if "embedding" in wanted:
-            computed["embedding"] = encoder.from_features(features)
-        return [computed[name].float().cpu() for name in wanted]
-
     try:
         by_batch = run_over(
-            run,
+            function_of(encoder, wanted),
             prepared(encoder, source),
             device=encoder.device,
             parallel=True,
