@@ -17,7 +17,6 @@ from ..runtime import plugins
 from . import presets
 from .config import CommonConfig, setting_names
 from .config_file import ConfigFile, base, checked, read
-from .run import Run
 
 LENGTH = ("epochs", "steps")  # settings that minutes stand for
 
@@ -118,8 +117,11 @@ def method_of(
     Raises:
         RunError: the run that is continued is damaged.
     """
-    if resumed is not None and Run.exists(resumed):
-        return _known(Run.open(resumed).manifest["method"]), ""
+    if resumed is not None:
+        from .run import Run  # imports torch, which the options of a new training do without
+
+        if Run.exists(resumed):
+            return _known(Run.open(resumed).manifest["method"]), ""
     if file is not None and file.method is not None:
         return _known(file.method), ""
     objective = getattr(config, "objective", None)
